@@ -1,0 +1,59 @@
+"""May this route replace the one that a block carries?
+
+A block's stamp says by which leadership it was written. A writer that knows less must not undo it: an
+older watcher, one that was frozen, one that listens to a member of etcd that lags.
+
+* Etcd's create revisions of the leader key only grow, so in one etcd cluster a revision at least as
+  high is at least as new: an event is enough.
+* Otherwise (another cluster id, or a lower revision) the histories differ: etcd was restored from a
+  backup or built anew. A linearizable read that began *after* the block was read proves it, for in one
+  history it could not have shown an older leader. Nothing less does.
+* The health check knows no revision. It may replace a route only by one on no older timeline of the
+  same PostgreSQL cluster (`initialize`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from watcher.decide.model import Actual, Desired, Route, Source, Stamp
+
+
+def admits(actual: Actual, desired: Desired, route: Route) -> str:
+    """Empty if `route` may replace the block's; otherwise why not, as one sentence."""
+    old, new = actual.stamp, route.stamp
+    if old is None:
+        return ""
+    if route.source is Source.HEALTH_CHECK:
+        return _older_by_timeline(old, new)
+    if old.cluster_id == new.cluster_id and new.revision >= old.revision:
+        return ""
+    if desired.proven_at is not None and desired.proven_at > actual.file_read_at:
+        return ""
+    return (
+        f"the block was written for {old.leader!r} at revision {old.revision} of etcd cluster "
+        f"{old.cluster_id:x}; we know {new.leader!r} at revision {new.revision} of {new.cluster_id:x}"
+    )
+
+
+def _older_by_timeline(old: Stamp, new: Stamp) -> str:
+    if old.system_id and new.system_id and old.system_id != new.system_id:
+        return f"{new.leader!r} has system identifier {new.system_id}, the block {old.system_id}"
+    if new.timeline is None:
+        return f"{new.leader!r} does not tell its timeline"
+    if old.timeline is not None and new.timeline < old.timeline:
+        return f"{new.leader!r} is on timeline {new.timeline}, the block on {old.timeline}"
+    return ""
+
+
+def stamp_over(old: Stamp | None, route: Route) -> Stamp:
+    """The stamp to write: what the route says, and what the old stamp knows that the route does not."""
+    new = route.stamp
+    if old is None or (new.system_id and old.system_id and new.system_id != old.system_id):
+        return new
+    if route.source is Source.HEALTH_CHECK:
+        new = replace(new, cluster_id=old.cluster_id, revision=old.revision)
+    same_reign = (old.cluster_id, old.revision) == (new.cluster_id, new.revision)
+    known = [t for t in (old.timeline, new.timeline) if t is not None]
+    timeline = max(known, default=None) if same_reign or new.timeline is None else new.timeline
+    return replace(new, system_id=new.system_id or old.system_id, timeline=timeline)

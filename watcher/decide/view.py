@@ -1,0 +1,138 @@
+"""fold(view, sighting) → view. What is newer is told by revision, never by arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from watcher.decide.model import (
+    Change,
+    Config,
+    Contact,
+    Deletion,
+    Entry,
+    HealthRound,
+    Leader,
+    Leadership,
+    Listing,
+    Malformed,
+    Member,
+    Readiness,
+    Role,
+    Sighting,
+    SystemId,
+    Verdict,
+    View,
+)
+
+
+def fold(view: View, sighting: Sighting) -> View:
+    """The view after one more sighting. Sightings that are older than the view change nothing."""
+    match sighting:
+        case Listing():
+            return _fold_listing(view, sighting)
+        case Change():
+            return _fold_change(view, sighting)
+        case Contact():
+            return replace(view, contact_at=_later(view.contact_at, sighting.at))
+        case HealthRound():
+            return replace(view, health=sighting)
+        case Readiness():
+            return _fold_readiness(view, sighting)
+
+
+def _fold_listing(view: View, listing: Listing) -> View:
+    """A linearizable read that began after our last contact is the truth, even if its revision is lower:
+    then etcd was restored from a backup. One that began earlier may merely have been overtaken.
+    """
+    goes_back = listing.cluster_id != view.cluster_id or listing.revision < view.revision
+    if goes_back and view.contact_at is not None and listing.asked_at < view.contact_at:
+        return view
+    return _with_entries(
+        replace(view, cluster_id=listing.cluster_id, listed_asked_at=listing.asked_at),
+        {entry.key: entry for entry in listing.entries},
+        listing.revision,
+        listing.at,
+    )
+
+
+def _fold_change(view: View, change: Change) -> View:
+    if change.cluster_id != view.cluster_id:
+        return view
+    news = [event for event in change.events if event.mod_revision > view.revision]
+    entries = dict(view.entries)
+    for event in news:
+        if isinstance(event, Deletion):
+            entries.pop(event.key, None)
+        else:
+            entries[event.key] = event
+    revision = max((event.mod_revision for event in news), default=view.revision)
+    return _with_entries(view, entries, revision, change.at)
+
+
+def _with_entries(view: View, entries: Mapping[str, Entry], revision: int, at: float) -> View:
+    after = replace(
+        view,
+        entries=MappingProxyType(dict(entries)),
+        members=_remember(view.members, entries.values()),
+        revision=revision,
+        contact_at=_later(view.contact_at, at),
+    )
+    return after if leadership(after) == leadership(view) else replace(after, leader_since=at)
+
+
+def _remember(members: Mapping[str, Member], entries: Iterable[Entry]) -> Mapping[str, Member]:
+    seen = {e.value.name: e.value for e in entries if isinstance(e.value, Member)}
+    return MappingProxyType({**members, **seen})
+
+
+def _fold_readiness(view: View, news: Readiness) -> View:
+    """Ready is kept for the rest of a reign: a leader that stumbles later is not another leader."""
+    known = view.readiness
+    keeps = (
+        known is not None
+        and known.leadership == news.leadership
+        and known.verdict is Verdict.READY
+        and news.verdict is not Verdict.READY
+    )
+    return view if keeps else replace(view, readiness=news)
+
+
+def _later(known: float | None, at: float) -> float:
+    return at if known is None else max(known, at)
+
+
+# --- questions to a view --------------------------------------------------------------------------
+
+
+def leadership(view: View) -> Leadership | Malformed | None:
+    """Who reigns; None if nobody does, Malformed if the leader key cannot be read."""
+    entry = view.entries.get("leader")
+    if entry is None:
+        return None
+    if isinstance(entry.value, Leader):
+        return Leadership(entry.value.name, entry.create_revision)
+    return entry.value if isinstance(entry.value, Malformed) else None
+
+
+def config(view: View) -> Config:
+    """The dynamic configuration; Patroni's defaults where it is absent or cannot be read."""
+    entry = view.entries.get("config")
+    return entry.value if entry is not None and isinstance(entry.value, Config) else Config()
+
+
+def system_id(view: View) -> str:
+    entry = view.entries.get("initialize")
+    return entry.value.value if entry is not None and isinstance(entry.value, SystemId) else ""
+
+
+def timeline(view: View, reign: Leadership) -> int | None:
+    """The leader's timeline, by its own word or by a member key that it wrote as primary in this reign."""
+    readiness = view.readiness
+    if readiness is not None and readiness.leadership == reign and readiness.timeline is not None:
+        return readiness.timeline
+    entry = view.entries.get(f"members/{reign.name}")
+    if entry is None or entry.mod_revision < reign.create_revision or not isinstance(entry.value, Member):
+        return None
+    return entry.value.timeline if entry.value.role is Role.PRIMARY else None
