@@ -152,7 +152,7 @@ def _no_marker_hint(lines: list[str], cluster: str) -> str:
         (i for i, line in enumerate(lines) if _NEARLY.match(line) and not _MARKER.fullmatch(line)), None
     )
     if near is not None:
-        return f"line {near + 1} is nearly a marker; it must read ;; [config cluster: begin] or ;; [config cluster: end]"
+        return f"line {near + 1} is nearly a marker; it must be ;; [config cluster: begin] or … end]"
     return f"put ;; [config cluster: begin] and ;; [config cluster: end] around the databases of {cluster!r}"
 
 
@@ -316,7 +316,11 @@ def _name(text: str) -> str:
 
 
 def _defined(lines: list[str]) -> Iterator[str]:
+    """Names of all databases; what stands before any section counts, for an included file has none."""
+    section = "databases"
     for line in lines:
-        match = _SETTING.fullmatch(line) if _matters(line) else None
-        if match is not None:
+        header, match = _SECTION.match(line), _SETTING.fullmatch(line) if _matters(line) else None
+        if header is not None:
+            section = header["name"]
+        elif match is not None and section == "databases":
             yield _name(match["name"])

@@ -12,6 +12,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from watcher.decide.errors import WatcherError
+
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -320,7 +322,7 @@ class Actual:
     `defined` are the names of all databases of the file, and `was_fallback` is where `*` led before the
     last write, both to tell PgBouncer's automatic databases from others. `shown` is `SHOW DATABASES`,
     None where the target has no console; then `reload_owed` says whether a write was not yet followed
-    by a reload that succeeded.
+    by a reload that succeeded. `console_problem` is why a console showed nothing.
     """
 
     databases: tuple[Database, ...]
@@ -331,6 +333,7 @@ class Actual:
     shown: tuple[ConsoleDatabase, ...] | None = None
     reload_owed: bool = False
     held: bool = False
+    console_problem: WatcherError | None = None
 
 
 # --- steps: what `decision.plan` is made of -------------------------------------------------------
@@ -366,3 +369,26 @@ class Release:
 
 
 Step: TypeAlias = Hold | Write | Reload | Confirm | Release
+
+
+# --- what happened -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """One change of a target's route, from the first word of it to PgBouncer's own.
+
+    Times are monotonic seconds: `heard_at` when the leader's reign was first seen, `ready_at`
+    when it was wished for here, `steps` when each step was done, by name.
+    """
+
+    target: str
+    route: Route
+    before: tuple[Endpoint, ...]
+    heard_at: float
+    ready_at: float
+    steps: tuple[tuple[str, float], ...]
+
+    @property
+    def confirmed_at(self) -> float:
+        return self.steps[-1][1]

@@ -1,0 +1,25 @@
+"""The generated code that watcher.observe.etcd_client uses; its fields are those of etcd's rpc.proto."""
+
+from typing import Any
+
+class AuthenticateRequest:
+    def __init__(self, *, name: str, password: str | None) -> None: ...
+
+class RangeRequest:
+    def __init__(self, *, key: bytes, range_end: bytes) -> None: ...
+
+class WatchCreateRequest:
+    def __init__(
+        self, *, key: bytes, range_end: bytes, start_revision: int, progress_notify: bool
+    ) -> None: ...
+
+class WatchRequest:
+    def __init__(self, *, create_request: WatchCreateRequest) -> None: ...
+
+class AuthStub:
+    Authenticate: Any
+    def __init__(self, channel: Any) -> None: ...
+
+class WatchStub:
+    Watch: Any
+    def __init__(self, channel: Any) -> None: ...

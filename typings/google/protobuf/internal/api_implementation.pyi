@@ -1,0 +1,1 @@
+def Type() -> str: ...  # noqa: N802

@@ -1,0 +1,1 @@
+"""Carries a route to one PgBouncer: its file, its reload, its console. See `pooler.py` for the promise."""

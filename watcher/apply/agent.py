@@ -1,0 +1,404 @@
+#!/usr/bin/python3
+"""What runs beside PgBouncer: reads and replaces its file as one locked step, and relays its console.
+
+One file, standard library only, Python 3.6 or newer, because it is sent over the SSH connection to
+hosts that have nothing of ours, or installed there behind a forced command:
+
+    restrict,command="/usr/bin/python3 -I /usr/local/lib/pgbouncer-watcher/agent.py
+        --file /etc/pgbouncer/pgbouncer.ini --console /var/run/postgresql/.s.PGSQL.6432" ssh-ed25519 …
+
+The caller then chooses only between two words: `file` (a JSON object a line: `read`, `write`, `reload`)
+and `console` (bytes to and from PgBouncer's console). A local target runs the same as a child process.
+Both end when their standard input ends, so nothing outlives the watcher.
+
+Promises of `write`: whoever reads the file at any instant sees the old or the new text whole; owner,
+mode and extended attributes stay; nothing is written unless the file still is what the caller read.
+"""
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Dict, List, Optional
+
+PROTOCOL = 1
+MAX_FILE = 16 * 1024 * 1024
+
+
+class Refused(Exception):
+    """A request that was not carried out: a code for the caller, and a sentence for people."""
+
+    def __init__(self, code: str, problem: str) -> None:
+        super().__init__(code, problem)
+        self.code = code
+        self.problem = problem
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+def read(path: str) -> bytes:
+    """The whole file."""
+    with open(path, "rb") as file:
+        return _whole(file.fileno())
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def write(path: str, expect: str, content: bytes, way: str, limit: float) -> None:
+    """Replaces the file if its digest still is `expect`; `way` is auto, rename or in_place.
+
+    Takes a lock on the folder, so that watchers wait for each other, at most `limit` seconds.
+    """
+    path = os.path.realpath(path)
+    until = time.monotonic() + limit
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(folder, until)
+        if way == "in_place" or (way == "auto" and _is_mount(path)):
+            _write_in_place(path, expect, content, until)
+        else:
+            _write_and_rename(path, expect, content, folder)
+    finally:
+        os.close(folder)
+
+
+def probe(path: str, way: str, limit: float) -> None:
+    """Goes as far as a write goes before it changes the file, so that it fails where a write would."""
+    path = os.path.realpath(path)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    fresh = "." + os.path.basename(path) + ".watcher-new"
+    try:
+        _lock(folder, time.monotonic() + limit)
+        if way == "in_place" or (way == "auto" and _is_mount(path)):
+            os.close(os.open(path, os.O_RDWR))
+        else:
+            _unlink(fresh, folder)
+            _make(fresh, path, read(path), folder)
+    finally:
+        _unlink(fresh, folder)
+        os.close(folder)
+
+
+def _lock(folder: int, until: float) -> None:
+    def attempt() -> bool:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+
+    if not _insist(attempt, until):
+        raise Refused("locked", "another watcher has kept the folder's lock for too long")
+
+
+def _insist(attempt: Callable[[], bool], until: float) -> bool:
+    """Tries until it succeeds or the time is over; EAGAIN and EACCES say «not now»."""
+    while True:
+        try:
+            return attempt()
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.002)
+
+
+def _is_mount(path: str) -> bool:
+    """Whether the file is a mount of its own, which cannot be renamed over (EBUSY)."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as mounts:
+            points = [line.split()[4] for line in mounts]
+    except (OSError, IndexError):
+        return False
+    escaped = os.fsencode(path).replace(b"\\", b"\\134").replace(b" ", b"\\040").replace(b"\t", b"\\011")
+    return escaped in points
+
+
+def _write_and_rename(path: str, expect: str, content: bytes, folder: int) -> None:
+    name = os.path.basename(path)
+    fresh = "." + name + ".watcher-new"  # one name, so that a killed writer leaves one file at most
+    _unlink(fresh, folder)
+    try:
+        _make(fresh, path, content, folder)
+        _compare(read(path), expect)
+        os.rename(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
+    finally:
+        _unlink(fresh, folder)
+    os.fsync(folder)
+
+
+def _make(fresh: str, like: str, content: bytes, folder: int) -> None:
+    """A new file beside the old one, on the disk, with the old one's owner, mode and attributes."""
+    file = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=folder)
+    try:
+        _write_all(file, content)
+        _keep_owner(file, os.stat(like))
+        _keep_attributes(file, like)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _keep_owner(file: int, old: os.stat_result) -> None:
+    new = os.fstat(file)
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+        try:
+            os.fchown(file, old.st_uid, old.st_gid)
+        except OSError as error:
+            problem = f"cannot keep its owner {old.st_uid}:{old.st_gid}"
+            raise Refused("owner", problem + "; use the account that owns the file") from error
+    os.fchmod(file, old.st_mode & 0o7777)
+
+
+def _keep_attributes(file: int, like: str) -> None:
+    """Access lists and security labels; a file system that has none says so and loses none."""
+    try:
+        names = os.listxattr(like)
+    except OSError:
+        return
+    for name in names:
+        value = os.getxattr(like, name)
+        try:
+            if os.getxattr(file, name) == value:
+                continue
+        except OSError:
+            pass
+        try:
+            os.setxattr(file, name, value)
+        except OSError as error:
+            raise Refused(
+                "attributes", f"cannot keep attribute {name}: {os.strerror(error.errno or 0)}"
+            ) from error
+
+
+def _unlink(name: str, folder: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+
+
+def _write_in_place(path: str, expect: str, content: bytes, until: float) -> None:
+    """For a file that is a mount of its own. A lease keeps every reader at its open() meanwhile.
+
+    The kernel grants the lease only while nobody else has the file open, and makes whoever opens it
+    wait until we let go (fcntl(2), F_SETLEASE), so no reader sees a part.
+    """
+    file = os.open(path, os.O_RDWR)
+    try:
+        _lease(file, until)
+        _compare(_whole(file), expect)
+        _write_all(file, content)
+        os.ftruncate(file, len(content))
+        os.fsync(file)
+    finally:
+        os.close(file)  # lets go of the lease
+
+
+def _lease(file: int, until: float) -> None:
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # the kernel's word that somebody waits; its default kills
+
+    def attempt() -> bool:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        return True
+
+    try:
+        granted = _insist(attempt, until)
+    except OSError as error:
+        problem = (
+            f"is a mount of its own and its file system grants no lease ({os.strerror(error.errno or 0)})"
+        )
+        raise Refused("mount", problem + "; mount its folder instead") from error
+    if not granted:
+        raise Refused("busy", "is kept open by another process, so it cannot be written without being torn")
+
+
+def _compare(content: bytes, expect: str) -> None:
+    if digest(content) != expect:
+        raise Refused("changed", "is not what it was when it was read")
+
+
+def _whole(file: int) -> bytes:
+    if os.fstat(file).st_size > MAX_FILE:
+        raise Refused("large", f"has more than {MAX_FILE} bytes")
+    os.lseek(file, 0, os.SEEK_SET)
+    parts = []  # type: List[bytes]
+    while True:
+        part = os.read(file, 1 << 20)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+
+def _write_all(file: int, content: bytes) -> None:
+    """From the start of the file; one system call unless the disk is full."""
+    at = 0
+    while at < len(content):
+        at += os.pwrite(file, content[at:], at)
+
+
+# --- one request a line -----------------------------------------------------------------------------
+
+
+def answer(request: Dict[str, Any], options: argparse.Namespace) -> Dict[str, Any]:
+    """What the request asks for, or the reason why not; never an exception."""
+    try:
+        return _carry_out(request, options)
+    except Refused as error:
+        return {"error": error.code, "problem": error.problem}
+    except OSError as error:
+        return {
+            "error": errno.errorcode.get(error.errno or 0, "OSError"),
+            "problem": os.strerror(error.errno or 0),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        return {"error": "request", "problem": repr(error)}
+
+
+def _carry_out(request: Dict[str, Any], options: argparse.Namespace) -> Dict[str, Any]:
+    verb = request["verb"]
+    if verb == "read":
+        return _read(request, options.file)
+    if verb == "write":
+        content = _encode(request["text"])
+        write(options.file, request["expect"], content, options.write, options.limit)
+        return {"digest": digest(content)}
+    if verb == "probe":
+        probe(options.file, options.write, options.limit)
+        return {}
+    if verb == "reload":
+        return _reload(options.reload_command, options.limit)
+    raise Refused("request", f"unknown verb {verb!r}")
+
+
+def _read(request: Dict[str, Any], path: str) -> Dict[str, Any]:
+    content = read(path)
+    found = digest(content)
+    if found == request.get("known"):
+        return {"digest": found}
+    return {"digest": found, "text": content.decode("utf-8", "surrogateescape")}
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _reload(command: Optional[str], limit: float) -> Dict[str, Any]:
+    if not command:
+        raise Refused("request", "no reload command was given")
+    child = subprocess.Popen(
+        command,
+        shell=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=os.setsid,
+    )
+    try:
+        said, _ = child.communicate(timeout=limit)
+    except subprocess.TimeoutExpired as error:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        raise Refused("reload", f"did not end within {limit} s") from error
+    if child.returncode != 0:
+        tail = said.decode("utf-8", "replace").strip()[-200:]
+        raise Refused("reload", f"exit code {child.returncode}: {tail}")
+    return {}
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Answers requests until standard input ends."""
+    _say({"agent": PROTOCOL})
+    for line in sys.stdin.buffer:
+        try:
+            request = json.loads(line.decode("ascii"))
+        except ValueError:
+            _say({"error": "request", "problem": "not a line of JSON"})
+            continue
+        _say(answer(request, options))
+
+
+def _say(reply: Dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(reply) + "\n")
+    sys.stdout.flush()
+
+
+# --- the console ------------------------------------------------------------------------------------
+
+
+def relay(address: str) -> None:
+    """Bytes between our standard streams and PgBouncer until either side ends."""
+    try:
+        pooler = _connect(address)
+    except OSError as error:
+        _say({"error": "console", "problem": os.strerror(error.errno or 0)})
+        return
+    _say({"agent": PROTOCOL})
+    ends = {0: pooler.fileno(), pooler.fileno(): 1}
+    while True:
+        for source in select.select(list(ends), [], [])[0]:
+            chunk = os.read(source, 65536)
+            if not chunk:
+                return
+            _send(ends[source], chunk)
+
+
+def _send(fd: int, chunk: bytes) -> None:
+    while chunk:
+        chunk = chunk[os.write(fd, chunk) :]
+
+
+def _connect(address: str) -> socket.socket:
+    if address.startswith("/"):
+        pooler = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        pooler.settimeout(5)
+        pooler.connect(address)
+    else:
+        host, _, port = address.rpartition(":")
+        pooler = socket.create_connection((host.strip("[]"), int(port)), 5)
+        pooler.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    pooler.settimeout(None)
+    return pooler
+
+
+# --- the command line -------------------------------------------------------------------------------
+
+
+def main(arguments: List[str], asked: Optional[str]) -> int:
+    """`asked` is what an SSH client asked for where a forced command runs us."""
+    options = _options(arguments)
+    word = options.word or (asked or "").rpartition(" ")[2]
+    if word == "file":
+        serve(options)
+    elif word == "console" and options.console:
+        relay(options.console)
+    else:
+        _say({"error": "request", "problem": "this key may ask for `file` and, where set up, `console`"})
+        return 1
+    return 0
+
+
+def _options(arguments: List[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Runs beside PgBouncer for pgbouncer-watcher.")
+    parser.add_argument("word", nargs="?", choices=["file", "console"])
+    parser.add_argument("--file", required=True, help="the file that holds the marked block")
+    parser.add_argument("--console", help="PgBouncer's Unix socket, or host:port")
+    parser.add_argument("--write", choices=["auto", "rename", "in_place"], default="auto")
+    parser.add_argument("--reload-command", help="makes PgBouncer read its file, where it has no console")
+    parser.add_argument("--limit", type=float, default=4.0, help="seconds for a lock or the reload command")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:], os.environ.get("SSH_ORIGINAL_COMMAND")))
+    except (BrokenPipeError, ConnectionError, KeyboardInterrupt):
+        sys.exit(0)

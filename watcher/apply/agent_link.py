@@ -1,0 +1,140 @@
+"""Speaks with an agent (`agent.py`) over any byte stream: an SSH channel, or a socket to a child process."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Literal, Protocol
+
+from watcher.apply.agent import PROTOCOL
+from watcher.decide.errors import FileChanged, TargetError, TargetRefused, TargetUnreachable
+
+
+class Stream(Protocol):
+    """A connected socket, or what behaves like one. Time-outs raise TimeoutError, other ends OSError.
+
+    `makefile` is for pg8000, which reads and writes through a buffered file of mode `rwb`.
+    """
+
+    def settimeout(self, timeout: float | None, /) -> None: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def sendall(self, data: bytes, /) -> None: ...
+    def makefile(self, mode: Literal["rwb"]) -> Any: ...
+    def close(self) -> None: ...
+
+
+class Place(Protocol):
+    """Where agents are started: beside PgBouncer, over SSH or as a child process.
+
+    `open` starts one that does `word` and gives its stream once it has said that it is there. It takes
+    at most the place's own limit, and raises TargetUnreachable or TargetRefused. `close` ends all
+    streams; the next `open` connects anew. One thread at a time.
+    """
+
+    name: str
+
+    def open(self, word: str) -> Stream: ...
+    def close(self) -> None: ...
+    @property
+    def connected(self) -> bool: ...
+
+
+_HINTS = {
+    "EACCES": "give the account the right to write the file and its folder",
+    "EPERM": "give the account the right to write the file and its folder",
+    "EROFS": "the file system is read-only; find out why and mount it for writing",
+    "ENOSPC": "the disk is full; make room",
+    "EDQUOT": "the quota is used up; make room",
+    "ENOENT": "the file is gone; restore it, or correct `targets.file`",
+    "EBUSY": "the file cannot be renamed over; mount its folder, or set `write: in_place`",
+    "attributes": "look at the access list and labels of the file",
+    "locked": "see which process holds a lock on the folder: lslocks",
+    "busy": "see which process keeps it open: lsof",
+    "reload": "run the command by hand as the same account",
+    "request": "is the agent of another version, or behind another forced command? install it anew",
+}
+
+
+_FROZEN = "the host or the process there hangs; look at it, the watcher keeps trying"
+_BROKE = "see the host's sshd log, or the agent's last words above; the watcher connects again by itself"
+_MAX_LINE = 64 * 1024 * 1024
+
+
+def read_line(stream: Stream, until: float, pending: bytearray) -> bytes:
+    """One line without its end. `pending` keeps what arrived behind it.
+
+    Raises TimeoutError at `until` (monotonic seconds), OSError where the stream ends or never stops.
+    """
+    while b"\n" not in pending:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        stream.settimeout(left)
+        chunk = stream.recv(65536)
+        if not chunk:
+            raise EOFError("the other side ended")
+        pending += chunk
+        if len(pending) > _MAX_LINE:
+            raise OSError("an endless line")
+    line, _, rest = bytes(pending).partition(b"\n")
+    pending[:] = rest
+    return line
+
+
+def parse_reply(line: bytes, place: str) -> dict[str, Any]:
+    """The answer of an agent, or the TargetError that it stands for."""
+    try:
+        reply = json.loads(line)
+    except ValueError as error:
+        said = line[:120].decode("utf-8", "replace")
+        raise TargetRefused(place, f"not an agent: it said {said!r}", _HINTS["request"]) from error
+    if not isinstance(reply, dict):
+        raise TargetRefused(place, "not an agent: its answer is no JSON object", _HINTS["request"])
+    if "error" in reply:
+        raise _refusal(place, str(reply["error"]), str(reply.get("problem", "")))
+    return reply
+
+
+def _refusal(place: str, code: str, problem: str) -> TargetError:
+    if code == "changed":
+        return FileChanged(
+            place, "somebody else wrote the file meanwhile", "nothing was written; it is read again"
+        )
+    if code == "console":
+        return TargetUnreachable(place, f"PgBouncer's console: {problem}", "is PgBouncer running there?")
+    return TargetRefused(place, f"{problem} [{code}]", _HINTS.get(code, ""))
+
+
+def greet(stream: Stream, place: str, limit: float) -> None:
+    """Waits for the agent's first line. Raises what it says instead, or TimeoutError, OSError."""
+    reply = parse_reply(read_line(stream, time.monotonic() + limit, bytearray()), place)
+    if reply.get("agent") != PROTOCOL:
+        problem = f"the agent there speaks version {reply.get('agent')!r}, we speak {PROTOCOL}"
+        raise TargetRefused(place, problem, "install ours: watcher agent")
+
+
+class AgentLink:
+    """Requests and answers, one line of JSON each, every one bounded by `limit` seconds."""
+
+    def __init__(self, stream: Stream, place: str, limit: float) -> None:
+        self._stream = stream
+        self._place = place
+        self._limit = limit
+        self._pending = bytearray()
+
+    def request(self, **request: Any) -> dict[str, Any]:
+        """The answer, or a TargetError. After TargetUnreachable the link is of no more use."""
+        line = json.dumps(request).encode("ascii") + b"\n"
+        until = time.monotonic() + self._limit
+        try:
+            self._stream.settimeout(self._limit)
+            self._stream.sendall(line)
+            reply = read_line(self._stream, until, self._pending)
+        except TimeoutError as error:
+            raise TargetUnreachable(self._place, f"no answer within {self._limit:g} s", _FROZEN) from error
+        except (OSError, EOFError) as error:
+            raise TargetUnreachable(self._place, f"the connection broke: {error}", _BROKE) from error
+        return parse_reply(reply, self._place)
+
+    def close(self) -> None:
+        self._stream.close()

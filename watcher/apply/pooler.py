@@ -1,0 +1,243 @@
+"""One PgBouncer as the reconciler sees it: what it shows, and the steps it can take.
+
+The same over SSH and beside it (`Place`), with a console or with a command that makes it reload.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from watcher.apply.agent_link import AgentLink, Place
+from watcher.apply.console import Console
+from watcher.decide.config_block import Block, parse, rewrite
+from watcher.decide.decision import unconfirmed
+from watcher.decide.errors import NotConfirmed, TargetError, TargetUnreachable
+from watcher.decide.model import (
+    Actual,
+    Confirm,
+    ConsoleDatabase,
+    Endpoint,
+    Reload,
+    Route,
+    Step,
+    Write,
+)
+
+_SETTLE_LIMIT = 1.0
+_SETTLE_STEP = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The file as last seen."""
+
+    text: str
+    digest: str
+    block: Block
+    at: float
+
+
+class Pooler:
+    """One target. Not thread-safe: one worker owns it. Every call is bounded in time.
+
+    `read()` looks at everything; `last` is what was seen last, None before the first look and after an
+    error. `take(step)` carries one step out and is idempotent; what it writes is written only over the
+    text that was seen last, so a `last` of some seconds ago is as good as a fresh look.
+    Raises TargetError and BlockError.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        file: str,
+        block: str,
+        console: Console | None,
+        reloads_by_command: bool,
+        step_limit: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.name = place.name
+        self.last: Actual | None = None
+        self._place = place
+        self._file = file
+        self._block = block
+        self._console = console
+        self._reloads_by_command = reloads_by_command
+        self._limit = step_limit
+        self._clock = clock
+        self._sleep = sleep
+        self._link: AgentLink | None = None
+        self._known: _Known | None = None
+        self._reload_owed = console is None  # whether an earlier run's reload succeeded is not known
+        self._was_fallback: Endpoint | None = None
+
+    def read(self) -> Actual:
+        """What the target shows now: its file, and its console where it has one.
+
+        A console that does not answer shows nothing (`shown` empty, `console_problem` says why), so
+        that the file is put right all the same.
+        """
+        with self._forgetting():
+            known = self._read_file()
+            shown, problem = self._read_console()
+            self.last = Actual(
+                databases=known.block.databases,
+                stamp=known.block.stamp,
+                file_read_at=known.at,
+                defined=known.block.defined,
+                was_fallback=self._was_fallback,
+                shown=shown,
+                reload_owed=self._reload_owed,
+                console_problem=problem,
+            )
+            return self.last
+
+    def take(self, step: Step) -> None:
+        """Carries one step out."""
+        with self._forgetting():
+            match step:
+                case Write(route):
+                    self._write(route)
+                case Reload():
+                    self._reload()
+                case Confirm(endpoint):
+                    self._confirm(endpoint)
+                case _:
+                    raise TargetError(self.name, f"cannot {type(step).__name__.lower()} yet", "")
+
+    def preview(self, route: Route) -> tuple[str, str]:
+        """The file's text as last read, and as `Write(route)` would leave it."""
+        known = self._known or self._read_file()
+        return known.text, rewrite(known.text, self._block, route, self._place_of_file())
+
+    def check_rights(self) -> None:
+        """Raises TargetRefused where a write or a reload would be refused; changes nothing."""
+        self._request(verb="probe")
+        if self._console is not None and not self._reloads_by_command:
+            self._console.check_admin()
+
+    def close(self) -> None:
+        """Ends every connection; the next call opens them anew."""
+        self._drop_link()
+        if self._console is not None:
+            self._console.close()
+        self._place.close()
+
+    @property
+    def connected(self) -> bool:
+        return self._place.connected and self._link is not None
+
+    # --- looking -------------------------------------------------------------------------------------
+
+    def _read_file(self) -> _Known:
+        at = self._clock()
+        reply = self._request(verb="read", known=self._known.digest if self._known else None)
+        if self._known is not None and "text" not in reply:
+            self._known = replace(self._known, at=at)
+        else:
+            self._known = self._parse(str(reply["text"]), str(reply["digest"]), at)
+        return self._known
+
+    def _parse(self, text: str, digest: str, at: float) -> _Known:
+        return _Known(text, digest, parse(text, self._block, self._place_of_file()), at)
+
+    def _read_console(self) -> tuple[tuple[ConsoleDatabase, ...] | None, TargetError | None]:
+        if self._console is None:
+            return None, None
+        try:
+            return self._console.databases(), None
+        except TargetError as error:
+            return (), error
+
+    # --- steps ------------------------------------------------------------------------------------------
+
+    def _write(self, route: Route) -> None:
+        known = self._known or self._read_file()
+        text = rewrite(known.text, self._block, route, self._place_of_file())
+        at = self._clock()
+        led_elsewhere = {db.endpoint for db in known.block.databases if db.name == "*"} - {route.endpoint}
+        self._was_fallback = next(iter(led_elsewhere), self._was_fallback)
+        self._reload_owed = True  # before the write: its answer may get lost
+        reply = self._request(verb="write", expect=known.digest, text=text)
+        self._known = self._parse(text, str(reply["digest"]), at)
+
+    def _reload(self) -> None:
+        if self._reloads_by_command:
+            self._request(verb="reload")
+        elif self._console is not None:
+            self._console.reload()
+        if self._console is None:
+            self._reload_owed = False  # the command's exit code is all that there is to know
+
+    def _confirm(self, endpoint: Endpoint) -> None:
+        """PgBouncer reloads on its console at once; after a signal it may take a moment."""
+        until = self._clock() + (_SETTLE_LIMIT if self._reloads_by_command else 0.0)
+        while True:
+            actual = self._look_after_reload()
+            wrong = unconfirmed(actual, endpoint)
+            if not wrong:
+                break
+            if self._clock() >= until:
+                raise self._not_confirmed(wrong, actual, endpoint)
+            self._sleep(_SETTLE_STEP)
+        self._reload_owed = False
+        self.last = replace(actual, reload_owed=False)
+
+    def _look_after_reload(self) -> Actual:
+        known = self._known or self._read_file()
+        shown = self._console.databases() if self._console is not None else None
+        return Actual(
+            databases=known.block.databases,
+            stamp=known.block.stamp,
+            file_read_at=known.at,
+            defined=known.block.defined,
+            was_fallback=self._was_fallback,
+            shown=shown,
+        )
+
+    def _not_confirmed(self, wrong: tuple[str, ...], actual: Actual, endpoint: Endpoint) -> NotConfirmed:
+        rows = {row.name: row for row in actual.shown or ()}
+        instead = ", ".join(
+            f"{name} at {rows[name].host}:{rows[name].port}" if name in rows else f"{name} not at all"
+            for name in wrong[:5]
+        )
+        return NotConfirmed(
+            self.name,
+            f"after RELOAD PgBouncer shows {instead} instead of {endpoint}",
+            f"see PgBouncer's log; does it read {self._file} itself, or a single-file mount of its old text?",
+        )
+
+    # --- connections --------------------------------------------------------------------------------------
+
+    def _request(self, **request: Any) -> dict[str, Any]:
+        """One exchange with the agent; a link that broke is given up with its connection."""
+        if self._link is None:
+            self._link = AgentLink(self._place.open("file"), self.name, self._limit)
+        try:
+            return self._link.request(**request)
+        except TargetUnreachable:
+            self.close()
+            raise
+
+    def _drop_link(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    @contextlib.contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """After an error nothing is taken for known."""
+        try:
+            yield
+        except BaseException:
+            self.last = self._known = None
+            raise
+
+    def _place_of_file(self) -> str:
+        return f"{self.name} {self._file}"

@@ -1,0 +1,285 @@
+"""A target over SSH by Fabric: one warm connection, and agents on its channels. Sole importer of fabric.
+
+Measured (docs/adr/0003): paramiko does not set TCP_NODELAY, which costs 40 ms an exchange; Fabric
+accepts any host key by default; and no time-out of either bounds a peer that is frozen while a channel
+is being opened. All three are seen to here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shlex
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import paramiko
+from fabric import Config, Connection
+
+from watcher.apply import agent
+from watcher.apply.agent_link import Stream, greet
+from watcher.decide.errors import TargetError, TargetRefused, TargetUnreachable
+
+_RUN_STDIN = "import sys;exec(compile(sys.stdin.buffer.read({size}),'agent.py','exec'))"
+_USER_TIMEOUT_MS = 5000  # a link whose data nobody acknowledges is dead after that
+
+
+@dataclass(frozen=True, slots=True)
+class SshAccess:
+    """How to log in. `agent_command` None: the agent is sent; otherwise it is installed there."""
+
+    host: str
+    port: int
+    user: str
+    known_hosts: Path
+    key_file: Path | None = None
+    key_passphrase: str | None = None
+    password: str | None = None
+    agent_command: str | None = None
+    python: str = "python3"
+    connect_timeout: float = 5.0
+
+
+class SshPlace:
+    """Starts agents over one warm connection. See `agent_link.Place` for the promise."""
+
+    def __init__(self, name: str, access: SshAccess, agent_options: Sequence[str]) -> None:
+        self.name = name
+        self._access = access
+        self._options = tuple(agent_options)
+        self._source = Path(agent.__file__).read_bytes()
+        self._connection: Connection | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None and bool(self._connection.is_connected)
+
+    def open(self, word: str) -> Stream:
+        """Within about two `connect_timeout`s: one to connect, one to start the agent."""
+        with self._translated():
+            transport = self._transport()
+            with _bounded(transport, self._access.connect_timeout):
+                return self._start(transport, word)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):  # whatever a broken connection says, it is gone
+                connection.close()
+
+    # --- the connection --------------------------------------------------------------------------
+
+    def _transport(self) -> paramiko.Transport:
+        if not self.connected:
+            self.close()
+            self._connection = self._connect()
+        return cast(paramiko.Transport, cast(Connection, self._connection).transport)
+
+    def _connect(self) -> Connection:
+        access = self._access
+        connection = Connection(
+            access.host,
+            user=access.user,
+            port=access.port,
+            config=Config(lazy=True, overrides={"load_ssh_configs": False}),
+            connect_timeout=access.connect_timeout,
+            connect_kwargs=_connect_options(access),
+        )
+        connection.client.load_system_host_keys(str(access.known_hosts))
+        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        connection.open()
+        _tune(cast(socket.socket, cast(paramiko.Transport, connection.transport).sock))
+        return connection
+
+    # --- the agent ---------------------------------------------------------------------------------
+
+    def _start(self, transport: paramiko.Transport, word: str) -> Stream:
+        channel = transport.open_session(timeout=self._access.connect_timeout)
+        channel.settimeout(self._access.connect_timeout)
+        channel.exec_command(self._command(word))
+        stream = ChannelStream(channel)
+        if self._access.agent_command is None:
+            stream.sendall(self._source)
+        try:
+            greet(stream, self.name, self._access.connect_timeout)
+        except EOFError as error:
+            raise self._no_agent(channel) from error
+        except TargetError:
+            channel.close()
+            raise
+        return stream
+
+    def _command(self, word: str) -> str:
+        if self._access.agent_command is not None:
+            return f"{self._access.agent_command} {word}"
+        run = _RUN_STDIN.format(size=len(self._source))
+        return shlex.join([self._access.python, "-I", "-c", run, word, *self._options])
+
+    def _no_agent(self, channel: paramiko.Channel) -> TargetError:
+        said = _last_words(channel)
+        command = self._access.agent_command or self._access.python
+        hint = f"log in as {self._access.user} and see whether {command!r} runs there"
+        return TargetRefused(self.name, f"the agent did not start there: {said or 'it said nothing'}", hint)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Foreign exceptions → ours; the connection is given up with any of them."""
+        try:
+            yield
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self.close()
+            raise _explain(error, self.name, self._access) from error
+
+
+def _connect_options(access: SshAccess) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "allow_agent": False,
+        "look_for_keys": False,
+        "banner_timeout": access.connect_timeout,
+        "auth_timeout": access.connect_timeout,
+        "channel_timeout": access.connect_timeout,
+    }
+    if access.key_file is not None:
+        options |= {"key_filename": str(access.key_file), "passphrase": access.key_passphrase}
+    if access.password is not None:
+        options["password"] = access.password
+    return options
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+
+
+@contextlib.contextmanager
+def _bounded(transport: paramiko.Transport, limit: float) -> Iterator[None]:
+    """Closes the transport if the block takes longer; paramiko waits without limit for some replies."""
+    watchdog = threading.Timer(limit, transport.close)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.cancel()
+
+
+def _last_words(channel: paramiko.Channel) -> str:
+    channel.settimeout(0.5)
+    with contextlib.suppress(OSError):
+        return channel.recv_stderr(4096).decode("utf-8", "replace").strip()[-300:]
+    return ""
+
+
+def _explain(error: Exception, place: str, access: SshAccess) -> TargetError:
+    said = " ".join(str(error).split()) or type(error).__name__
+    where = f"{access.user}@{access.host}:{access.port}"
+    for kind, text, outcome, problem, hint in _EXPLANATIONS:
+        if isinstance(error, kind) and text in said:
+            names = {
+                "said": said,
+                "known_hosts": access.known_hosts,
+                "key": access.key_file,
+                "access": access,
+            }
+            return outcome(place, f"{where}: {problem.format(**names)}", hint.format(**names))
+    return TargetUnreachable(place, f"{where}: {said}", "can this host reach it? is sshd running there?")
+
+
+_EXPLANATIONS: tuple[tuple[type[Exception], str, type[TargetError], str, str], ...] = (
+    (
+        paramiko.BadHostKeyException,
+        "",
+        TargetRefused,
+        "its host key is not the one in {known_hosts}",
+        "was the host installed anew? then put its new key there; if not, somebody answers in its place",
+    ),
+    (
+        paramiko.SSHException,
+        "not found in known_hosts",
+        TargetRefused,
+        "its host key is not in {known_hosts}",
+        "ssh-keyscan -p {access.port} {access.host}, compare the key on the host itself, then add it there",
+    ),
+    (
+        paramiko.PasswordRequiredException,
+        "",
+        TargetRefused,
+        "the key {key} needs a passphrase",
+        "set `ssh.key_passphrase`",
+    ),
+    (
+        paramiko.AuthenticationException,
+        "",
+        TargetRefused,
+        "it refuses our login: {said}",
+        "is our public key in authorized_keys of that account, with the right owner and mode?",
+    ),
+    (
+        FileNotFoundError,
+        "",
+        TargetRefused,
+        "{said}",
+        "correct the path of the key or of known_hosts in the settings",
+    ),
+    (
+        PermissionError,
+        "",
+        TargetRefused,
+        "{said}",
+        "let the watcher's user read the key and known_hosts",
+    ),
+    (
+        TimeoutError,
+        "",
+        TargetUnreachable,
+        "no answer in time",
+        "is the host up? does a firewall drop the connection?",
+    ),
+)
+
+
+class ChannelStream:
+    """A paramiko channel as a socket-like `Stream`."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+
+    def settimeout(self, timeout: float | None, /) -> None:
+        self._channel.settimeout(timeout)
+
+    def recv(self, size: int, /) -> bytes:
+        return self._channel.recv(size)
+
+    def sendall(self, data: bytes, /) -> None:
+        self._channel.sendall(data)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def makefile(self, mode: Literal["rwb"]) -> io.BufferedRWPair:
+        del mode  # the only one
+        return io.BufferedRWPair(_Raw(self._channel), _Raw(self._channel))
+
+
+class _Raw(io.RawIOBase):
+    def __init__(self, channel: paramiko.Channel) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        chunk = self._channel.recv(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def write(self, data: Any, /) -> int:
+        return self._channel.send(bytes(data))

@@ -1,0 +1,37 @@
+"""The one view of a cluster, which observers post to and workers wake by."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from watcher.decide.model import Sighting, View
+from watcher.decide.view import fold
+
+
+class Board:
+    """Folds every sighting into the view and hands the view on. Safe between threads.
+
+    Listeners run in the poster's thread, in order, and must not wait.
+    """
+
+    def __init__(self, began_at: float) -> None:
+        self._lock = threading.Lock()
+        self._view = View(began_at)
+        self._listeners: list[Callable[[View], None]] = []
+
+    @property
+    def view(self) -> View:
+        return self._view
+
+    def listen(self, listener: Callable[[View], None]) -> None:
+        """`listener` hears of every view from now on, and at once of the present one."""
+        with self._lock:
+            self._listeners.append(listener)
+            listener(self._view)
+
+    def post(self, sighting: Sighting) -> None:
+        with self._lock:
+            self._view = fold(self._view, sighting)
+            for listener in self._listeners:
+                listener(self._view)

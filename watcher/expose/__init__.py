@@ -1,0 +1,1 @@
+"""Shows what happened: log lines, metrics, status."""

@@ -1,0 +1,184 @@
+"""Log lines on standard error: JSON for machines, text for people at a terminal.
+
+One INFO line for each switch with its parts in milliseconds. An error says what, where, why and what
+now, once when it begins and then at most once a minute while it lasts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from loguru import logger
+
+from watcher.decide.errors import WatcherError
+from watcher.decide.model import Actual, Desired, Reason, Switch
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+_REPEAT_AFTER = 60.0
+_QUIET = {"paramiko": logging.CRITICAL, "urllib3": logging.ERROR, "invoke": logging.ERROR}
+
+
+def set_up(level: str, form: str, stream: TextIO = sys.stderr) -> None:
+    """Sends our log, and the standard library's, to `stream` as `json`, `text`, or what suits it (`auto`)."""
+    as_json = form == "json" or (form == "auto" and not stream.isatty())
+    logger.remove()
+    sink = _json_sink(stream) if as_json else _text_sink(stream)
+    # no local values in tracebacks: they may be secrets
+    logger.add(sink, level=level, backtrace=False, diagnose=False)
+    logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(least)
+
+
+class _Forward(logging.Handler):
+    """The standard library's records → loguru."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger.bind(event="library", logger=record.name).log(record.levelname, "{}", record.getMessage())
+
+
+def _json_sink(stream: TextIO) -> Callable[[Message], None]:
+    def write(message: Message) -> None:
+        record = message.record
+        line = {"time": record["time"].isoformat(timespec="milliseconds"), "level": record["level"].name}
+        line |= record["extra"] | {"message": record["message"]} | _trace(record)
+        stream.write(json.dumps(line, default=str) + "\n")
+        stream.flush()
+
+    return write
+
+
+def _text_sink(stream: TextIO) -> Callable[[Message], None]:
+    def write(message: Message) -> None:
+        record = message.record
+        clock = record["time"].strftime("%H:%M:%S.%f")[:-3]
+        where = record["extra"].get("target") or record["extra"].get("source") or ""
+        stream.write(f"{clock} {record['level'].name:7} {where:12} {record['message']}\n")
+        for text in _trace(record).values():
+            stream.write(text + "\n")
+        stream.flush()
+
+    return write
+
+
+def _trace(record: Record) -> dict[str, str]:
+    """The exception's chain as one line: kinds and texts, never local values."""
+    if record["exception"] is None or record["exception"].value is None:
+        return {}
+    parts: list[str] = []
+    error: BaseException | None = record["exception"].value
+    while error is not None:
+        parts.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        error = error.__cause__
+    return {"exception": " <- ".join(parts)}
+
+
+class LogReporter:
+    """What happens to targets and sources, as log lines. Safe between threads."""
+
+    def __init__(self, cluster: str, clock: Callable[[], float]) -> None:
+        self._log = logger.bind(cluster=cluster)
+        self._clock = clock
+        self._said: dict[str, tuple[str, float]] = {}
+        self._wish: tuple[Reason, str] | None = None
+        self._lock = threading.Lock()
+
+    def wished(self, wish: Desired) -> None:
+        """Every target comes to the same wish; it is said once."""
+        key = (wish.reason, wish.detail)
+        with self._lock:
+            known, self._wish = self._wish, key
+        if known != key:
+            calm = wish.reason in (Reason.LEADER, Reason.STARTING, Reason.NO_LEADER, Reason.LEADER_NOT_READY)
+            self._log.bind(event="wish", reason=str(wish.reason)).log(
+                "INFO" if calm else "WARNING", "{}", wish.detail
+            )
+
+    def in_sync(self, target: str, actual: Actual) -> None:
+        with self._lock:
+            was_bad = self._said.pop(target, None)
+        if was_bad is not None:
+            self._log.bind(event="in_sync", target=target).info("in sync again, leads to {}", _ends(actual))
+
+    def switched(self, switch: Switch) -> None:
+        stamp = switch.route.stamp
+        parts = _parts(switch)
+        before = ", ".join(str(endpoint) for endpoint in switch.before)
+        self._log.bind(
+            event="switch",
+            target=switch.target,
+            leader=stamp.leader,
+            revision=stamp.revision,
+            timeline=stamp.timeline,
+            source=str(switch.route.source),
+            route=str(switch.route.endpoint),
+            before=before,
+            duration_ms=_ms(switch.confirmed_at - switch.heard_at),
+            parts_ms=parts,
+        ).info(
+            "{} → {} ({}) confirmed {:.1f} ms after it was heard: {}",
+            before,
+            switch.route.endpoint,
+            stamp.leader,
+            (switch.confirmed_at - switch.heard_at) * 1000,
+            ", ".join(f"{name} {ms}" for name, ms in parts.items()),
+        )
+
+    def failed(self, target: str, error: WatcherError, failures: int) -> None:
+        if self._news(target, str(error)):
+            log = self._log.bind(event="failed", target=target, failures=failures, kind=type(error).__name__)
+            log.opt(exception=error.__cause__).error("{}", _sentence(error))
+
+    def source_state(self, source: str, connected: bool, endpoint: str, error: WatcherError | None) -> None:
+        """A source of knowledge came or went."""
+        log = self._log.bind(event="source", source=source, endpoint=endpoint)
+        if connected:
+            with self._lock:
+                was_bad = self._said.pop(source, None)
+            log.log("INFO" if was_bad is None else "WARNING", "{} is heard at {}", source, endpoint)
+        elif error is not None and self._news(source, str(error)):
+            log.warning("{}", _sentence(error))
+
+    def _news(self, subject: str, text: str) -> bool:
+        """Whether this was not said of the subject within the last minute."""
+        now = self._clock()
+        with self._lock:
+            said, at = self._said.get(subject, ("", float("-inf")))
+            if said == text and now - at < _REPEAT_AFTER:
+                return False
+            self._said[subject] = (text, now)
+            return True
+
+
+def _parts(switch: Switch) -> dict[str, float]:
+    """Milliseconds from step to step; `decide` is from the first word to the wish, readiness included."""
+    parts = {"decide": _ms(switch.ready_at - switch.heard_at)}
+    before = switch.ready_at
+    for name, at in switch.steps:
+        parts[name] = round(parts.get(name, 0.0) + _ms(at - before), 3)
+        before = at
+    return parts
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def _ends(actual: Actual) -> str:
+    return ", ".join(dict.fromkeys(str(db.endpoint) for db in actual.databases))
+
+
+def _sentence(error: WatcherError) -> str:
+    return f"{error.place}: {error.problem}" + (f". What now: {error.hint}" if error.hint else "")
+
+
+def plain(event: str, **fields: Any) -> Any:
+    """A logger for the watcher's own life, outside of any target."""
+    return logger.bind(event=event, **fields)

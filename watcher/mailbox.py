@@ -1,0 +1,37 @@
+"""A slot that holds the latest value: a newer wish replaces the one that is being retried."""
+
+from __future__ import annotations
+
+import threading
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Mailbox(Generic[T]):
+    """Puts never wait; the one reader always gets the newest value. Safe between threads."""
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+        self._changed = threading.Condition()
+        self._fresh = False
+
+    def put(self, value: T) -> None:
+        with self._changed:
+            self._value, self._fresh = value, True
+            self._changed.notify()
+
+    def nudge(self) -> None:
+        """Wakes the reader with the value that it has."""
+        self.put(self._value)
+
+    def peek(self) -> T:
+        """The newest value, without waiting and without taking its freshness away."""
+        return self._value
+
+    def take(self, timeout: float | None) -> T:
+        """Waits until a value was put since the last take, at most `timeout` seconds; then the newest."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._fresh, timeout)
+            self._fresh = False
+            return self._value

@@ -1,0 +1,183 @@
+"""One thread a target: wait → look → plan → take the steps → try again.
+
+It reacts to levels. An event only wakes it; what it does follows from what is and what should be, so
+whatever went wrong before, and wherever it was interrupted, the next turn goes on from there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from watcher.decide.backoff import Backoff
+from watcher.decide.decision import Policy, desired, plan
+from watcher.decide.errors import FileChanged, WatcherError
+from watcher.decide.model import Actual, Desired, Endpoint, Route, Source, Step, Switch, View, Write
+from watcher.mailbox import Mailbox
+
+
+class Target(Protocol):
+    """What the reconciler needs of a PgBouncer; `apply.pooler.Pooler` gives the promise."""
+
+    name: str
+    last: Actual | None
+
+    def read(self) -> Actual: ...
+    def take(self, step: Step) -> None: ...
+    def close(self) -> None: ...
+
+
+class Reporter(Protocol):
+    """Who is told what happened. Must not wait and must not raise."""
+
+    def wished(self, wish: Desired) -> None: ...
+    def in_sync(self, target: str, actual: Actual) -> None: ...
+    def switched(self, switch: Switch) -> None: ...
+    def failed(self, target: str, error: WatcherError, failures: int) -> None: ...
+
+
+@dataclass(slots=True)
+class _Undertaking:
+    """A switch under way, over as many tries as it takes."""
+
+    route: Route
+    before: tuple[Endpoint, ...]
+    ready_at: float
+    steps: list[tuple[str, float]] = field(default_factory=list)
+
+
+class Reconciler:
+    """Keeps one target where the view says. `run` is a loop around `turn`, which does the work."""
+
+    def __init__(
+        self,
+        target: Target,
+        mailbox: Mailbox[View],
+        policy: Policy,
+        reporter: Reporter,
+        *,
+        resync_interval: float,
+        backoff: Backoff,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        self.beat_at = clock()
+        self._target = target
+        self._mailbox = mailbox
+        self._policy = policy
+        self._reporter = reporter
+        self._resync_interval = resync_interval
+        self._backoff = backoff
+        self._clock = clock
+        self._random = random
+        self._failures = 0
+        self._read_at = float("-inf")
+        self._wish: Desired | None = None
+        self._undertaking: _Undertaking | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop`; a turn that has begun is finished. Wake it by `mailbox.nudge()` to stop at once."""
+        timeout = 0.0
+        while not stop.is_set():
+            view = self._mailbox.take(timeout)
+            if not stop.is_set():
+                timeout = self.turn(view)
+        self._target.close()
+
+    def turn(self, view: View) -> float:
+        """One look and what follows from it; the seconds until the next turn is due by time alone."""
+        self.beat_at = self._clock()
+        wish = desired(view, self._policy, self.beat_at)
+        self._tell(wish)
+        try:
+            self._reconcile(view, wish)
+        except WatcherError as error:
+            return self._after_failure(error)
+        except Exception as error:  # a bug of ours must not leave a target without its worker
+            return self._after_failure(_unexpected(self._target.name, error))
+        self._failures = 0
+        return self._until_next(wish)
+
+    def _reconcile(self, view: View, wish: Desired) -> None:
+        actual = self._look()
+        steps = plan(actual, wish)
+        if wish.route is not None and any(isinstance(step, Write) for step in steps):
+            self._begin(wish.route, actual)
+        for step in steps:
+            self._target.take(step)
+            if self._undertaking is not None:
+                self._undertaking.steps.append((type(step).__name__.lower(), self._clock()))
+        if not steps and actual.console_problem is not None:
+            raise actual.console_problem
+        self._finish(view, wish)
+
+    def _look(self) -> Actual:
+        """The last look while it is fresh: what is written is compared on the target anyway."""
+        now = self._clock()
+        if self._target.last is not None and now - self._read_at < self._resync_interval:
+            return self._target.last
+        actual = self._target.read()
+        self._read_at = now
+        return actual
+
+    def _begin(self, route: Route, actual: Actual) -> None:
+        if self._undertaking is None or self._undertaking.route.endpoint != route.endpoint:
+            before = tuple(dict.fromkeys(db.endpoint for db in actual.databases))
+            self._undertaking = _Undertaking(route, before, self._clock())
+
+    def _finish(self, view: View, wish: Desired) -> None:
+        under_way, self._undertaking = self._undertaking, None
+        moved = under_way is not None and any(name == "confirm" for name, _ in under_way.steps)
+        if under_way is not None and moved:
+            self._reporter.switched(
+                Switch(
+                    target=self._target.name,
+                    route=under_way.route,
+                    before=under_way.before,
+                    heard_at=_heard_at(view, under_way),
+                    ready_at=under_way.ready_at,
+                    steps=tuple(under_way.steps),
+                )
+            )
+        if wish.route is not None and self._target.last is not None:
+            self._reporter.in_sync(self._target.name, self._target.last)
+
+    def _tell(self, wish: Desired) -> None:
+        known = self._wish
+        if known is None or (known.reason, known.detail) != (wish.reason, wish.detail):
+            self._reporter.wished(wish)
+        self._wish = wish
+
+    def _after_failure(self, error: WatcherError) -> float:
+        failures, self._failures = self._failures, self._failures + 1
+        self._reporter.failed(self._target.name, error, self._failures)
+        return (
+            0.0
+            if isinstance(error, FileChanged) and failures < 3
+            else self._backoff.delay(failures, self._random)
+        )
+
+    def _until_next(self, wish: Desired) -> float:
+        now = self._clock()
+        due = self._read_at + self._resync_interval
+        if wish.recheck_at is not None:
+            due = min(due, wish.recheck_at)
+        return max(0.0, due - now)
+
+
+def _unexpected(place: str, error: Exception) -> WatcherError:
+    unexpected = WatcherError(
+        place, f"unexpected {error!r}", "this is a bug of the watcher; please report it"
+    )
+    unexpected.__cause__ = error
+    return unexpected
+
+
+def _heard_at(view: View, under_way: _Undertaking) -> float:
+    """When the reign was first seen; for the health check, when its round was."""
+    if under_way.route.source is Source.HEALTH_CHECK:
+        return view.health.at if view.health is not None else under_way.ready_at
+    heard = view.leader_since if view.leader_since is not None else under_way.ready_at
+    return min(heard, under_way.ready_at)
