@@ -13,9 +13,12 @@ from typing import Protocol
 
 from watcher.decide.backoff import Backoff
 from watcher.decide.decision import Policy, desired, plan
-from watcher.decide.errors import FileChanged, WatcherError
+from watcher.decide.errors import FileChanged, LoginRefused, WatcherError
 from watcher.decide.model import Actual, Desired, Endpoint, Route, Source, Step, Switch, View, Write
 from watcher.mailbox import Mailbox
+
+
+_LOGIN_LIMIT = 30.0
 
 
 class Target(Protocol):
@@ -70,9 +73,11 @@ class Reconciler:
         self._reporter = reporter
         self._resync_interval = resync_interval
         self._backoff = backoff
+        self._login_backoff = Backoff(backoff.first, max(backoff.limit, _LOGIN_LIMIT))
         self._clock = clock
         self._random = random
         self._failures = 0
+        self._retry_at = float("-inf")
         self._read_at = float("-inf")
         self._wish: Desired | None = None
         self._undertaking: _Undertaking | None = None
@@ -90,14 +95,16 @@ class Reconciler:
         """One look and what follows from it; the seconds until the next turn is due by time alone."""
         self.beat_at = self._clock()
         wish = desired(view, self._policy, self.beat_at)
-        self._tell(wish)
+        is_news = self._tell(wish)
+        if not is_news and self.beat_at < self._retry_at:  # woken by something that changes nothing here
+            return self._retry_at - self.beat_at
         try:
             self._reconcile(view, wish)
         except WatcherError as error:
             return self._after_failure(error)
         except Exception as error:  # a bug of ours must not leave a target without its worker
             return self._after_failure(_unexpected(self._target.name, error))
-        self._failures = 0
+        self._failures, self._retry_at = 0, float("-inf")
         return self._until_next(wish)
 
     def _reconcile(self, view: View, wish: Desired) -> None:
@@ -144,20 +151,28 @@ class Reconciler:
         if wish.route is not None and self._target.last is not None:
             self._reporter.in_sync(self._target.name, self._target.last)
 
-    def _tell(self, wish: Desired) -> None:
-        known = self._wish
+    def _tell(self, wish: Desired) -> bool:
+        """Says what is wished for where that is new; True if it asks for something else than before."""
+        known, self._wish = self._wish, wish
         if known is None or (known.reason, known.detail) != (wish.reason, wish.detail):
             self._reporter.wished(wish)
-        self._wish = wish
+        return known is None or (known.route, known.held) != (wish.route, wish.held)
 
     def _after_failure(self, error: WatcherError) -> float:
         failures, self._failures = self._failures, self._failures + 1
         self._reporter.failed(self._target.name, error, self._failures)
-        return (
-            0.0
-            if isinstance(error, FileChanged) and failures < 3
-            else self._backoff.delay(failures, self._random)
-        )
+        delay = self._delay(error, failures)
+        self._retry_at = self._clock() + delay
+        return delay
+
+    def _delay(self, error: WatcherError, failures: int) -> float:
+        """Somebody else's write is looked at again at once; who does not let us in is asked less and less often,
+        lest a guard against guessed passwords locks us out.
+        """
+        if isinstance(error, FileChanged) and failures < 3:
+            return 0.0
+        patience = self._login_backoff if isinstance(error, LoginRefused) else self._backoff
+        return patience.delay(failures, self._random)
 
     def _until_next(self, wish: Desired) -> float:
         now = self._clock()

@@ -15,7 +15,7 @@ import pg8000.exceptions
 import pg8000.native
 
 from watcher.apply.agent_link import Stream
-from watcher.decide.errors import TargetError, TargetRefused, TargetUnreachable
+from watcher.decide.errors import LoginRefused, TargetError, TargetRefused, TargetUnreachable
 from watcher.decide.model import ConsoleDatabase
 
 
@@ -140,7 +140,7 @@ class Console:
             return _NoSuchDatabase(self._place, message)
         if fatal:
             self.close()
-        return TargetRefused(self._place, message, _hint(message))
+        return (LoginRefused if fatal else TargetRefused)(self._place, message, _hint(message))
 
 
 class _NoSuchDatabase(TargetRefused):

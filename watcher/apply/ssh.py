@@ -22,7 +22,7 @@ from fabric import Config, Connection
 
 from watcher.apply import agent
 from watcher.apply.agent_link import Stream, greet
-from watcher.decide.errors import TargetError, TargetRefused, TargetUnreachable
+from watcher.decide.errors import LoginRefused, TargetError, TargetRefused, TargetUnreachable
 
 _RUN_STDIN = "import sys;exec(compile(sys.stdin.buffer.read({size}),'agent.py','exec'))"
 _USER_TIMEOUT_MS = 5000  # a link whose data nobody acknowledges is dead after that
@@ -193,28 +193,28 @@ _EXPLANATIONS: tuple[tuple[type[Exception], str, type[TargetError], str, str], .
     (
         paramiko.BadHostKeyException,
         "",
-        TargetRefused,
+        LoginRefused,
         "its host key is not the one in {known_hosts}",
         "was the host installed anew? then put its new key there; if not, somebody answers in its place",
     ),
     (
         paramiko.SSHException,
         "not found in known_hosts",
-        TargetRefused,
+        LoginRefused,
         "its host key is not in {known_hosts}",
         "ssh-keyscan -p {access.port} {access.host}, compare the key on the host itself, then add it there",
     ),
     (
         paramiko.PasswordRequiredException,
         "",
-        TargetRefused,
+        LoginRefused,
         "the key {key} needs a passphrase",
         "set `ssh.key_passphrase`",
     ),
     (
         paramiko.AuthenticationException,
         "",
-        TargetRefused,
+        LoginRefused,
         "it refuses our login: {said}",
         "is our public key in authorized_keys of that account, with the right owner and mode?",
     ),

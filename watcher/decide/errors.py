@@ -9,7 +9,8 @@
     │   └── AccessDenied       … because it refused our credentials
     └── TargetError            a step on a target failed; trying again may help
         ├── TargetUnreachable  no connection, or it broke, or it did not answer in time
-        ├── TargetRefused      the other side refused us: host key, key, password, permission
+        ├── TargetRefused      the other side refused a step: permission, disk, another agent
+        │   └── LoginRefused   … or refused to let us in: host key, key, password
         ├── FileChanged        the file is not what it was when the step was planned
         └── NotConfirmed       PgBouncer does not show the route that was written
 
@@ -67,6 +68,10 @@ class TargetUnreachable(TargetError):
 
 class TargetRefused(TargetError):
     """The target's host or console refused us; a retry without a change will not help."""
+
+
+class LoginRefused(TargetRefused):
+    """The target's host or console does not let us in; asking often may lock us out."""
 
 
 class FileChanged(TargetError):

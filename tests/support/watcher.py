@@ -1,0 +1,110 @@
+"""The watcher itself as a server of the bed: its settings from the bed, its log lines as values."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from tests.support.bed import Bed, BouncerHost
+from tests.support.processes import Process, run
+from tests.support.waiting import wait_for
+
+REPOSITORY = Path(__file__).parents[2]
+PYTHON = REPOSITORY / ".venv/bin/python"
+
+Settings = dict[str, Any]
+
+
+def settings_for(bed: Bed, **sections: Any) -> Settings:
+    """Settings that serve the whole bed; `sections` replace or, where they are mappings, extend it."""
+    settings: Settings = {
+        "cluster": {"scope": bed.patroni.scope, "namespace": "service"},
+        "etcd": {"endpoints": bed.etcd.endpoints},
+        "patroni": {"nodes": [node.api_url for node in bed.patroni.nodes]},
+        "targets": [ssh_target(host) for host in bed.bouncers],
+        "http": {"listen": None},
+        "log": {"format": "json"},
+    }
+    for name, section in sections.items():
+        known = settings.get(name)
+        settings[name] = (
+            {**known, **section} if isinstance(known, dict) and isinstance(section, dict) else section
+        )
+    return settings
+
+
+def ssh_target(host: BouncerHost, **changes: Any) -> Settings:
+    """A target over SSH, by the account that runs PgBouncer and with its console over the Unix socket."""
+    return {
+        "name": host.name,
+        "via": "ssh",
+        "file": str(host.pgbouncer.config_file),
+        "ssh": {
+            "host": host.sshd.address,
+            "port": host.sshd.port,
+            "user": host.account,
+            "key_file": str(host.sshd.client_key),
+            "known_hosts": str(host.sshd.known_hosts),
+        },
+        "console": {"socket": str(host.pgbouncer.socket)},
+        **changes,
+    }
+
+
+class WatcherProcess(AbstractContextManager["WatcherProcess"]):
+    """`watcher run` as a process of its own, with `settings` in a file that `rewrite` replaces."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], name: str = "watcher") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config = folder / f"{name}.yaml"
+        self.log = folder / f"{name}.log"
+        self.rewrite(settings)
+        command = [PYTHON, "-m", "watcher", "run", "--config", self.config]
+        self.process = Process(name, command, log=self.log, cwd=REPOSITORY)
+
+    def rewrite(self, settings: Mapping[str, Any] | str) -> None:
+        """Other settings, or any text, for the next start or SIGHUP."""
+        self.config.write_text(settings if isinstance(settings, str) else yaml.safe_dump(dict(settings)))
+
+    def __enter__(self) -> Self:
+        self.process.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.stop()
+
+    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The log lines so far, all or those of one event."""
+        return [line for line in self._parsed() if event is None or line.get("event") == event]
+
+    def _parsed(self) -> Iterator[dict[str, Any]]:
+        text = self.log.read_text() if self.log.exists() else ""
+        for line in text[: text.rfind("\n") + 1].splitlines():
+            if line.startswith("{"):
+                yield json.loads(line)
+
+    def wait_for_line(self, event: str, timeout: float = 15, after: int = 0, **fields: Any) -> dict[str, Any]:
+        """The first line of `event` with these fields, the first `after` lines of that event passed over."""
+
+        def found() -> dict[str, Any] | None:
+            lines = self.lines(event)[after:]
+            return next((line for line in lines if fields.items() <= line.items()), None)
+
+        return wait_for(found, timeout, f"the watcher logs {event} {fields}", logs=[self.log])
+
+
+def run_watcher(
+    folder: Path, word: str, settings: Mapping[str, Any], *arguments: str, timeout: float = 60
+) -> tuple[int, str, str]:
+    """`watcher WORD` to its end: exit code, standard output, standard error."""
+    config = folder / "once.yaml"
+    config.write_text(yaml.safe_dump(dict(settings)))
+    command = [PYTHON, "-m", "watcher", word, "--config", config, *arguments]
+    done = run(command, cwd=REPOSITORY, timeout=timeout, check=False)
+    return done.returncode, done.stdout, done.stderr

@@ -1,0 +1,121 @@
+"""The command line. What each word does is in `commands/`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from watcher.apply import agent
+from watcher.commands.exit_code import ExitCode
+from watcher.commands.saying import say, say_error
+from watcher.decide.errors import SettingsError
+from watcher.settings import Loaded, flag, load
+from watcher.settings.tree import Place, dotted, fields, is_list, is_secret, section_of
+
+_DESCRIPTION = "Keeps PgBouncer pointed at the primary of a Patroni cluster, driven by etcd events."
+_WORDS = {
+    "run": "stay, and keep every target where the leader is; SIGHUP re-reads the settings",
+    "once": "look once, lead every target to the leader, and tell by the exit code",
+    "plan": "show what `once` would change, as a diff; nothing is written",
+    "check-config": "show the settings in force and their sources, then try all that they lead to",
+    "agent": "print the agent that a PgBouncer host may have installed (docs/install.md)",
+}
+_SOURCES = """\
+Settings come from the first of these that has one: flags, WATCHER_* variables, files of --secrets-dir,
+the file of --config, defaults. Secrets have no flag: a process list shows flags to everybody.
+All settings: docs/configuration.md
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code, one of `ExitCode`; argparse's own 2 for a wrong flag means the same there."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _carry_out(options)
+    except SettingsError as error:
+        say_error(error)
+        return ExitCode.BAD_SETTINGS
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def _carry_out(options: argparse.Namespace) -> ExitCode:
+    if options.word == "agent":
+        say(Path(agent.__file__).read_text().rstrip("\n"))
+        return ExitCode.OK
+    given = {
+        path: value for path, value in vars(options).items() if path in options.paths and value is not None
+    }
+    return _command(options.word)(lambda: load(given, options.config, secrets_dir=options.secrets_dir))
+
+
+def _command(word: str) -> Callable[[Callable[[], Loaded]], ExitCode]:
+    """Imported only now: gRPC and SSH take half a second to load, and `--help` should not."""
+    from watcher.commands import check_config, once, plan, run
+
+    commands: dict[str, Callable[[Callable[[], Loaded]], ExitCode]] = {
+        "run": run.run,
+        "once": lambda load: once.once(load().settings),
+        "plan": lambda load: plan.plan(load().settings),
+        "check-config": lambda load: check_config.check_config(load()),
+    }
+    return commands[word]
+
+
+# --- flags -----------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="watcher",
+        description=_DESCRIPTION,
+        epilog=_exit_codes(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('pgbouncer-watcher')}")
+    words = parser.add_subparsers(dest="word", required=True, metavar="COMMAND", title="commands")
+    for word, does in _WORDS.items():
+        child = words.add_parser(
+            word,
+            help=does,
+            usage=f"watcher {word}" + ("" if word == "agent" else " [--config FILE] [--SETTING VALUE …]"),
+            description=does[0].upper() + does[1:] + ".",
+            epilog="" if word == "agent" else f"{_SOURCES}\n{_exit_codes()}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if word != "agent":
+            _add_settings(child)
+    return parser
+
+
+def _exit_codes() -> str:
+    return "exit codes:\n" + "\n".join(f"  {code.value:3}  {code.meaning}" for code in ExitCode)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="YAML or TOML file with settings")
+    parser.add_argument("--secrets-dir", type=Path, metavar="DIR", help="folder with one file a secret")
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for place, description in _settable():
+        section = str(place[0]) if len(place) > 1 else "watcher"
+        group = groups.setdefault(section, parser.add_argument_group(section))
+        group.add_argument(
+            flag(dotted(place)), dest=dotted(place), metavar="VALUE", help=description.replace("%", "%%")
+        )
+    parser.set_defaults(paths={dotted(place) for place, _ in _settable()})
+
+
+def _settable() -> Iterator[tuple[Place, str]]:
+    """What has a flag: every value that is no secret and stands in no list. A whole list is JSON."""
+    for place, field in fields():
+        inside_list = any(isinstance(part, int) for part in place)
+        whole_section = section_of(field) is not None and not is_list(field)
+        if not (inside_list or whole_section or is_secret(field)):
+            yield place, field.description or ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""The composition root: settings → adapters → threads. Nobody else knows them all."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from watcher import settings as s
+from watcher.apply.agent_link import Place
+from watcher.apply.console import Console, ConsoleAccess
+from watcher.apply.local import LocalPlace
+from watcher.apply.pooler import Pooler
+from watcher.apply.ssh import SshAccess, SshPlace
+from watcher.board import Board
+from watcher.decide.decision import ConnectVia, desired
+from watcher.decide.endpoint import parse_address
+from watcher.decide.model import Reason, Sighting, View
+from watcher.decide.readiness import wanted
+from watcher.expose.logs import LogReporter
+from watcher.mailbox import Mailbox
+from watcher.observe.etcd import EtcdAccess, EtcdState, EtcdWatch
+from watcher.observe.health_probe import HealthProbe
+from watcher.observe.patroni_rest import PatroniRest, RestLimits
+from watcher.observe.postgres import Postgres, SqlLogin
+from watcher.observe.readiness import ReadinessProbe
+from watcher.observe.trust import Trust
+from watcher.reconciler import Reconciler
+
+Job = Callable[[threading.Event], None]
+
+
+class Watcher:
+    """Everything that runs for one set of settings. `start` returns at once, `stop` within `stop_limit`."""
+
+    def __init__(self, settings: s.Settings) -> None:
+        self._settings = settings
+        self._stop = threading.Event()
+        self._wake_readiness = threading.Event()
+        self._reporter = LogReporter(settings.cluster.scope, time.monotonic)
+        self.board = Board(time.monotonic())
+        self._mailboxes: list[Mailbox[View]] = []
+        self._threads = [
+            threading.Thread(target=job, args=(self._stop,), name=name, daemon=True)
+            for name, job in self._jobs()
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> tuple[str, ...]:
+        """Asks every thread to end and waits; the names of those that were still busy at the limit."""
+        until = time.monotonic() + self._settings.stop_limit
+        self._stop.set()
+        self._wake_readiness.set()
+        for mailbox in self._mailboxes:
+            mailbox.nudge()
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return tuple(thread.name for thread in self._threads if thread.is_alive())
+
+    def _jobs(self) -> Iterator[tuple[str, Job]]:
+        policy = self._settings.policy()
+        for target in self._settings.targets:
+            yield f"target {target.name}", self._reconciler(target).run
+        self.board.listen(lambda view: self._wake_readiness.set() if wanted(view, policy) else None)
+        yield "readiness", readiness_probe(self._settings, self.board, self._wake_readiness).run
+        yield "health check", health_probe(self._settings, self.board).run
+        yield "etcd", etcd_watch(self._settings, self.board.post, self._on_etcd).run
+
+    def _reconciler(self, target: s.Target) -> Reconciler:
+        mailbox = Mailbox(self.board.view)
+        self._mailboxes.append(mailbox)
+        self.board.listen(mailbox.put)
+        return Reconciler(
+            pooler(self._settings, target),
+            mailbox,
+            self._settings.policy(),
+            self._reporter,
+            resync_interval=self._settings.resync_interval,
+            backoff=self._settings.retry.backoff(),
+            clock=time.monotonic,
+            random=random.random,
+        )
+
+    def _on_etcd(self, state: EtcdState) -> None:
+        self._reporter.source_state("etcd", state.connected, state.endpoint, state.problem)
+
+
+# --- sources ---------------------------------------------------------------------------------------
+
+
+def etcd_watch(
+    settings: s.Settings,
+    post: Callable[[Sighting], None],
+    on_state: Callable[[EtcdState], None] = lambda _: None,
+    endpoints: tuple[str, ...] = (),
+) -> EtcdWatch:
+    """The watch on the cluster's prefix; `endpoints` instead of all of the settings'."""
+    etcd, trust = settings.etcd, _trust(settings.etcd.tls)
+    access = EtcdAccess(
+        endpoints=endpoints or etcd.endpoints,
+        ca=trust.ca,
+        certificate=trust.certificate,
+        key=trust.key,
+        username=etcd.username,
+        password=_secret(etcd.password),
+        timeout=etcd.timeout,
+        reread_interval=etcd.reread_interval,
+        reread_limit=etcd.timeout,
+    )
+    return EtcdWatch(access, settings.cluster.prefix, post, on_state)
+
+
+def patroni_rest(settings: s.Settings) -> PatroniRest:
+    limit = settings.patroni.timeout
+    return PatroniRest(
+        settings.cluster.scope, _trust(settings.patroni.tls), RestLimits(limit / 2, limit / 2, limit)
+    )
+
+
+def health_probe(settings: s.Settings, board: Board) -> HealthProbe:
+    policy, patroni = settings.policy(), settings.patroni
+
+    def needs_conn(name: str) -> bool:
+        return policy.connect_via is ConnectVia.CONN_URL and name not in board.view.members
+
+    def is_silent() -> bool:
+        now = time.monotonic()
+        return desired(board.view, policy, now).reason in (Reason.STARTING, Reason.FALLBACK, Reason.BLIND)
+
+    return HealthProbe(
+        patroni_rest(settings),
+        lambda: node_urls(settings, board.view),
+        board.post,
+        interval=patroni.interval,
+        interval_when_silent=patroni.interval_when_silent,
+        is_silent=is_silent,
+        needs_conn=needs_conn,
+        limit=patroni.timeout,
+    )
+
+
+def node_urls(settings: s.Settings, view: View) -> list[str]:
+    """Where nodes are asked: the settings' URLs, then those of all members ever seen."""
+    return [*settings.patroni.nodes, *(m.api_url for m in view.members.values() if m.api_url)]
+
+
+def readiness_probe(
+    settings: s.Settings, board: Board, wake: threading.Event | None = None
+) -> ReadinessProbe:
+    policy, sql = settings.policy(), settings.cluster.sql
+    login = sql and SqlLogin(sql.user, _secret(sql.password), sql.database, _trust(sql.tls))
+    return ReadinessProbe(
+        patroni_rest(settings),
+        lambda: wanted(board.view, policy),
+        wake or threading.Event(),
+        board.post,
+        Postgres(login) if login else None,
+        lambda: settings.patroni.nodes,
+    )
+
+
+# --- targets ---------------------------------------------------------------------------------------
+
+
+def pooler(settings: s.Settings, target: s.Target) -> Pooler:
+    """One PgBouncer as the settings describe it; nothing is connected yet."""
+    place = _place(target)
+    return Pooler(
+        place,
+        file=target.file,
+        block=settings.block_of(target),
+        console=_console(target, place) if target.console else None,
+        reloads_by_command=target.reload_command is not None,
+        step_limit=target.step_timeout,
+    )
+
+
+def _place(target: s.Target) -> Place:
+    options = _agent_options(target)
+    if target.ssh is None:
+        return LocalPlace(target.name, options)
+    ssh = target.ssh
+    access = SshAccess(
+        host=ssh.host,
+        port=ssh.port,
+        user=ssh.user,
+        known_hosts=Path(ssh.known_hosts),
+        key_file=_path(ssh.key_file),
+        key_passphrase=_secret(ssh.key_passphrase),
+        password=_secret(ssh.password),
+        agent_command=ssh.agent_command,
+        python=ssh.python,
+        connect_timeout=ssh.connect_timeout,
+    )
+    return SshPlace(target.name, access, options)
+
+
+def _agent_options(target: s.Target) -> list[str]:
+    """The agent's own limit is the shorter one, so that its answer says what took so long."""
+    options = ["--file", target.file, "--write", target.write, "--limit", f"{target.step_timeout * 0.8:g}"]
+    if target.console is not None:
+        options += ["--console", target.console.socket or str(target.console.address)]
+    if target.reload_command is not None:
+        options += ["--reload-command", target.reload_command]
+    return options
+
+
+def _console(target: s.Target, place: Place) -> Console:
+    """Over SSH through the agent, so that no port need be open; locally by the socket or the port itself."""
+    console = target.console
+    assert console is not None  # noqa: S101 - the caller looked
+    endpoint = parse_address(console.address, target.name) if console.address else None
+    access = ConsoleAccess(
+        user=console.user,
+        password=_secret(console.password),
+        unix_socket=console.socket,
+        host=endpoint.host if endpoint else None,
+        port=endpoint.port if endpoint else 0,
+        tls=_trust(console.tls).context() if console.tls else None,
+    )
+    dial = (lambda: place.open("console")) if target.via == "ssh" else None
+    return Console(target.name, access, dial, target.step_timeout)
+
+
+# --- small ------------------------------------------------------------------------------------------
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value is not None else None
+
+
+def _trust(tls: s.Tls | None) -> Trust:
+    return Trust(_path(tls.ca), _path(tls.certificate), _path(tls.key)) if tls else Trust()

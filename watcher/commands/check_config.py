@@ -1,0 +1,97 @@
+"""`watcher check-config`: the settings in force, then everything that they lead to, tried, a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from watcher import app
+from watcher.apply.pooler import Pooler
+from watcher.board import Board
+from watcher.commands.exit_code import ExitCode
+from watcher.commands.looking import at_each_target
+from watcher.commands.saying import say
+from watcher.decide.errors import WatcherError
+from watcher.decide.model import Leadership, View
+from watcher.decide.view import leadership
+from watcher.settings import Loaded, Settings, redacted
+
+
+def check_config(loaded: Loaded) -> ExitCode:
+    """BAD_SETTINGS on any fault. Changes nothing anywhere."""
+    for line in redacted(loaded):
+        say(line)
+    for warning in loaded.warnings:
+        say(f"warning  {warning}")
+    settings, board = loaded.settings, Board(0.0)
+    outcomes = [_check_etcd(settings, board, endpoint) for endpoint in settings.etcd.endpoints]
+    outcomes += [_check_node(settings, url) for url in dict.fromkeys(app.node_urls(settings, board.view))]
+    outcomes += [outcome for target in at_each_target(settings, _check_target) for outcome in target]
+    say(f"{sum(outcomes)} of {len(outcomes)} checks passed")
+    return ExitCode.OK if all(outcomes) else ExitCode.BAD_SETTINGS
+
+
+def _tried(subject: str, attempt: Callable[[], str]) -> bool:
+    """One line: what was tried, and what came of it."""
+    try:
+        say(f"ok       {subject}: {attempt()}")
+    except WatcherError as error:
+        say(f"FAULT    {subject}: {error.problem}" + (f"\n         HINT: {error.hint}" if error.hint else ""))
+        return False
+    return True
+
+
+def _check_etcd(settings: Settings, board: Board, endpoint: str) -> bool:
+    def attempt() -> str:
+        board.post(app.etcd_watch(settings, board.post, endpoints=(endpoint,)).read_once())
+        return _leader_in(board.view)
+
+    return _tried(f"etcd {endpoint}", attempt)
+
+
+def _leader_in(view: View) -> str:
+    reign = leadership(view)
+    if isinstance(reign, Leadership):
+        return f"{reign.name} leads since revision {reign.create_revision}"
+    if reign is not None:
+        raise WatcherError(reign.place, reign.problem, reign.hint)
+    if view.entries:
+        raise WatcherError("etcd", "it answers, but nobody leads", "patronictl list tells more")
+    hint = "compare `cluster.scope` and `cluster.namespace` with Patroni's configuration"
+    raise WatcherError("etcd", "it answers, but holds no key of this cluster", hint)
+
+
+def _check_node(settings: Settings, url: str) -> bool:
+    def attempt() -> str:
+        node = app.patroni_rest(settings).report(url)
+        return f"{node.name} is {node.role}, {node.state}"
+
+    return _tried(f"Patroni {url}", attempt)
+
+
+def _check_target(pooler: Pooler) -> list[bool]:
+    """Connection and host key, file and marker, console, rights: each only where the one before held."""
+
+    def file() -> str:
+        actual = pooler.read()
+        names = ", ".join(f"{db.name} → {db.endpoint}" for db in actual.databases)
+        return f"reached; the block holds {names}"
+
+    def console() -> str:
+        actual = pooler.read()
+        if actual.console_problem is not None:
+            raise actual.console_problem
+        if actual.shown is None:
+            return "none; a reload will not be confirmed"
+        return f"answers and shows {len(actual.shown)} databases"
+
+    def rights() -> str:
+        pooler.check_rights()
+        return "may replace the file and make PgBouncer reload"
+
+    outcomes = [_tried(f"target {pooler.name} file", file)]
+    if outcomes[0]:
+        outcomes += [
+            _tried(f"target {pooler.name} console", console),
+            _tried(f"target {pooler.name} rights", rights),
+        ]
+    return outcomes

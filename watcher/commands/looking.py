@@ -1,0 +1,73 @@
+"""One look at etcd and the nodes, for the commands that do not stay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from watcher import app
+from watcher.apply.pooler import Pooler
+from watcher.board import Board
+from watcher.decide.decision import Policy, desired
+from watcher.decide.errors import SourceError
+from watcher.decide.model import Desired, Reason, Verdict
+from watcher.decide.readiness import wanted
+from watcher.settings import Settings
+
+T = TypeVar("T")
+_ASK_AGAIN_AFTER = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is wished for by one look, and what could not be heard on the way."""
+
+    wish: Desired
+    problems: tuple[SourceError, ...]
+
+
+def look(settings: Settings) -> Look:
+    """Asks etcd, then the leader whether it is ready; where etcd does not answer, all nodes.
+
+    Takes at most etcd's time-outs and `unknown_limit`. An etcd that does not answer counts as silent.
+    """
+    policy, now = settings.policy(), time.monotonic()
+    board = Board(began_at=now - policy.silence_limit)
+    try:
+        board.post(app.etcd_watch(settings, board.post).read_once())
+    except SourceError as error:
+        board.post(app.health_probe(settings, board).look_once())
+        return Look(desired(board.view, policy, time.monotonic()), (error,))
+    return Look(_once_ready(settings, board, policy), ())
+
+
+def _once_ready(settings: Settings, board: Board, policy: Policy) -> Desired:
+    """Asks the leader until it is ready, says that it is not, or has not answered for `unknown_limit`."""
+    probe = app.readiness_probe(settings, board)
+    while (want := wanted(board.view, policy)) is not None:
+        board.post(probe.look_once(want))
+        answer = board.view.readiness
+        if answer is None or answer.verdict is not Verdict.UNKNOWN:
+            break
+        if desired(board.view, policy, time.monotonic()).reason is not Reason.LEADER_NOT_READY:
+            break
+        time.sleep(_ASK_AGAIN_AFTER)
+    return desired(board.view, policy, time.monotonic())
+
+
+def at_each_target(settings: Settings, do: Callable[[Pooler], T]) -> list[T]:
+    """`do` with every target at the same time, so that a dead one delays no other; results in order."""
+
+    def with_target(index: int) -> T:
+        pooler = app.pooler(settings, settings.targets[index])
+        try:
+            return do(pooler)
+        finally:
+            pooler.close()
+
+    count = len(settings.targets)
+    with ThreadPoolExecutor(max_workers=min(32, count)) as workers:
+        return list(workers.map(with_target, range(count)))

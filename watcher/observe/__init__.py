@@ -1,0 +1,1 @@
+"""What the world says → sightings, by etcd, Patroni and PostgreSQL. Further in nobody sees bytes or JSON."""

@@ -1,0 +1,183 @@
+"""The second source: every node's own word, over REST, gathered into rounds.
+
+A round asks all nodes at once and is over after the limit, whoever has not answered. A node that still
+owes an answer is not asked again, so threads never pile up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
+from typing import Protocol
+
+from watcher.decide.errors import WatcherError
+from watcher.decide.model import Endpoint, HealthRound, NodeReport, Role
+from watcher.observe.patroni_rest import node_url
+
+MAX_NODES = 64
+"""Nodes asked in one round; more than that is a mistake in the settings or in the member keys."""
+
+_TICK = 0.1
+
+
+class Rest(Protocol):
+    """What of `PatroniRest` is needed here. Both raise WatcherError, in bounded time."""
+
+    def report(self, url: str) -> NodeReport: ...
+
+    def endpoints(self, url: str) -> dict[str, Endpoint]: ...
+
+
+def _never(_: str) -> bool:
+    return False
+
+
+class HealthProbe:
+    """Posts a HealthRound every `interval` seconds, every `interval_when_silent` while `is_silent()`.
+
+    `nodes` gives the nodes' URLs each time; two that lead to the same node count once.
+    `needs_conn(name)` says whether the address of that primary is known from nowhere else.
+    `limit` bounds a round in seconds.
+    """
+
+    def __init__(
+        self,
+        rest: Rest,
+        nodes: Callable[[], Iterable[str]],
+        post: Callable[[HealthRound], None],
+        interval: float = 5.0,
+        interval_when_silent: float = 1.0,
+        is_silent: Callable[[], bool] = bool,
+        needs_conn: Callable[[str], bool] = _never,
+        limit: float = 2.5,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rest = rest
+        self._nodes = nodes
+        self._post = post
+        self._interval = interval
+        self._interval_when_silent = interval_when_silent
+        self._is_silent = is_silent
+        self._needs_conn = needs_conn
+        self._limit = limit
+        self._clock = clock
+        self._asked: dict[str, Future[NodeReport]] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Blocks until `stop` is set, and for at most a fraction of a second more."""
+        while not stop.is_set():
+            self.step(stop)
+
+    def step(self, stop: threading.Event) -> None:
+        """One round, posted, and the wait for the next."""
+        began = self._clock()
+        found = self.look_once(stop)
+        if not stop.is_set():
+            self._post(found)
+            self._rest_from(began, stop)
+
+    def look_once(self, stop: threading.Event | None = None) -> HealthRound:
+        """One round. `at` is its beginning, so that a report is never older than it seems."""
+        stop = stop or threading.Event()
+        at = self._clock()
+        failures: dict[str, str] = {}
+        answers = self._gather(self._urls(failures), at + self._limit, stop, failures)
+        reports = self._with_conn(_each_once(answers), at + 2 * self._limit, stop, failures)
+        return HealthRound(reports, failures, at)
+
+    def _rest_from(self, began: float, stop: threading.Event) -> None:
+        """Waits out the interval, the short one as soon as etcd is silent."""
+        while not stop.wait(self._interval_when_silent):
+            if self._is_silent() or self._clock() - began >= self._interval - self._interval_when_silent / 2:
+                return
+
+    def _urls(self, failures: dict[str, str]) -> list[str]:
+        urls: dict[str, None] = {}
+        for text in self._nodes():
+            try:
+                urls[node_url(text)] = None
+            except WatcherError as error:
+                failures[text] = error.problem
+        failures.update(
+            (url, f"not asked: there are more than {MAX_NODES}") for url in list(urls)[MAX_NODES:]
+        )
+        return list(urls)[:MAX_NODES]
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def _gather(
+        self, urls: Iterable[str], until: float, stop: threading.Event, failures: dict[str, str]
+    ) -> list[NodeReport]:
+        asked = {url: self._ask(url) for url in urls}
+        self._await(asked.values(), until, stop)
+        reports: list[NodeReport] = []
+        for url, answer in asked.items():
+            try:
+                reports.append(answer.result(timeout=0))
+            except WatcherError as error:
+                failures[url] = error.problem
+            except TimeoutError:
+                failures[url] = f"has not answered within {self._limit} s"
+        return reports
+
+    def _ask(self, url: str) -> Future[NodeReport]:
+        """Asks, unless that node still owes the answer of an earlier round."""
+        owed = self._asked.get(url)
+        if owed is None or owed.done():
+            owed = self._asked[url] = _in_thread(lambda: self._rest.report(url))
+        return owed
+
+    def _await(self, answers: Iterable[Future[NodeReport]], until: float, stop: threading.Event) -> None:
+        pending = {answer for answer in answers if not answer.done()}
+        while pending and not stop.is_set() and (left := until - self._clock()) > 0:
+            _, pending = wait(pending, min(left, _TICK), FIRST_COMPLETED)
+
+    def _with_conn(
+        self, reports: list[NodeReport], until: float, stop: threading.Event, failures: dict[str, str]
+    ) -> tuple[NodeReport, ...]:
+        """The sole primary asked for its address too, where nobody else told it."""
+        primaries = [report for report in reports if report.role is Role.PRIMARY]
+        if len(primaries) != 1 or not self._needs_conn(primaries[0].name):
+            return tuple(reports)
+        known = self._conn_of(primaries[0], until, stop, failures)
+        return tuple(known if report is primaries[0] else report for report in reports)
+
+    def _conn_of(
+        self, node: NodeReport, until: float, stop: threading.Event, failures: dict[str, str]
+    ) -> NodeReport:
+        place = f"{node.api_url}/cluster"
+        answer = self._asked.get(place)
+        if answer is None or answer.done():
+            answer = self._asked[place] = _in_thread(
+                lambda: replace(node, conn=self._rest.endpoints(node.api_url).get(node.name))
+            )
+        self._await([answer], until, stop)
+        try:
+            return answer.result(timeout=0)
+        except WatcherError as error:
+            failures[place] = error.problem
+        except TimeoutError:
+            failures[place] = f"has not answered within {self._limit} s"
+        return node
+
+
+def _each_once(reports: Iterable[NodeReport]) -> list[NodeReport]:
+    """Two URLs of one node count once. If they disagree they are two, and the decision sees that."""
+    return list({replace(report, api_url=""): report for report in reversed(list(reports))}.values())[::-1]
+
+
+def _in_thread(question: Callable[[], NodeReport]) -> Future[NodeReport]:
+    """The answer to come, from a daemon thread of its own: one stuck in the resolver holds up no exit."""
+    answer: Future[NodeReport] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(question())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, name="health-probe", daemon=True).start()
+    return answer

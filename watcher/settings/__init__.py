@@ -1,0 +1,37 @@
+"""The settings: `load()` reads them from all their sources, or refuses them with every fault named."""
+
+from watcher.settings.layers import flag
+from watcher.settings.loading import Loaded, load, redacted
+from watcher.settings.schema import (
+    Cluster,
+    Console,
+    Etcd,
+    Http,
+    Log,
+    Patroni,
+    Retry,
+    Settings,
+    Sql,
+    Ssh,
+    Target,
+    Tls,
+)
+
+__all__ = [
+    "Cluster",
+    "Console",
+    "Etcd",
+    "Http",
+    "Loaded",
+    "Log",
+    "Patroni",
+    "Retry",
+    "Settings",
+    "Sql",
+    "Ssh",
+    "Target",
+    "Tls",
+    "flag",
+    "load",
+    "redacted",
+]

@@ -1,0 +1,145 @@
+"""A YAML or TOML file as a `Layer`, each place with its line where the format tells it.
+
+What YAML takes silently is refused: a key that stands twice, a key that is not text, an alias that
+holds itself. A parser's message may quote the file, and with it a secret: quotations are cut out.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from watcher.settings.faults import Fault
+from watcher.settings.layers import Layer, places, unshared, value_at
+from watcher.settings.tree import Place, dotted, field_at, is_secret
+
+
+def from_file(path: Path) -> Layer:
+    """The file's settings; a fault if it cannot be read or parsed."""
+    readers = {".yaml": _from_yaml, ".yml": _from_yaml, ".toml": _from_toml}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        return _unreadable(str(path), "is neither .yaml, .yml nor .toml", "name it by its format")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        remedy = "correct the path, and let the watcher's account read the file"
+        return _unreadable(str(path), f"cannot be read: {error.strerror}", remedy)
+    except ValueError:
+        return _unreadable(str(path), "is not text in UTF-8", "save it as UTF-8")
+    layer = reader(path, text)
+    layer.warnings += _warn_of_readers(path, layer)
+    return layer
+
+
+def _unreadable(place: str, problem: str, remedy: str) -> Layer:
+    return Layer(faults=[Fault(place, problem, remedy)], unreadable=True)
+
+
+def _warn_of_readers(path: Path, layer: Layer) -> list[str]:
+    secrets = [p for p in layer.sources if (f := field_at(p)) and is_secret(f) and value_at(layer.values, p)]
+    if not secrets or not path.stat().st_mode & stat.S_IROTH:
+        return []
+    remedy = f"chmod o= {path}, or move it to a secret file"
+    return [f"{path} holds {dotted(secrets[0])}, and everybody may read it; {remedy}"]
+
+
+def _quotations_cut(text: str) -> str:
+    """
+    >>> _quotations_cut("found undefined alias 'hunter2'; expected <block end>, but found '-'")
+    "found undefined alias '…'; expected <block end>, but found '-'"
+    """
+    return re.sub(r"'(?!<)[^']{2,}'|\"[^\"]{2,}\"", "'…'", text)
+
+
+# --- TOML -----------------------------------------------------------------------------------------
+
+
+def _from_toml(path: Path, text: str) -> Layer:
+    layer = Layer()
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        return _unreadable(str(path), f"is not TOML: {_quotations_cut(str(error))}", "correct it there")
+    for key, value in values.items():
+        layer.put(value, (key,), f"file {path}")
+    return layer
+
+
+# --- YAML -----------------------------------------------------------------------------------------
+
+
+def _from_yaml(path: Path, text: str) -> Layer:
+    loader = yaml.SafeLoader("")
+    try:
+        loader = yaml.SafeLoader(text)
+        return _from_node(path, loader, loader.get_single_node())
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        remedy = "mind the indentation; a text with one of : # * & ! % @ ` in it stands in quotes"
+        return _unreadable(f"{path}:{line}", f"is not YAML: {_quotations_cut(str(error.problem))}", remedy)
+    except (yaml.YAMLError, ValueError):
+        remedy = "put texts in quotes, and use no control characters"
+        return _unreadable(str(path), "holds what YAML does not allow", remedy)
+    finally:
+        loader.dispose()
+
+
+def _from_node(path: Path, loader: yaml.SafeLoader, root: yaml.Node | None) -> Layer:
+    if root is None:
+        return Layer()
+    if not isinstance(root, yaml.MappingNode):
+        return _unreadable(str(path), "does not begin with names of settings", "write `cluster:` and so on")
+    faults = list(_faults_of(root, (), path, ()))
+    if faults:
+        return Layer(faults=faults, unreadable=True)
+    lines = {(): 1} | dict(_lines(root, ()))
+    values: dict[str, Any] = unshared(loader.construct_document(root))
+    return Layer(values, {p: f"file {path}:{_line_of(p, lines)}" for p in places(values, ()) if p})
+
+
+def _line_of(place: Place, lines: Mapping[Place, int]) -> int:
+    """Its own, or that of what it is in: what a merge key brings in stands elsewhere."""
+    return next(lines[place[:end]] for end in range(len(place), -1, -1) if place[:end] in lines)
+
+
+def _faults_of(node: yaml.Node, at: Place, path: Path, around: tuple[yaml.Node, ...]) -> Iterator[Fault]:
+    here = f"{path}:{node.start_mark.line + 1}"
+    if node in around:
+        yield Fault(here, f"{dotted(at)} holds itself by an alias", "write it out")
+        return
+    if isinstance(node, yaml.MappingNode):
+        yield from _faults_of_keys(node, at, path)
+    for inner, place in _children(node, at):
+        yield from _faults_of(inner, place, path, (*around, node))
+
+
+def _faults_of_keys(node: yaml.MappingNode, at: Place, path: Path) -> Iterator[Fault]:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        here = f"{path}:{key.start_mark.line + 1}"
+        if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+            under = f" under {dotted(at)}" if at else ""
+            yield Fault(here, f"a name{under} is not text for YAML", "put it in quotes")
+        elif key.value in seen:
+            yield Fault(here, f"{dotted((*at, key.value))} is set twice in this file", "leave one of them")
+        seen.add(str(key.value))
+
+
+def _children(node: yaml.Node, at: Place) -> Iterator[tuple[yaml.Node, Place]]:
+    if isinstance(node, yaml.MappingNode):
+        yield from ((value, (*at, str(key.value))) for key, value in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        yield from ((value, (*at, i)) for i, value in enumerate(node.value))
+
+
+def _lines(node: yaml.Node, at: Place) -> Iterator[tuple[Place, int]]:
+    for inner, place in _children(node, at):
+        yield place, inner.start_mark.line + 1
+        yield from _lines(inner, place)

@@ -1,0 +1,505 @@
+"""What can be settled, and what is refused. Every field carries its unit, its bounds and its description;
+`docs/configuration.md` and every error message are made from them.
+
+A section checks what its own fields say together in `_contradictions`, so that all of its faults are
+reported at once. Nothing here reads a file, the environment or a clock: `layers.py` does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from watcher.decide.backoff import Backoff
+from watcher.decide.decision import ConnectVia, Policy, ReadyBy
+from watcher.decide.endpoint import check_host, parse_address
+from watcher.decide.errors import MalformedPayload
+from watcher.decide.model import Endpoint
+from watcher.settings.faults import Fault, refuse, refuse_all
+
+PREFIX = "WATCHER_"
+DELIMITER = "__"
+SECRET_FILES = {"password_file": "password", "key_passphrase_file": "key_passphrase"}
+"""Settings that name the file which holds another setting of the same section."""
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def _not_bool(value: object) -> object:
+    return refuse("is true or false, not a number", "write a number") if isinstance(value, bool) else value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _check_host(text: str) -> str:
+    try:
+        return check_host(text, "")
+    except MalformedPayload:
+        return refuse("is neither a host name nor an address", "write one host, without port or user")
+
+
+def _check_address(text: str) -> str:
+    try:
+        parse_address(text, "")
+    except MalformedPayload:
+        return refuse("is not host:port", "write one host and port, an IPv6 address in brackets")
+    return text
+
+
+def _check_host_port(text: str) -> str:
+    if "://" in text:
+        return refuse("is a URL", "write host:port, without a scheme; `tls` switches TLS on")
+    if not re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]+):\d+", text, re.ASCII):
+        return refuse("is not host:port", "write host and port, an IPv6 address in brackets")
+    return _check_address(text)
+
+
+def _check_node(url: str) -> str:
+    wanted = "write http://host:8008 or https://host:8008, as Patroni's restapi.connect_address says"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return refuse("is not a URL", wanted)
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        return refuse("is not an http or https URL", wanted)
+    if "@" in parts.netloc or parts.path not in ("", "/") or parts.query or parts.fragment:
+        return refuse("holds more than scheme, host and port", wanted)
+    _check_host(parts.hostname)
+    return url.rstrip("/")
+
+
+def _check_path(text: str) -> str:
+    if not text.startswith("/"):
+        return refuse("is not an absolute path", "write the path from / on; ~ and variables are not expanded")
+    return text
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    return refuse(f"names {twice[0]} twice", "leave one of them") if twice else values
+
+
+_LINE = r"^[^\x00-\x1f\x7f]+$"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a value looks like, for people."""
+
+    text: str
+
+
+Number = Annotated[float, BeforeValidator(_not_bool)]
+Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=_LINE)]
+Path = Annotated[Text, AfterValidator(_check_path), Kind("absolute path")]
+Secret = Annotated[SecretStr, Field(min_length=1)]
+Host = Annotated[Text, AfterValidator(_check_host), Kind("host")]
+HostPort = Annotated[Text, AfterValidator(_check_host_port), Kind("host:port")]
+Address = Annotated[Text, AfterValidator(_check_address), Kind("host:port")]
+NodeUrl = Annotated[Text, AfterValidator(_check_node), Kind("URL")]
+Port = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=65535), Kind("port")]
+
+
+def _seconds(default: float, limit: float, description: str) -> Any:
+    return Field(
+        default=default,
+        gt=0,
+        le=limit,
+        allow_inf_nan=False,
+        description=description,
+        json_schema_extra={"unit": "seconds"},
+    )
+
+
+class Section(BaseModel):
+    """Frozen, closed to unknown keys, and checked as a whole once every field of it is right."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    def _contradictions(self) -> Iterator[Fault]:
+        """What is wrong between the fields; a fault's place is relative to this section."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Section:
+        refuse_all(self._contradictions())
+        return self
+
+
+class Tls(Section):
+    ca: Path = Field(description="File of the certificate authorities that are trusted, PEM.")
+    certificate: Path | None = Field(default=None, description="File of the client certificate; with `key`.")
+    key: Path | None = Field(default=None, description="File of its key, without a passphrase.")
+
+    def _contradictions(self) -> Iterator[Fault]:
+        yield from _together(self, "certificate", "key")
+
+
+def _together(section: BaseModel, *names: str) -> Iterator[Fault]:
+    given = [name for name in names if getattr(section, name) is not None]
+    for name in names:
+        if given and name not in given:
+            yield Fault(
+                name, f"is missing beside `{given[0]}`", f"set both `{names[0]}` and `{names[1]}`, or neither"
+            )
+
+
+# --- the cluster, etcd and Patroni ----------------------------------------------------------------
+
+
+class Sql(Section):
+    user: Text = Field(description="Role that may log in to PostgreSQL; it needs no other right.")
+    password: Secret | None = Field(default=None, description="The role's password.")
+    password_file: Path | None = Field(
+        default=None, description="File that holds `password`; read once, at the start."
+    )
+    database: Text = Field(default="postgres", description="Database to log in to.")
+    tls: Tls | None = Field(default=None, description="TLS towards PostgreSQL. Not set: a plain connection.")
+
+
+class Cluster(Section):
+    scope: Annotated[
+        Text, Field(pattern=r"^[^/\s\x00-\x1f\x7f]([^/\x00-\x1f\x7f]*[^/\s\x00-\x1f\x7f])?$")
+    ] = Field(description="The cluster's name: `scope` in Patroni's configuration. No slash.")
+    namespace: Text = Field(
+        default="service",
+        description="Where Patroni keeps its keys: `namespace` in its configuration, without outer slashes.",
+    )
+    connect_via: ConnectVia = Field(
+        default=ConnectVia.CONN_URL,
+        description="Which address of the leader clients are sent to: `conn_url` or `proxy_url` as its"
+        " Patroni publishes them, or the one in `addresses`.",
+    )
+    addresses: dict[Text, Address] = Field(
+        default_factory=dict,
+        description="Member name to `host:port` (port 5432 if none is given); with `connect_via: addresses`.",
+    )
+    follow_standby_leader: bool = Field(
+        default=False,
+        description="In a standby cluster, lead clients to its leader, which is read-only."
+        " Off: the route stays as it is.",
+    )
+    ready_by: ReadyBy = Field(
+        default=ReadyBy.REST,
+        description="How a new leader proves that it takes clients: `rest`, its own Patroni says that it runs"
+        " as primary; `sql`, its PostgreSQL says so; `leader_key`, the key in etcd is enough.",
+    )
+    unknown_limit: Number = _seconds(
+        3.0, 300, "A leader that does not answer the question for so long gets its clients all the same."
+    )
+    sql: Sql | None = Field(
+        default=None, description="Login to the leader's PostgreSQL; exactly with `ready_by: sql`."
+    )
+
+    def _contradictions(self) -> Iterator[Fault]:
+        by_table = self.connect_via is ConnectVia.ADDRESSES
+        if by_table and not self.addresses:
+            yield Fault(
+                "addresses",
+                "is empty, but `connect_via` is `addresses`",
+                "name every member and its host:port",
+            )
+        if self.addresses and not by_table:
+            problem = f"has no effect: `connect_via` is `{self.connect_via}`"
+            yield Fault("addresses", problem, "set `connect_via: addresses`, or leave `addresses` out")
+        if self.ready_by is ReadyBy.SQL and self.sql is None:
+            yield Fault(
+                "sql", "is missing, but `ready_by` is `sql`", "set `sql.user`, and what its login needs"
+            )
+        if self.sql is not None and self.ready_by is not ReadyBy.SQL:
+            problem = f"has no effect: `ready_by` is `{self.ready_by}`"
+            yield Fault("sql", problem, "set `ready_by: sql`, or leave `sql` out")
+        if not self.namespace.strip("/"):
+            yield Fault(
+                "namespace",
+                "is empty",
+                "copy `namespace` from Patroni's configuration (its default: service)",
+            )
+
+    @property
+    def prefix(self) -> str:
+        """Of all keys of the cluster in etcd, with the slash at its end."""
+        return f"/{self.namespace.strip('/')}/{self.scope}/"
+
+
+class Etcd(Section):
+    endpoints: Annotated[tuple[HostPort, ...], AfterValidator(_distinct)] = Field(
+        min_length=1, description="Client addresses of etcd's members, `host:port`; tried in this order."
+    )
+    tls: Tls | None = Field(default=None, description="TLS towards etcd. Not set: a plain connection.")
+    username: Text | None = Field(
+        default=None, description="etcd user that may read the cluster's prefix; with `password`."
+    )
+    password: Secret | None = Field(default=None, description="The etcd user's password.")
+    password_file: Path | None = Field(
+        default=None, description="File that holds `password`; read once, at the start."
+    )
+    timeout: Number = _seconds(2.5, 60, "Longest wait for one answer of etcd.")
+    reread_interval: Number = _seconds(
+        3.0, 300, "The keys are read again this often beside the watch, which bounds what a lost event costs."
+    )
+    silence_limit: Number = _seconds(
+        10.0,
+        3600,
+        "etcd unheard for so long: the health check of the nodes decides."
+        " More than `reread_interval` and `timeout` together.",
+    )
+
+    def _contradictions(self) -> Iterator[Fault]:
+        yield from _together(self, "username", "password")
+        least = self.reread_interval + self.timeout
+        if self.silence_limit <= least:
+            sum_of = f"`reread_interval` + `timeout` = {least:g}"
+            problem = f"is not above {sum_of}, so a healthy etcd would seem silent"
+            yield Fault("silence_limit", problem, f"set it above {least:g}, or lower those two")
+
+    @property
+    def addresses(self) -> tuple[Endpoint, ...]:
+        """The endpoints as values."""
+        return tuple(parse_address(text, "etcd.endpoints") for text in self.endpoints)
+
+
+class Patroni(Section):
+    nodes: Annotated[tuple[NodeUrl, ...], AfterValidator(_distinct)] = Field(
+        default=(),
+        description="REST URLs of the nodes, `http://host:8008`, beside those that the member keys tell."
+        " Name them if the watcher may start while etcd is down.",
+    )
+    interval: Number = _seconds(5.0, 300, "Health check of all nodes this often while etcd speaks.")
+    interval_when_silent: Number = _seconds(1.0, 300, "The same while etcd is silent.")
+    timeout: Number = _seconds(2.0, 60, "Longest wait for one node's answer.")
+    tls: Tls | None = Field(
+        default=None,
+        description="Trust and client certificate for https nodes; without it the system's authorities"
+        " are trusted.",
+    )
+
+
+# --- targets --------------------------------------------------------------------------------------
+
+
+class Ssh(Section):
+    host: Host = Field(description="Host that PgBouncer runs on.")
+    port: Port = Field(default=22, description="Port of its SSH server.")
+    user: Text = Field(
+        description="Account to log in to; it must be able to write `file`, or run the installed agent."
+    )
+    known_hosts: Path = Field(description="File with the host's key; any other key is refused.")
+    key_file: Path | None = Field(default=None, description="File of the private key; this, or `password`.")
+    key_passphrase: Secret | None = Field(default=None, description="Passphrase of `key_file`.")
+    key_passphrase_file: Path | None = Field(
+        default=None, description="File that holds `key_passphrase`; read once, at the start."
+    )
+    password: Secret | None = Field(default=None, description="The account's password; a key is better.")
+    password_file: Path | None = Field(
+        default=None, description="File that holds `password`; read once, at the start."
+    )
+    agent_command: Text | None = Field(
+        default=None,
+        description="Command that starts the agent installed on the host, as its `authorized_keys` forces it."
+        " Not set: the watcher sends its own agent over the connection.",
+    )
+    python: Annotated[Text, Field(pattern=r"^[A-Za-z0-9_./+-]+$")] = Field(
+        default="python3",
+        description="Python (3.6 or later) on the host that runs an agent sent there; a name or a path.",
+    )
+    connect_timeout: Number = _seconds(5.0, 60, "Longest wait for a connection, login included.")
+
+    def _contradictions(self) -> Iterator[Fault]:
+        if self.key_file is None and self.password is None:
+            yield Fault("key_file", "is missing, and so is `password`", "name the private key: `key_file`")
+        if self.key_passphrase is not None and self.key_file is None:
+            yield Fault(
+                "key_passphrase", "has no effect without `key_file`", "name the private key: `key_file`"
+            )
+
+
+class Console(Section):
+    socket: Path | None = Field(
+        default=None,
+        description="PgBouncer's Unix socket on its host, such as `/var/run/postgresql/.s.PGSQL.6432`;"
+        " this, or `address`.",
+    )
+    address: HostPort | None = Field(
+        default=None, description="`host:port` of PgBouncer, as its own host reaches it."
+    )
+    user: Text = Field(default="pgbouncer", description="A user of PgBouncer's `admin_users`.")
+    password: Secret | None = Field(
+        default=None, description="Its password; the account that runs PgBouncer needs none over the socket."
+    )
+    password_file: Path | None = Field(
+        default=None, description="File that holds `password`; read once, at the start."
+    )
+    tls: Tls | None = Field(default=None, description="TLS towards `address`. Not set: a plain connection.")
+
+    def _contradictions(self) -> Iterator[Fault]:
+        if (self.socket is None) == (self.address is None):
+            said = "is missing, and so is `address`" if self.socket is None else "is set beside `address`"
+            yield Fault("socket", said, "set exactly one of `socket` and `address`")
+        if self.socket is not None and self.tls is not None:
+            yield Fault("tls", "has no effect on a Unix socket", "leave it out, or connect by `address`")
+
+
+class Target(Section):
+    name: Annotated[Text, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
+        description="Its name in logs and metrics: at most 64 letters, digits, `_`, `.`, `-`."
+    )
+    via: Literal["ssh", "local"] = Field(description="Whether its file is reached over `ssh` or is `local`.")
+    file: Path = Field(description="File on PgBouncer's host that holds the marked block.")
+    block: Annotated[Text, Field(pattern=r"^[^:\]\s]([^:\]]*[^:\]\s])?$")] | None = Field(
+        default=None, description="Name in its markers, without `:` and `]`. Not set: `cluster.scope`."
+    )
+    write: Literal["auto", "rename", "in_place"] = Field(
+        default="auto",
+        description="How the file is replaced: `rename` over it, `in_place` where it is a mount of its own,"
+        " `auto` finds out.",
+    )
+    ssh: Ssh | None = Field(default=None, description="The SSH connection; exactly with `via: ssh`.")
+    console: Console | None = Field(
+        default=None,
+        description="PgBouncer's admin console, to reload and to see the route in force;"
+        " this, or `reload_command`, or both.",
+    )
+    reload_command: Text | None = Field(
+        default=None,
+        description="Shell command on PgBouncer's host that reloads it, instead of the console's `RELOAD`."
+        " It is shown by `check-config`, so it must hold no password.",
+    )
+    step_timeout: Number = _seconds(5.0, 300, "Longest time for one step on this target.")
+
+    def _contradictions(self) -> Iterator[Fault]:
+        if self.via == "ssh" and self.ssh is None:
+            yield Fault(
+                "ssh",
+                "is missing, but `via` is `ssh`",
+                "set `ssh.host`, `ssh.user`, `ssh.known_hosts` and a key",
+            )
+        if self.via == "local" and self.ssh is not None:
+            yield Fault("ssh", "has no effect: `via` is `local`", "set `via: ssh`, or leave `ssh` out")
+        if self.console is None and self.reload_command is None:
+            remedy = (
+                "set `console.socket` or `console.address`; with `reload_command` alone no route is confirmed"
+            )
+            yield Fault("console", "is missing, and so is `reload_command`", remedy)
+
+
+def _unique_names(targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    names = [target.name for target in targets]
+    repeated = [(i, name) for i, name in enumerate(names) if name in names[:i]]
+    refuse_all(
+        Fault(f"[{i}].name", f"a second target is named {name!r}", "give every target a name of its own")
+        for i, name in repeated
+    )
+    return targets
+
+
+# --- the watcher itself ---------------------------------------------------------------------------
+
+
+class Retry(Section):
+    first: Number = _seconds(
+        0.1, 60, "Wait after the first failure on a target; doubled with each further one."
+    )
+    limit: Number = _seconds(2.0, 600, "The longest of these waits.")
+
+    def _contradictions(self) -> Iterator[Fault]:
+        if self.limit < self.first:
+            yield Fault("limit", f"is below `first` = {self.first:g}", "set it to `first` or more")
+
+    def backoff(self) -> Backoff:
+        return Backoff(self.first, self.limit)
+
+
+class Log(Section):
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
+        default="INFO", description="The least level that is written."
+    )
+    format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="`json` lines, `text` for people, `auto`: text on a terminal, else json."
+    )
+
+
+class Http(Section):
+    listen: HostPort | None = Field(
+        default="127.0.0.1:10127", description="`host:port` for metrics and health; null switches it off."
+    )
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        return parse_address(self.listen, "http.listen") if self.listen else None
+
+
+class Settings(BaseSettings):
+    """All of it, as one frozen value. `loading.load` makes it."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        env_ignore_empty=True,
+        env_parse_none_str="null",
+    )
+
+    cluster: Cluster = Field(description="The Patroni cluster that is followed.")
+    etcd: Etcd = Field(description="Where the cluster's leader is heard of.")
+    patroni: Patroni = Field(default_factory=lambda: Patroni(), description="The nodes' REST API.")
+    targets: Annotated[tuple[Target, ...], AfterValidator(_unique_names)] = Field(
+        min_length=1, description="Every PgBouncer that is led to the leader."
+    )
+    resync_interval: Number = _seconds(
+        10.0, 3600, "Each target is read again this often, and put right if somebody changed it."
+    )
+    retry: Retry = Field(
+        default_factory=lambda: Retry(), description="Waits between tries on a target that fails."
+    )
+    stop_limit: Number = _seconds(5.0, 300, "A switch under way may take so long to finish after SIGTERM.")
+    log: Log = Field(default_factory=lambda: Log(), description="The log, on standard error.")
+    http: Http = Field(default_factory=lambda: Http(), description="The status server.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed in: `layers.py` reads the sources, so that each fault has its place."""
+        return (init_settings,)
+
+    def block_of(self, target: Target) -> str:
+        """The name in the markers of the target's block."""
+        return target.block or self.cluster.scope
+
+    def policy(self) -> Policy:
+        """What `decide` needs to know of all this.
+
+        A health round counts while it can be the last one made before etcd fell silent and the next one
+        may still be on its way, each as slow as its limit lets it be.
+        """
+        cluster, patroni = self.cluster, self.patroni
+        return Policy(
+            connect_via=cluster.connect_via,
+            addresses=_endpoints(cluster.addresses),
+            ready_by=cluster.ready_by,
+            unknown_limit=cluster.unknown_limit,
+            silence_limit=self.etcd.silence_limit,
+            health_fresh=patroni.interval + patroni.interval_when_silent + 2 * patroni.timeout,
+            follow_standby_leader=cluster.follow_standby_leader,
+        )
+
+
+def _endpoints(addresses: Mapping[str, str]) -> dict[str, Endpoint]:
+    return {name: parse_address(text, f"cluster.addresses.{name}") for name, text in addresses.items()}
