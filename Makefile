@@ -1,0 +1,62 @@
+# Every command of the project. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+CASE ?= all
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+
+$(VENV)/.installed: requirements-dev.txt pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed, as python3"; exit 1; }
+	@python3 -m venv $(VENV) || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy python3-venv && python3 -m venv $(VENV); }
+	$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(VENV)/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: venv
+venv: $(VENV)/.installed ## the virtual environment, from the lock
+
+.PHONY: bed
+bed: venv ## what the test bed needs: Debian's etcd, PostgreSQL, PgBouncer, sshd; Patroni from PyPI
+	@$(SUDO) $(PYTHON) -m tests.support.install
+
+.PHONY: demo
+demo: bed ## a real cluster, clients on it, a switchover and a crash, and what the clients saw
+	@$(SUDO) $(PYTHON) -m tests.e2e.demo
+
+.PHONY: test
+test: bed ## the whole suite, on real servers
+	@$(SUDO) $(PYTHON) -m pytest
+
+.PHONY: check
+check: venv ## format, lint, types, import contracts
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+.PHONY: bench
+bench: bed ## measure, beside the design that this replaces; CASE=name for one case
+	@$(SUDO) $(PYTHON) -m tests.benchmarks $(CASE)
+
+.PHONY: format
+format: venv ## put the format right
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+.PHONY: docs
+docs: venv ## write the pages of docs/ that are made from the code
+	@$(PYTHON) -m watcher.settings.page docs/configuration.md
+
+.PHONY: lock
+lock: venv ## resolve the dependencies anew into the two lock files
+	$(PYTHON) -m pip install -q --disable-pip-version-check uv
+	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" pyproject.toml -o requirements.txt
+	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" pyproject.toml requirements-dev.in -o requirements-dev.txt
