@@ -26,7 +26,6 @@ def settings_for(bed: Bed, **sections: Any) -> Settings:
         "etcd": {"endpoints": bed.etcd.endpoints},
         "patroni": {"nodes": [node.api_url for node in bed.patroni.nodes]},
         "targets": [ssh_target(host) for host in bed.bouncers],
-        "http": {"listen": None},
         "log": {"format": "json"},
     }
     for name, section in sections.items():

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from watcher.settings.faults import Fault
 from watcher.settings.layers import Layer, places, unshared, value_at

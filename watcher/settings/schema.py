@@ -161,7 +161,7 @@ class Sql(Section):
     user: Text = Field(description="Role that may log in to PostgreSQL; it needs no other right.")
     password: Secret | None = Field(default=None, description="The role's password.")
     password_file: Path | None = Field(
-        default=None, description="File that holds `password`; read once, at the start."
+        default=None, description="File that holds `password`; read when the settings are."
     )
     database: Text = Field(default="postgres", description="Database to log in to.")
     tls: Tls | None = Field(default=None, description="TLS towards PostgreSQL. Not set: a plain connection.")
@@ -242,7 +242,7 @@ class Etcd(Section):
     )
     password: Secret | None = Field(default=None, description="The etcd user's password.")
     password_file: Path | None = Field(
-        default=None, description="File that holds `password`; read once, at the start."
+        default=None, description="File that holds `password`; read when the settings are."
     )
     timeout: Number = _seconds(2.5, 60, "Longest wait for one answer of etcd.")
     reread_interval: Number = _seconds(
@@ -298,11 +298,11 @@ class Ssh(Section):
     key_file: Path | None = Field(default=None, description="File of the private key; this, or `password`.")
     key_passphrase: Secret | None = Field(default=None, description="Passphrase of `key_file`.")
     key_passphrase_file: Path | None = Field(
-        default=None, description="File that holds `key_passphrase`; read once, at the start."
+        default=None, description="File that holds `key_passphrase`; read when the settings are."
     )
     password: Secret | None = Field(default=None, description="The account's password; a key is better.")
     password_file: Path | None = Field(
-        default=None, description="File that holds `password`; read once, at the start."
+        default=None, description="File that holds `password`; read when the settings are."
     )
     agent_command: Text | None = Field(
         default=None,
@@ -338,7 +338,7 @@ class Console(Section):
         default=None, description="Its password; the account that runs PgBouncer needs none over the socket."
     )
     password_file: Path | None = Field(
-        default=None, description="File that holds `password`; read once, at the start."
+        default=None, description="File that holds `password`; read when the settings are."
     )
     tls: Tls | None = Field(default=None, description="TLS towards `address`. Not set: a plain connection.")
 
@@ -386,6 +386,9 @@ class Target(Section):
             )
         if self.via == "local" and self.ssh is not None:
             yield Fault("ssh", "has no effect: `via` is `local`", "set `via: ssh`, or leave `ssh` out")
+        if self.via == "ssh" and self.console is not None and self.console.tls is not None:
+            problem = "has no effect: the console is reached over SSH, which encrypts"
+            yield Fault("console.tls", problem, "leave it out")
         if self.console is None and self.reload_command is None:
             remedy = (
                 "set `console.socket` or `console.address`; with `reload_command` alone no route is confirmed"
@@ -429,16 +432,6 @@ class Log(Section):
     )
 
 
-class Http(Section):
-    listen: HostPort | None = Field(
-        default="127.0.0.1:10127", description="`host:port` for metrics and health; null switches it off."
-    )
-
-    @property
-    def endpoint(self) -> Endpoint | None:
-        return parse_address(self.listen, "http.listen") if self.listen else None
-
-
 class Settings(BaseSettings):
     """All of it, as one frozen value. `loading.load` makes it."""
 
@@ -466,7 +459,6 @@ class Settings(BaseSettings):
     )
     stop_limit: Number = _seconds(5.0, 300, "A switch under way may take so long to finish after SIGTERM.")
     log: Log = Field(default_factory=lambda: Log(), description="The log, on standard error.")
-    http: Http = Field(default_factory=lambda: Http(), description="The status server.")
 
     @classmethod
     def settings_customise_sources(
