@@ -17,7 +17,6 @@ from watcher.decide.errors import FileChanged, LoginRefused, WatcherError
 from watcher.decide.model import Actual, Desired, Endpoint, Route, Source, Step, Switch, View, Write
 from watcher.mailbox import Mailbox
 
-
 _LOGIN_LIMIT = 30.0
 
 
@@ -166,8 +165,8 @@ class Reconciler:
         return delay
 
     def _delay(self, error: WatcherError, failures: int) -> float:
-        """Somebody else's write is looked at again at once; who does not let us in is asked less and less often,
-        lest a guard against guessed passwords locks us out.
+        """Somebody else's write is looked at again at once. Who does not let us in is asked less and less
+        often, lest a guard against guessed passwords locks us out.
         """
         if isinstance(error, FileChanged) and failures < 3:
             return 0.0
