@@ -1,6 +1,6 @@
 """A target over SSH by Fabric: one warm connection, and agents on its channels. Sole importer of fabric.
 
-Measured (docs/adr/0003): paramiko does not set TCP_NODELAY, which costs 40 ms an exchange; Fabric
+Measured (docs/adr/0006): paramiko does not set TCP_NODELAY, which costs 40 ms an exchange; Fabric
 accepts any host key by default; and no time-out of either bounds a peer that is frozen while a channel
 is being opened. All three are seen to here.
 """
@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 
 import paramiko
 from fabric import Config, Connection
+from paramiko.hostkeys import InvalidHostKey
 
 from watcher.apply import agent
 from watcher.apply.agent_link import Stream, greet
@@ -89,10 +90,14 @@ class SshPlace:
             connect_timeout=access.connect_timeout,
             connect_kwargs=_connect_options(access),
         )
-        connection.client.load_system_host_keys(str(access.known_hosts))
-        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        connection.open()
-        _tune(cast(socket.socket, cast(paramiko.Transport, connection.transport).sock))
+        try:
+            connection.client.load_system_host_keys(str(access.known_hosts))
+            connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+            connection.open()
+            _tune(cast(socket.socket, cast(paramiko.Transport, connection.transport).sock))
+        except BaseException:
+            connection.client.close()  # a login that failed leaves its connection open, and sshd counts those
+            raise
         return connection
 
     # --- the agent ---------------------------------------------------------------------------------
@@ -107,7 +112,9 @@ class SshPlace:
         try:
             greet(stream, self.name, self._access.connect_timeout)
         except EOFError as error:
-            raise self._no_agent(channel) from error
+            refusal = self._no_agent(channel)
+            channel.close()
+            raise refusal from error
         except TargetError:
             channel.close()
             raise
@@ -130,7 +137,7 @@ class SshPlace:
         """Foreign exceptions → ours; the connection is given up with any of them."""
         try:
             yield
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except (paramiko.SSHException, InvalidHostKey, OSError, EOFError, ValueError) as error:
             self.close()
             raise _explain(error, self.name, self._access) from error
 
@@ -157,12 +164,22 @@ def _tune(sock: socket.socket) -> None:
 
 @contextlib.contextmanager
 def _bounded(transport: paramiko.Transport, limit: float) -> Iterator[None]:
-    """Closes the transport if the block takes longer; paramiko waits without limit for some replies."""
-    watchdog = threading.Timer(limit, transport.close)
+    """TimeoutError if the block takes longer, its transport closed: some waits of paramiko have no limit."""
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        transport.close()
+
+    watchdog = threading.Timer(limit, expire)
     watchdog.daemon = True
     watchdog.start()
     try:
         yield
+    except (paramiko.SSHException, TargetError, OSError, EOFError) as error:
+        if expired.is_set():
+            raise TimeoutError from error
+        raise
     finally:
         watchdog.cancel()
 
@@ -217,6 +234,40 @@ _EXPLANATIONS: tuple[tuple[type[Exception], str, type[TargetError], str, str], .
         LoginRefused,
         "it refuses our login: {said}",
         "is our public key in authorized_keys of that account, with the right owner and mode?",
+    ),
+    *(
+        (
+            paramiko.SSHException,
+            text,
+            TargetRefused,
+            "the key {key} cannot be used: {said}",
+            "is it the private key, whole, and `ssh.key_passphrase` right?",
+        )
+        for text in ("private key file", "base64 decoding error", "Invalid key")
+    ),
+    (
+        paramiko.SSHException,
+        "No authentication methods",
+        TargetRefused,
+        "there is nothing to log in with",
+        "set `ssh.key_file` or `ssh.password`",
+    ),
+    (
+        paramiko.SSHException,
+        "protocol banner",
+        TargetUnreachable,
+        "it hung up before it said that it is sshd",
+        "is it? does its MaxStartups, or a guard like fail2ban, turn us away?",
+    ),
+    *(
+        (
+            kind,
+            "",
+            TargetRefused,
+            "{known_hosts} cannot be read: {said}",
+            "correct that line; ssh-keygen -l -f {known_hosts} shows what can be read",
+        )
+        for kind in (InvalidHostKey, UnicodeError)
     ),
     (
         FileNotFoundError,
