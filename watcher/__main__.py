@@ -11,7 +11,7 @@ from pathlib import Path
 from watcher.apply import agent
 from watcher.commands.exit_code import ExitCode
 from watcher.commands.saying import say, say_error
-from watcher.decide.errors import SettingsError
+from watcher.decide.errors import WatcherError
 from watcher.settings import Loaded, flag, load
 from watcher.settings.tree import Place, dotted, fields, is_list, is_secret, section_of
 
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _carry_out(options)
-    except SettingsError as error:
+    except WatcherError as error:  # the others are told where they happen
         say_error(error)
         return ExitCode.BAD_SETTINGS
     except KeyboardInterrupt:

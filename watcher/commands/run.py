@@ -9,7 +9,7 @@ from types import FrameType
 
 from watcher.app import Watcher
 from watcher.commands.exit_code import ExitCode
-from watcher.decide.errors import SettingsError
+from watcher.decide.errors import WatcherError
 from watcher.expose import logs
 from watcher.settings import Loaded
 
@@ -43,8 +43,9 @@ class _Signals:
 def run(load: Callable[[], Loaded]) -> ExitCode:
     """Until SIGTERM or Ctrl-C. `load` reads the settings, now and at each SIGHUP."""
     loaded = load()
+    watcher = Watcher(loaded.settings)
     signals = _Signals()
-    watcher = _start(loaded)
+    _start(watcher, loaded)
     while not signals.stop:
         signals.wait()
         if signals.reread and not signals.stop:
@@ -53,32 +54,30 @@ def run(load: Callable[[], Loaded]) -> ExitCode:
     return _stop(watcher)
 
 
-def _start(loaded: Loaded) -> Watcher:
+def _start(watcher: Watcher, loaded: Loaded) -> None:
     settings = loaded.settings
     logs.set_up(settings.log.level, settings.log.format)
     for warning in loaded.warnings:
         logs.plain("settings").warning("{}", warning)
-    watcher = Watcher(settings)
     watcher.start()
     targets = ", ".join(target.name for target in settings.targets)
     logs.plain("start", cluster=settings.cluster.scope).info(
         "watching {} for {}", settings.cluster.prefix, targets
     )
-    return watcher
 
 
-def _reread(load: Callable[[], Loaded], watcher: Watcher) -> Watcher:
-    """The new settings whole, or the running ones on; what is under way is finished first."""
+def _reread(load: Callable[[], Loaded], running: Watcher) -> Watcher:
+    """The watcher of the new settings, or the running one if they are refused; one of them is at work."""
     try:
         loaded = load()
         fresh = Watcher(loaded.settings)
-    except SettingsError as error:
+    except WatcherError as error:
         logs.plain("settings").error("the settings stay as they were: {}", error)
-        return watcher
-    del fresh
-    watcher.stop()
+        return running
+    running.stop()
     logs.plain("settings").info("settings read anew")
-    return _start(loaded)
+    _start(fresh, loaded)
+    return fresh
 
 
 def _stop(watcher: Watcher) -> ExitCode:
