@@ -62,7 +62,7 @@ class WatcherProcess(AbstractContextManager["WatcherProcess"]):
         self.config = folder / f"{name}.yaml"
         self.log = folder / f"{name}.log"
         self.rewrite(settings)
-        command = [PYTHON, "-m", "watcher", "run", "--config", self.config]
+        command = _command("run", self.config)
         self.process = Process(name, command, log=self.log, cwd=REPOSITORY)
 
     def rewrite(self, settings: Mapping[str, Any] | str) -> None:
@@ -104,6 +104,9 @@ def run_watcher(
     """`watcher WORD` to its end: exit code, standard output, standard error."""
     config = folder / "once.yaml"
     config.write_text(yaml.safe_dump(dict(settings)))
-    command = [PYTHON, "-m", "watcher", word, "--config", config, *arguments]
-    done = run(command, cwd=REPOSITORY, timeout=timeout, check=False)
+    done = run([*_command(word, config), *arguments], cwd=REPOSITORY, timeout=timeout, check=False)
     return done.returncode, done.stdout, done.stderr
+
+
+def _command(word: str, config: Path) -> list[str]:
+    return [str(PYTHON), "-m", "watcher", word, "--config", str(config)]

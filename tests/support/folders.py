@@ -1,0 +1,40 @@
+"""Temporary folders that the service accounts can enter, on a memory file system where there is one."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MEMORY = Path("/dev/shm")
+MEMORY_NEEDED = 3 << 30
+
+
+def _parent() -> Path:
+    """/dev/shm if it is big enough for a whole bed (a container's 64 MB are not), else /var/tmp."""
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED:
+        return MEMORY
+    return Path("/var/tmp")
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what beds left behind whose process was killed before it could tidy up."""
+    for path in parent.glob("bed-*-*"):
+        owner = path.name.split("-")[1]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def bed_folder(*, keep: bool = False) -> Iterator[Path]:
+    """A new folder of mode 755 with a short path (a socket's path may have 107 bytes), removed at the end."""
+    _sweep(_parent())
+    prefix = "kept-bed-" if keep else f"bed-{os.getpid()}-"
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=_parent()))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        if not keep:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,227 @@
+"""Installs what the test bed needs, on Debian: packages, two accounts, a virtual environment with Patroni.
+
+    python3 -m tests.support.install
+
+Standard library only. Run again it does nothing, quickly. It starts no service, and those that came with the
+packages it installs are stopped and disabled; what was on the machine before is left as it is. Root is
+needed (it calls sudo itself): the bed's sshd and the change of user need it as well.
+"""
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+STATE = Path("/var/lib/pgbouncer-watcher-bed")
+PATRONI_VENV = STATE / "venv-patroni-4"
+SYSTEM_PYTHON = Path("/usr/bin/python3")
+BOUNCER_ACCOUNTS = ("bed-bouncer1", "bed-bouncer2")
+POLICY = Path("/usr/sbin/policy-rc.d")
+NO_MAIN_CLUSTER = Path("/etc/postgresql-common/createcluster.d/pgbouncer-watcher-bed.conf")
+
+PATRONI_PINS = (
+    "patroni==4.1.5",
+    "click==8.5.1",
+    "dnspython==2.9.2",
+    "prettytable==3.18.0",
+    "psutil==7.2.2",
+    "psycopg2-binary==2.9.13",
+    "python-dateutil==4.0.0",
+    "python-etcd==0.4.5",
+    "PyYAML==6.0.3",
+    "urllib3==2.8.0",
+    "wcwidth==0.9.4",
+    "ydiff==1.4.2",
+)
+
+
+@dataclass(frozen=True)
+class Need:
+    """A file the bed uses (a pattern below /), its Debian package, the services that would start."""
+
+    pattern: str
+    package: str
+    services: tuple[str, ...] = ()
+
+    def is_met(self) -> bool:
+        """Whether the file is there, whoever put it there."""
+        return any(Path("/").glob(self.pattern))
+
+
+NEEDS = (
+    Need("usr/bin/etcd", "etcd-server", ("etcd",)),
+    Need("usr/bin/etcdctl", "etcd-client"),
+    Need("usr/lib/postgresql/*/bin/postgres", "postgresql", ("postgresql",)),
+    Need("usr/sbin/pgbouncer", "pgbouncer", ("pgbouncer",)),
+    Need("usr/sbin/sshd", "openssh-server", ("ssh", "ssh.socket")),
+    Need("usr/bin/ssh-keygen", "openssh-client"),
+    Need("usr/bin/ss", "iproute2"),
+    Need("usr/bin/setpriv", "util-linux"),
+    Need("usr/lib/python3*/ensurepip/__main__.py", "python3-venv"),
+    Need("usr/bin/patroni", "patroni", ("patroni",)),
+    Need("usr/lib/python3/dist-packages/etcd/__init__.py", "python3-etcd"),
+)
+
+
+class InstallError(Exception):
+    """The machine is not as the bed needs it; the text ends with a line HINT."""
+
+
+def say(text: str) -> None:
+    """One line for each thing done."""
+    print(text, flush=True)
+
+
+def run(argv: Sequence[str | Path], hint: str) -> None:
+    """Run a command; on a failure show the end of what it said, and the hint."""
+    words = [str(word) for word in argv]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+        raise InstallError(f"{' '.join(words)}: exit {done.returncode}\n{said}\nHINT: {hint}")
+
+
+def missing_packages() -> list[Need]:
+    """Needs that are not met."""
+    return [need for need in NEEDS if not need.is_met()]
+
+
+def missing_accounts() -> list[str]:
+    """Accounts of the bed that do not exist."""
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return [account for account in BOUNCER_ACCOUNTS if account not in known]
+
+
+def _pins_file(venv: Path) -> Path:
+    return venv / "installed-pins.txt"
+
+
+def venv_is_current() -> bool:
+    """Whether the virtual environment was finished, with the versions asked for here."""
+    pins = _pins_file(PATRONI_VENV)
+    return pins.exists() and pins.read_text().split() == list(PATRONI_PINS)
+
+
+def what_is_missing() -> list[str]:
+    """What install() would add, in words; empty when the bed can run."""
+    missing = [f"package {need.package}" for need in missing_packages()]
+    missing += [f"account {account}" for account in missing_accounts()]
+    return missing if venv_is_current() else [*missing, f"Patroni in {PATRONI_VENV}"]
+
+
+@contextlib.contextmanager
+def temporary_file(path: Path, text: str, mode: int) -> Iterator[None]:
+    """Have a file for a while, unless there is one already, which then stays."""
+    if path.exists():
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def install_packages(needs: Sequence[Need]) -> None:
+    """apt-get, with every start of a service refused and no PostgreSQL cluster created."""
+    if shutil.which("apt-get") is None:
+        packages = ", ".join(need.package for need in needs)
+        raise InstallError(
+            f"no apt-get here.\nHINT: this is for Debian; elsewhere install by hand: {packages}"
+        )
+    names = [need.package for need in needs]
+    say(f"packages: {' '.join(names)}")
+    run(["apt-get", "update", "-qq"], "is the network there, and /etc/apt/sources.list right?")
+    with (
+        temporary_file(POLICY, "#!/bin/sh\nexit 101\n", 0o755),
+        temporary_file(NO_MAIN_CLUSTER, "create_main_cluster = false\n", 0o644),
+    ):
+        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *names]
+        run(command, "the lines above are apt's own; `apt-get -f install` repairs a broken state")
+    for need in needs:
+        put_services_to_rest(need)
+
+
+def put_services_to_rest(need: Need) -> None:
+    """Stop and disable what a package just installed may have started, or would at the next boot."""
+    if not need.services or not Path("/run/systemd/system").is_dir():
+        return
+    say(f"services off: {' '.join(need.services)}")
+    subprocess.run(
+        ["systemctl", "disable", "--now", *need.services],
+        capture_output=True,
+        check=False,
+    )
+
+
+def create_account(account: str) -> None:
+    """A system account that can log in by SSH key alone: /bin/sh, a password that never matches."""
+    say(f"account: {account}")
+    home = STATE / account
+    useradd = ["useradd", "--system", "--user-group", "--shell=/bin/sh", "--password=*"]
+    run([*useradd, f"--home-dir={home}", "--create-home", account], "useradd (package passwd) must work here")
+
+
+def create_venv() -> None:
+    """Patroni from PyPI with the machine's own Python, in a folder that user postgres can enter."""
+    say(f"virtual environment: {PATRONI_VENV}")
+    shutil.rmtree(PATRONI_VENV, ignore_errors=True)
+    run([SYSTEM_PYTHON, "-m", "venv", PATRONI_VENV], "apt-get install python3-venv")
+    say(f"from PyPI: {' '.join(PATRONI_PINS)}")
+    pip: list[str | Path] = [
+        PATRONI_VENV / "bin/python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        *PATRONI_PINS,
+    ]
+    run(pip, "is the network there? pip's own settings (pip.conf, PIP_INDEX_URL) are honoured")
+    _pins_file(PATRONI_VENV).write_text("\n".join(PATRONI_PINS) + "\n")
+
+
+def become_root() -> None:
+    """Go on as root, by way of sudo."""
+    if os.geteuid() == 0:
+        return
+    if shutil.which("sudo") is None:
+        raise InstallError("not root, and no sudo.\nHINT: su -c 'python3 -m tests.support.install'")
+    say("not root: asking sudo")
+    os.execvp("sudo", ["sudo", sys.executable, "-m", "tests.support.install"])  # noqa: S606
+
+
+def install() -> None:
+    """Add whatever is missing."""
+    if not what_is_missing():
+        say("nothing is missing")
+        return
+    become_root()
+    os.umask(0o022)
+    STATE.mkdir(parents=True, exist_ok=True)
+    if needs := missing_packages():
+        install_packages(needs)
+    for account in missing_accounts():
+        create_account(account)
+    if not venv_is_current():
+        create_venv()
+    if still := what_is_missing():
+        raise InstallError(
+            f"still missing: {', '.join(still)}\nHINT: this release of Debian packs it otherwise"
+        )
+    say("done")
+
+
+if __name__ == "__main__":
+    try:
+        install()
+    except InstallError as error:
+        sys.exit(f"{error}")
