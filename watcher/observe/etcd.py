@@ -16,8 +16,9 @@ from __future__ import annotations
 import random as _random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 from watcher.decide.errors import AccessDenied, SourceError, WatcherError
 from watcher.decide.model import Change, Contact, Deletion, Entry, Listing, Sighting
@@ -27,7 +28,6 @@ from watcher.observe.etcd_client import (
     TICK,
     EtcdClient,
     EtcdDenied,
-    EtcdStream,
     EtcdUnheard,
     KeyValue,
     Reason,
@@ -35,6 +35,29 @@ from watcher.observe.etcd_client import (
 )
 
 __all__ = ["EtcdAccess", "EtcdState", "EtcdWatch", "Reason"]
+
+
+class Stream(Protocol):
+    """A watch: its first item says that it was accepted; every end is raised as EtcdUnheard."""
+
+    def __iter__(self) -> Iterator[Said]: ...
+
+    def cancel(self) -> None: ...
+
+
+class Client(Protocol):
+    """One connection to one member. Everything may raise EtcdUnheard; `close()` ends what is under way."""
+
+    def authenticate(self) -> None: ...
+
+    def list_keys(self, prefix: str, limit: float) -> Said: ...
+
+    def watch(self, prefix: str, revision: int) -> Stream: ...
+
+    def close(self) -> None: ...
+
+
+Connect: TypeAlias = Callable[[EtcdAccess, EtcdEndpoint, Callable[[], bool]], Client]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +91,7 @@ class EtcdWatch:
         on_state: Callable[[EtcdState], None] = _unheeded,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = _random.random,
-        connect: Callable[[EtcdAccess, EtcdEndpoint, Callable[[], bool]], EtcdClient] = EtcdClient,
+        connect: Connect = EtcdClient,
     ) -> None:
         self._access = access
         self._prefix = prefix
@@ -91,12 +114,10 @@ class EtcdWatch:
         """One session with the next endpoint, to its end, and the pause after it."""
         endpoint = self._endpoints[self._turn % len(self._endpoints)]
         self._turn += 1
-        try:
-            self._hold_session(endpoint, stop)
-        except EtcdUnheard as error:
-            if not stop.is_set():
-                self._tell(EtcdState(False, str(endpoint), error, error.reason, self._clock()))
-                stop.wait(self._pause())
+        failure = self._failure_of(endpoint, stop)
+        if failure is not None and not stop.is_set():
+            self._tell(EtcdState(False, str(endpoint), failure, failure.reason, self._clock()))
+            stop.wait(self._pause())
 
     def read_once(self) -> Listing:
         """One linearizable listing, by the first endpoint that answers; each is asked once.
@@ -122,6 +143,16 @@ class EtcdWatch:
             return listing_of(said, self._prefix, asked_at, self._clock())
         finally:
             client.close()
+
+    def _failure_of(self, endpoint: EtcdEndpoint, stop: threading.Event) -> EtcdUnheard | None:
+        """What ended a session; None if it was stopped."""
+        try:
+            self._hold_session(endpoint, stop)
+        except EtcdUnheard as error:
+            return error
+        except Exception as error:
+            return _broken(f"etcd {endpoint}", error)
+        return None
 
     def _hold_session(self, endpoint: EtcdEndpoint, stop: threading.Event) -> None:
         session = _Session(self._access, endpoint, self._prefix, self._post, self._clock, self._connect, stop)
@@ -162,6 +193,13 @@ def _together(errors: list[EtcdUnheard]) -> SourceError:
     return kind("etcd", f"no endpoint answered: {every}", first.hint)
 
 
+def _broken(place: str, error: Exception) -> EtcdUnheard:
+    """A fault of our own: told like any other problem, since a thread that dies of it would be silent."""
+    failure = EtcdUnheard(place, f"a sighting could not be passed on: {error!r}", "report this as a bug")
+    failure.__cause__ = error
+    return failure
+
+
 # --- a session ------------------------------------------------------------------------------------
 
 
@@ -177,7 +215,7 @@ class _Session:
         prefix: str,
         post: Callable[[Sighting], None],
         clock: Callable[[], float],
-        connect: Callable[[EtcdAccess, EtcdEndpoint, Callable[[], bool]], EtcdClient],
+        connect: Connect,
         stop: threading.Event,
     ) -> None:
         self._access = access
@@ -189,7 +227,7 @@ class _Session:
         self._accepted = False
         self._failure: EtcdUnheard | None = None
         self._seen = _Seen()
-        self._stream: EtcdStream | None = None
+        self._stream: Stream | None = None
         self._reader: threading.Thread | None = None
         self._client = connect(access, endpoint, self._is_wanted)
         self._place = f"etcd {endpoint}"
@@ -266,16 +304,14 @@ class _Session:
 
     # --- the reader's thread ----------------------------------------------------------------------
 
-    def _read(self, stream: EtcdStream) -> None:
+    def _read(self, stream: Stream) -> None:
         try:
             for said in stream:
                 self._receive(said)
         except EtcdUnheard as error:
             self._fail(error)
         except Exception as error:
-            failure = EtcdUnheard(self._place, f"an event could not be passed on: {error!r}")
-            failure.__cause__ = error
-            self._fail(failure)
+            self._fail(_broken(self._place, error))
 
     def _receive(self, said: Said) -> None:
         """Post first, book-keeping after: this is where the time to react is spent."""

@@ -24,6 +24,9 @@ os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
 # grpc's C core writes lines of its own to stderr, in the middle of ours. What it says there also comes
 # as an exception.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+# grpc's own care for a fork crashes every few children before their exec (measured: one in seven, by SIGBUS,
+# SIGSEGV or SIGABRT), and at times hangs the parent. Children here exec at once and need none of it.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 from google.protobuf.internal import api_implementation
 
@@ -40,7 +43,7 @@ with warnings.catch_warnings():  # «Call to deprecated create function», once 
     import grpc
     from etcd3 import etcdrpc
 
-TICK = 0.1
+TICK = 0.2
 """Seconds between two looks whether an answer is still wanted."""
 
 
@@ -303,9 +306,17 @@ _PERMIT = "grant the user's role read permission on the prefix (etcdctl role gra
 _PASSWORD = "correct `etcd.username` and its password"  # noqa: S105 - a hint
 _TOKEN = "nothing to do: a new token is fetched; if this stays, see who changes etcd's users"  # noqa: S105
 _QUORUM = "bring a majority of etcd's members back"
+_PORT = "is etcd running there, and is the port open to us?"
+_NAME = "correct the name, or the resolver of this host"
 _TLS = "compare the CA, the client certificate and https/http with etcd's own settings"
 
 _TEXTS: tuple[tuple[str, tuple[Reason, str]], ...] = (
+    ("dns resolution", (Reason.REFUSED, _NAME)),
+    ("errors resolving", (Reason.REFUSED, _NAME)),
+    ("connection refused", (Reason.REFUSED, _PORT)),
+    ("unreachable", (Reason.REFUSED, _PORT)),
+    ("no route to host", (Reason.REFUSED, _PORT)),
+    ("failed to connect", (Reason.REFUSED, _TLS)),  # it did connect, and was not understood
     ("permission denied", (Reason.DENIED, _PERMIT)),
     ("permissiondenied", (Reason.DENIED, _PERMIT)),
     ("authentication failed", (Reason.DENIED, _PASSWORD)),
@@ -318,9 +329,6 @@ _TEXTS: tuple[tuple[str, tuple[Reason, str]], ...] = (
     ("leader changed", (Reason.NO_QUORUM, _QUORUM)),
     ("etcdserver: request timed out", (Reason.NO_QUORUM, _QUORUM)),
     ("has been compacted", (Reason.COMPACTED, "nothing to do: the watcher lists again")),
-    ("handshake", (Reason.REFUSED, _TLS)),
-    ("certificate", (Reason.REFUSED, _TLS)),
-    ("failed to connect", (Reason.REFUSED, "is etcd running there, and is the port open to us?")),
     ("ping timeout", (Reason.SILENT, "is the member overloaded or cut off?")),
     ("keepalive", (Reason.SILENT, "is the member overloaded or cut off?")),
 )
@@ -332,6 +340,6 @@ _BY_CODE: dict[grpc.StatusCode, tuple[Reason, str]] = {
         Reason.SILENT,
         "is the member overloaded, cut off or without quorum?",
     ),
-    grpc.StatusCode.UNAVAILABLE: (Reason.CLOSED, "is etcd running there, and does it expect TLS?"),
+    grpc.StatusCode.UNAVAILABLE: (Reason.CLOSED, _PORT),
     grpc.StatusCode.CANCELLED: (Reason.CLOSED, ""),
 }

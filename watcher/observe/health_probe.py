@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from watcher.decide.errors import WatcherError
@@ -38,7 +39,8 @@ def _never(_: str) -> bool:
 class HealthProbe:
     """Posts a HealthRound every `interval` seconds, every `interval_when_silent` while `is_silent()`.
 
-    `nodes` gives the nodes' URLs each time; two that lead to the same node count once.
+    `nodes` gives the nodes' URLs each time; two that lead to the same node count once. `names` gives the
+    members by their api_url, for Patroni 3.0 and before, which does not tell its node's name.
     `needs_conn(name)` says whether the address of that primary is known from nowhere else.
     `limit` bounds a round in seconds.
     """
@@ -53,6 +55,7 @@ class HealthProbe:
         is_silent: Callable[[], bool] = bool,
         needs_conn: Callable[[str], bool] = _never,
         limit: float = 2.5,
+        names: Callable[[], Mapping[str, str]] = dict,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rest = rest
@@ -63,6 +66,7 @@ class HealthProbe:
         self._is_silent = is_silent
         self._needs_conn = needs_conn
         self._limit = limit
+        self._names = names
         self._clock = clock
         self._asked: dict[str, Future[NodeReport]] = {}
 
@@ -84,8 +88,11 @@ class HealthProbe:
         stop = stop or threading.Event()
         at = self._clock()
         failures: dict[str, str] = {}
-        answers = self._gather(self._urls(failures), at + self._limit, stop, failures)
-        reports = self._with_conn(_each_once(answers), at + 2 * self._limit, stop, failures)
+        questions = {url: partial(self._rest.report, url) for url in self._urls(failures)}
+        answers = self._gather(questions, at + self._limit, stop, failures)
+        reports = self._with_conn(
+            _each_once(self._named(answers, failures)), at + 2 * self._limit, stop, failures
+        )
         return HealthRound(reports, failures, at)
 
     def _rest_from(self, began: float, stop: threading.Event) -> None:
@@ -106,34 +113,14 @@ class HealthProbe:
         )
         return list(urls)[:MAX_NODES]
 
-    # --- asking -----------------------------------------------------------------------------------
-
-    def _gather(
-        self, urls: Iterable[str], until: float, stop: threading.Event, failures: dict[str, str]
-    ) -> list[NodeReport]:
-        asked = {url: self._ask(url) for url in urls}
-        self._await(asked.values(), until, stop)
-        reports: list[NodeReport] = []
-        for url, answer in asked.items():
-            try:
-                reports.append(answer.result(timeout=0))
-            except WatcherError as error:
-                failures[url] = error.problem
-            except TimeoutError:
-                failures[url] = f"has not answered within {self._limit} s"
-        return reports
-
-    def _ask(self, url: str) -> Future[NodeReport]:
-        """Asks, unless that node still owes the answer of an earlier round."""
-        owed = self._asked.get(url)
-        if owed is None or owed.done():
-            owed = self._asked[url] = _in_thread(lambda: self._rest.report(url))
-        return owed
-
-    def _await(self, answers: Iterable[Future[NodeReport]], until: float, stop: threading.Event) -> None:
-        pending = {answer for answer in answers if not answer.done()}
-        while pending and not stop.is_set() and (left := until - self._clock()) > 0:
-            _, pending = wait(pending, min(left, _TICK), FIRST_COMPLETED)
+    def _named(self, reports: Iterable[NodeReport], failures: dict[str, str]) -> Iterable[NodeReport]:
+        """A node that nobody can name still counts, for it may be a second primary."""
+        names = {_root(url): name for url, name in self._names().items()}
+        for report in reports:
+            name = report.name or names.get(report.api_url, "")
+            if not name:
+                failures[report.api_url] = "does not tell its name, and no member key has this URL"
+            yield replace(report, name=name)
 
     def _with_conn(
         self, reports: list[NodeReport], until: float, stop: threading.Event, failures: dict[str, str]
@@ -142,31 +129,67 @@ class HealthProbe:
         primaries = [report for report in reports if report.role is Role.PRIMARY]
         if len(primaries) != 1 or not self._needs_conn(primaries[0].name):
             return tuple(reports)
-        known = self._conn_of(primaries[0], until, stop, failures)
-        return tuple(known if report is primaries[0] else report for report in reports)
-
-    def _conn_of(
-        self, node: NodeReport, until: float, stop: threading.Event, failures: dict[str, str]
-    ) -> NodeReport:
+        node = primaries[0]
         place = f"{node.api_url}/cluster"
-        answer = self._asked.get(place)
-        if answer is None or answer.done():
-            answer = self._asked[place] = _in_thread(
-                lambda: replace(node, conn=self._rest.endpoints(node.api_url).get(node.name))
-            )
-        self._await([answer], until, stop)
-        try:
-            return answer.result(timeout=0)
-        except WatcherError as error:
-            failures[place] = error.problem
-        except TimeoutError:
-            failures[place] = f"has not answered within {self._limit} s"
-        return node
+        told = self._gather({place: lambda: self._told_by(node)}, until, stop, failures)
+        return tuple(told[0] if told and report is node else report for report in reports)
+
+    def _told_by(self, node: NodeReport) -> NodeReport:
+        return replace(node, conn=self._rest.endpoints(node.api_url).get(node.name))
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def _gather(
+        self,
+        questions: Mapping[str, Callable[[], NodeReport]],
+        until: float,
+        stop: threading.Event,
+        failures: dict[str, str],
+    ) -> list[NodeReport]:
+        """The answers that came until then, in the order of the questions; why the others did not."""
+        asked = {place: self._ask(place, question) for place, question in questions.items()}
+        self._await([answer for answer in asked.values() if answer is not None], until, stop)
+        reports: list[NodeReport] = []
+        for place, answer in asked.items():
+            if answer is None:
+                failures[place] = "still owes the answer of an earlier round"
+                continue
+            try:
+                reports.append(answer.result(timeout=0))
+            except WatcherError as error:
+                failures[place] = error.problem
+            except TimeoutError:
+                failures[place] = f"has not answered within {self._limit} s"
+        return reports
+
+    def _ask(self, place: str, question: Callable[[], NodeReport]) -> Future[NodeReport] | None:
+        """None while the answer of an earlier round is owed: it would be older than this round."""
+        owed = self._asked.get(place)
+        if owed is not None and not owed.done():
+            return None
+        answer = self._asked[place] = _in_thread(question)
+        return answer
+
+    def _await(self, answers: Iterable[Future[NodeReport]], until: float, stop: threading.Event) -> None:
+        pending = set(answers)
+        while pending and not stop.is_set() and (left := until - self._clock()) > 0:
+            _, pending = wait(pending, min(left, _TICK), FIRST_COMPLETED)
+
+
+def _root(url: str) -> str:
+    """The URL as a report has it; what is none stays as it is and matches nothing."""
+    try:
+        return node_url(url)
+    except WatcherError:
+        return url
 
 
 def _each_once(reports: Iterable[NodeReport]) -> list[NodeReport]:
     """Two URLs of one node count once. If they disagree they are two, and the decision sees that."""
-    return list({replace(report, api_url=""): report for report in reversed(list(reports))}.values())[::-1]
+    found: dict[NodeReport, NodeReport] = {}
+    for report in reports:
+        found.setdefault(replace(report, api_url="" if report.name else report.api_url), report)
+    return list(found.values())
 
 
 def _in_thread(question: Callable[[], NodeReport]) -> Future[NodeReport]:

@@ -13,6 +13,7 @@ import io
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,8 @@ class PatroniRest:
             connection.connect()
             connection.timeout = self.limits.read
             connection.request("GET", path, preload_content=False, headers={"Accept-Encoding": "identity"})
-            return _body(connection.getresponse(), node + path)
+            with closing(connection.getresponse()) as response:
+                return _body(response, node + path)
         except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             raise _translated(error, node + path, self.limits) from error
         finally:
@@ -141,7 +143,9 @@ def _body(response: HTTPResponse, place: str) -> bytes:
         raise SourceError(
             place, f"answered {response.status}", "is this Patroni's own address? redirects are not followed"
         )
-    body = response.read(MAX_BYTES + 1, decode_content=False)
+    body = b""
+    while len(body) <= MAX_BYTES and (part := response.read(65536, decode_content=False)):
+        body += part  # to the end: only there urllib3 tells that it was cut short
     if len(body) > MAX_BYTES:
         raise MalformedPayload(place, f"more than {MAX_BYTES} bytes", "is this Patroni's REST API?")
     return body
@@ -206,11 +210,11 @@ def _meaning(error: Exception, limits: RestLimits) -> tuple[str, str]:
     cause = error.__cause__ or error
     if isinstance(error, NameResolutionError):
         return f"its name cannot be resolved: {cause}", "correct the name, or the resolver of this host"
+    if isinstance(error, NewConnectionError | ConnectionRefusedError):
+        return f"no connection: {cause}", "is Patroni running there, and is the port open to us?"
     if isinstance(error, TimeoutError | Urllib3TimeoutError):
         within = f"{limits.connect} s to connect, {limits.read} s for each part, {limits.total} s in all"
         return f"did not answer in time ({within})", "is the node up, and the port open to us?"
-    if isinstance(error, NewConnectionError | ConnectionRefusedError):
-        return f"no connection: {cause}", "is Patroni running there, and is the port open to us?"
     if isinstance(error, ssl.SSLError) or isinstance(cause, ssl.SSLError):
         return f"no TLS: {cause}", "compare the CA and the client certificate with the node's own settings"
     return f"broke off: {cause!r}", "is this Patroni's REST API, and http or https as it expects?"

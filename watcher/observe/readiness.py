@@ -128,7 +128,9 @@ class ReadinessProbe:
         report = self._report_of(want)
         if report.role is want.role and report.state == "running":
             return Verdict.READY, report.role, report.timeline, ""
-        problem = f"{report.name} says that it is {report.role}, {report.state or 'in no known state'}"
+        problem = (
+            f"{want.leadership.name} says that it is {report.role}, {report.state or 'in no known state'}"
+        )
         return Verdict.NOT_YET, report.role, report.timeline, problem
 
     def _report_of(self, want: Want) -> NodeReport:
@@ -141,10 +143,12 @@ class ReadinessProbe:
             except WatcherError as error:
                 failure = error
                 continue
-            if report.name == name:
+            if report.name == name or (not report.name and url in want.api_urls):  # Patroni 3.0 has none
                 self._last_good = url
                 return report
-            failure = WatcherError(url, f"answers for {report.name}, not for {name}", _OTHER_NAME)
+            failure = WatcherError(
+                url, f"answers for {report.name or 'a nameless node'}, not for {name}", _OTHER_NAME
+            )
         raise failure
 
     def _candidates(self, want: Want) -> Iterable[str]:
