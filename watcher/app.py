@@ -33,6 +33,8 @@ from watcher.reconciler import Reconciler
 
 Job = Callable[[threading.Event], None]
 
+_REREAD_LIMIT = 2.0  # seconds for the read that finds out whether a member of etcd is frozen
+
 
 class Watcher:
     """Everything that runs for one set of settings. `start` returns at once, `stop` within `stop_limit`."""
@@ -112,7 +114,7 @@ def etcd_watch(
         password=_secret(etcd.password),
         timeout=etcd.timeout,
         reread_interval=etcd.reread_interval,
-        reread_limit=etcd.timeout,
+        reread_limit=min(etcd.timeout, _REREAD_LIMIT),
     )
     return EtcdWatch(access, settings.cluster.prefix, post, on_state)
 
@@ -142,6 +144,7 @@ def health_probe(settings: s.Settings, board: Board) -> HealthProbe:
         interval_when_silent=patroni.interval_when_silent,
         is_silent=is_silent,
         needs_conn=needs_conn,
+        names=lambda: {m.api_url: m.name for m in board.view.members.values() if m.api_url},
         limit=patroni.timeout,
     )
 

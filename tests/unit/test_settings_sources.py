@@ -328,7 +328,7 @@ def test_the_policy_is_what_was_settled(file: Path) -> None:
         ready_by=ReadyBy.LEADER_KEY,
         unknown_limit=1.0,
         silence_limit=20.0,
-        health_fresh=5.0,
+        health_fresh=4.0,
         follow_standby_leader=True,
     )
 

@@ -42,8 +42,14 @@ with warnings.catch_warnings():  # «Call to deprecated create function», once 
     import etcd3
     import grpc
     from etcd3 import etcdrpc
+    from grpc import _common
 
-TICK = 0.2
+# A thread that waits for the next event looks ten times a second whether a signal came (gRPC issue 19464).
+# Ours are not the main thread, and are woken by events and by cancel() all the same.
+if hasattr(_common, "MAXIMUM_WAIT_TIMEOUT"):
+    _common.MAXIMUM_WAIT_TIMEOUT = 5.0
+
+TICK = 0.4
 """Seconds between two looks whether an answer is still wanted."""
 
 

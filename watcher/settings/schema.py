@@ -275,7 +275,9 @@ class Patroni(Section):
         description="REST URLs of the nodes, `http://host:8008`, beside those that the member keys tell."
         " Name them if the watcher may start while etcd is down.",
     )
-    interval: Number = _seconds(5.0, 300, "Health check of all nodes this often while etcd speaks.")
+    interval: Number = _seconds(
+        15.0, 300, "Health check of all nodes this often while etcd speaks; it decides nothing then."
+    )
     interval_when_silent: Number = _seconds(1.0, 300, "The same while etcd is silent.")
     timeout: Number = _seconds(2.0, 60, "Longest wait for one node's answer.")
     tls: Tls | None = Field(
@@ -478,8 +480,7 @@ class Settings(BaseSettings):
     def policy(self) -> Policy:
         """What `decide` needs to know of all this.
 
-        A health round counts while it can be the last one made before etcd fell silent and the next one
-        may still be on its way, each as slow as its limit lets it be.
+        A health round counts until the next two could have come, each as slow as its limit lets it be.
         """
         cluster, patroni = self.cluster, self.patroni
         return Policy(
@@ -488,7 +489,7 @@ class Settings(BaseSettings):
             ready_by=cluster.ready_by,
             unknown_limit=cluster.unknown_limit,
             silence_limit=self.etcd.silence_limit,
-            health_fresh=patroni.interval + patroni.interval_when_silent + 2 * patroni.timeout,
+            health_fresh=2 * (patroni.interval_when_silent + patroni.timeout),
             follow_standby_leader=cluster.follow_standby_leader,
         )
 
