@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 import pg8000.exceptions
 import pg8000.native
@@ -32,6 +32,17 @@ TABLE = "bed_load"
 CREATE_TABLE = f"CREATE TABLE IF NOT EXISTS {TABLE} (id bigserial, at timestamptz DEFAULT now(), client int)"
 DRAIN_SECONDS = 1.0
 ERROR_TEXT_LIMIT = 300
+
+
+class _Outspoken(pg8000.native.Connection):
+    """Says what the server said last, where pg8000 would say that the network failed behind it."""
+
+    def handle_messages(self, context: Any) -> None:
+        """As pg8000's, but an error that the server sent before it hung up is the one that is raised."""
+        try:
+            super().handle_messages(context)
+        except pg8000.exceptions.InterfaceError as trouble:
+            raise (context.error or trouble) from trouble
 
 
 @dataclass(frozen=True)
@@ -258,7 +269,7 @@ class Client:
 
     def _connect(self) -> pg8000.native.Connection:
         plan = self.plan
-        return pg8000.native.Connection(
+        return _Outspoken(
             plan.user,
             host=plan.host,
             port=plan.port,

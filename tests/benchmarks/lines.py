@@ -1,0 +1,58 @@
+"""The log of a process, read on from where it was left: a look costs what is new, not what is old."""
+
+import json
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tests.support.waiting import BedTimeoutError, log_tail
+
+POLL = 0.01
+Line = dict[str, Any]
+
+
+class LogTail:
+    """JSON lines of a log that grows. `skip` passes over all there is."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._offset = 0
+        self._rest = b""
+
+    def new(self, event: str) -> list[Line]:
+        """The lines of `event` that were written since the last look."""
+        lines = (json.loads(text) for text in self._new_texts() if text.startswith(b"{"))
+        return [line for line in lines if line.get("event") == event]
+
+    def _new_texts(self) -> list[bytes]:
+        if not self._log.exists():
+            return []
+        with self._log.open("rb") as log:
+            log.seek(self._offset)
+            added = log.read()
+        self._offset += len(added)
+        *whole, self._rest = (self._rest + added).split(b"\n")
+        return whole
+
+    def collect(self, event: str, count: int, timeout: float) -> list[Line]:
+        """The next `count` lines of `event`. BedTimeoutError, with the log's end, if they do not come."""
+        found: list[Line] = []
+        until = time.monotonic() + timeout
+        while len(found) < count:
+            found += self.new(event)
+            if time.monotonic() > until:
+                raise BedTimeoutError(
+                    f"{len(found)} of {count} lines {event!r} within {timeout:g} s\n{log_tail(self._log)}"
+                )
+            time.sleep(POLL)
+        return found
+
+    def skip(self) -> None:
+        """Forget what has been written so far."""
+        self._new_texts()
+
+
+def written_at(line: Line) -> float:
+    """When a line was written: seconds of time.time(), to the millisecond."""
+    return datetime.fromisoformat(str(line["time"])).timestamp()

@@ -1,0 +1,130 @@
+"""A bed on which the leader can be changed two hundred times in a minute, with all but that change real.
+
+Two one-node Patroni clusters, `a` and `b`, each its own primary and really writable, of the same scope in
+two namespaces. The watcher watches that scope in a third namespace, which no Patroni knows. There the
+benchmark keeps copies of the two member keys, as their Patronis wrote them, and puts the leader key. So a
+question to the new leader's REST API gets the answer that a primary of this scope gives, and the time that
+it takes is in the figure. A real promotion is not: see the case `switchover` for that.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.accounts import BOUNCER_ACCOUNTS, require_bed
+from tests.support.addresses import take_address
+from tests.support.bed import BouncerHost
+from tests.support.etcd import EtcdCluster
+from tests.support.etcd_gateway import Gateway, Written
+from tests.support.folders import bed_folder
+from tests.support.patroni import Node, PatroniCluster
+from tests.support.pgbouncer import RECOMMENDED, PgBouncer
+from tests.support.sshd import Sshd
+from tests.support.waiting import wait_for
+from tests.support.watcher import Settings, ssh_target
+
+SCOPE = "bench"
+NAMESPACE = "bench"
+PREFIX = f"/{NAMESPACE}/{SCOPE}/"
+NAMES = ("a", "b")
+
+
+class SwitchBed(AbstractContextManager["SwitchBed"]):
+    """Entering starts it all, with both PgBouncers led to `a`; leaving ends it and removes its files."""
+
+    def __init__(self, bouncers: int = 2) -> None:
+        require_bed()
+        self._stack = ExitStack()
+        self._bouncers = bouncers
+        self._clusters: dict[str, PatroniCluster] = {}
+        self.bouncers: list[BouncerHost] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _start(self) -> None:
+        self.folder = self._stack.enter_context(bed_folder())
+        self.etcd = self._stack.enter_context(EtcdCluster(self.folder / "etcd"))
+        for name in NAMES:
+            self._clusters[name] = self._stack.enter_context(_one_node(self.folder, self.etcd, name))
+        self._gateway = Gateway(self.etcd.endpoints[0])
+        self._stack.callback(self._gateway.close)
+        for number in range(self._bouncers):
+            self.bouncers.append(self._bouncer(number))
+        for name in NAMES:
+            self._publish(name)
+
+    def _bouncer(self, number: int) -> BouncerHost:
+        address, account = take_address(), BOUNCER_ACCOUNTS[number]
+        name, first = f"bouncer{number + 1}", self.node("a")
+        pgbouncer = PgBouncer(
+            self.folder / name,
+            address,
+            account=account,
+            server=(first.host, first.port),
+            ini_extra=RECOMMENDED,
+        )
+        sshd = Sshd(self.folder / f"{name}-ssh", address, account=account)
+        for server in (pgbouncer, sshd):
+            self._stack.enter_context(server)
+        return BouncerHost(name, pgbouncer, sshd)
+
+    def _publish(self, name: str) -> None:
+        """Copy the member key of `name` as its own Patroni wrote it once it was primary."""
+        key = f"{self._clusters[name].prefix}members/{name}"
+        member = wait_for(lambda: _if_primary(self.etcd.get(key)), 20, f"{key} says primary")
+        self._gateway.put(f"{PREFIX}members/{name}", member)
+
+    # --- what the benchmark does ----------------------------------------------------------------------
+
+    def node(self, name: str) -> Node:
+        """The one node of `a` or `b`."""
+        return self._clusters[name].nodes[0]
+
+    def end_reign(self) -> None:
+        """Delete the leader key, as a leader does when it steps down."""
+        self._gateway.delete(f"{PREFIX}leader")
+
+    def begin_reign(self, name: str) -> Written:
+        """Create the leader key."""
+        return self._gateway.put(f"{PREFIX}leader", name)
+
+    def settings(self) -> Settings:
+        """The watcher's."""
+        return {
+            "cluster": {"scope": SCOPE, "namespace": NAMESPACE},
+            "etcd": {"endpoints": self.etcd.endpoints},
+            "patroni": {"nodes": list(self._api_urls())},
+            "targets": [ssh_target(host) for host in self.bouncers],
+            "log": {"format": "json"},
+        }
+
+    def _api_urls(self) -> Iterable[str]:
+        return (self.node(name).api_url for name in NAMES)
+
+
+def _one_node(folder: Path, etcd: EtcdCluster, name: str) -> PatroniCluster:
+    return PatroniCluster(
+        folder / f"patroni-{name}",
+        etcd,
+        SCOPE,
+        nodes=1,
+        namespace=f"/bench-{name}/",
+        node_config={"name": name},
+    )
+
+
+def _if_primary(member: str | None) -> str | None:
+    return member if member is not None and '"primary"' in member else None

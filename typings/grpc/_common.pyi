@@ -1,0 +1,1 @@
+MAXIMUM_WAIT_TIMEOUT: float
