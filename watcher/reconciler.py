@@ -116,6 +116,7 @@ class Reconciler:
             if self._undertaking is not None:
                 self._undertaking.steps.append((type(step).__name__.lower(), self._clock()))
         if not steps and actual.console_problem is not None:
+            self._read_at = float("-inf")  # look again at the next try, it may be back
             raise actual.console_problem
         self._finish(view, wish)
 
@@ -134,6 +135,9 @@ class Reconciler:
             self._undertaking = _Undertaking(route, before, self._clock())
 
     def _finish(self, view: View, wish: Desired) -> None:
+        """All steps were taken. Without a route to wish for, a switch that was under way stays so."""
+        if wish.route is None:
+            return
         under_way, self._undertaking = self._undertaking, None
         moved = under_way is not None and any(name == "confirm" for name, _ in under_way.steps)
         if under_way is not None and moved:
@@ -147,7 +151,7 @@ class Reconciler:
                     steps=tuple(under_way.steps),
                 )
             )
-        if wish.route is not None and self._target.last is not None:
+        if self._target.last is not None:
             self._reporter.in_sync(self._target.name, self._target.last)
 
     def _tell(self, wish: Desired) -> bool:

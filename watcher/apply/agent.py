@@ -28,7 +28,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 PROTOCOL = 1
 MAX_FILE = 16 * 1024 * 1024
@@ -78,16 +78,14 @@ def probe(path: str, way: str, limit: float) -> None:
     """Goes as far as a write goes before it changes the file, so that it fails where a write would."""
     path = os.path.realpath(path)
     folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-    fresh = "." + os.path.basename(path) + ".watcher-new"
     try:
         _lock(folder, time.monotonic() + limit)
         if way == "in_place" or (way == "auto" and _is_mount(path)):
             os.close(os.open(path, os.O_RDWR))
         else:
-            _unlink(fresh, folder)
-            _make(fresh, path, read(path), folder)
+            with _fresh(path, read(path), folder):
+                pass
     finally:
-        _unlink(fresh, folder)
         os.close(folder)
 
 
@@ -101,12 +99,12 @@ def _lock(folder: int, until: float) -> None:
 
 
 def _insist(attempt: Callable[[], bool], until: float) -> bool:
-    """Tries until it succeeds or the time is over; EAGAIN and EACCES say «not now»."""
+    """Tries until it succeeds or the time is over; EAGAIN says «not now»."""
     while True:
         try:
             return attempt()
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
+            if error.errno != errno.EAGAIN:
                 raise
         if time.monotonic() >= until:
             return False
@@ -125,25 +123,34 @@ def _is_mount(path: str) -> bool:
 
 
 def _write_and_rename(path: str, expect: str, content: bytes, folder: int) -> None:
-    name = os.path.basename(path)
-    fresh = "." + name + ".watcher-new"  # one name, so that a killed writer leaves one file at most
+    with _fresh(path, content, folder) as fresh:
+        _compare(read(path), expect)
+        os.rename(fresh, os.path.basename(path), src_dir_fd=folder, dst_dir_fd=folder)
+    os.fsync(folder)
+
+
+@contextlib.contextmanager
+def _fresh(path: str, content: bytes, folder: int) -> Iterator[str]:
+    """A new file to be renamed, under one name, so that a killed writer leaves one at most.
+
+    Only under the folder's lock: the one of another writer is not ours to remove.
+    """
+    fresh = "." + os.path.basename(path) + ".watcher-new"
     _unlink(fresh, folder)
     try:
         _make(fresh, path, content, folder)
-        _compare(read(path), expect)
-        os.rename(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
+        yield fresh
     finally:
         _unlink(fresh, folder)
-    os.fsync(folder)
 
 
 def _make(fresh: str, like: str, content: bytes, folder: int) -> None:
     """A new file beside the old one, on the disk, with the old one's owner, mode and attributes."""
     file = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=folder)
     try:
-        _write_all(file, content)
-        _keep_owner(file, os.stat(like))
+        _write_all(file, content, 0)
         _keep_attributes(file, like)
+        _keep_owner(file, os.stat(like))  # behind the access list, which is part of the mode
         os.fsync(file)
     finally:
         os.close(file)
@@ -155,8 +162,7 @@ def _keep_owner(file: int, old: os.stat_result) -> None:
         try:
             os.fchown(file, old.st_uid, old.st_gid)
         except OSError as error:
-            problem = f"cannot keep its owner {old.st_uid}:{old.st_gid}"
-            raise Refused("owner", problem + "; use the account that owns the file") from error
+            raise Refused("owner", f"cannot keep its owner {old.st_uid}:{old.st_gid}") from error
     os.fchmod(file, old.st_mode & 0o7777)
 
 
@@ -164,8 +170,12 @@ def _keep_attributes(file: int, like: str) -> None:
     """Access lists and security labels; a file system that has none says so and loses none."""
     try:
         names = os.listxattr(like)
+        surplus = set(os.listxattr(file)) - set(names)
     except OSError:
         return
+    for name in surplus:  # what the folder gives to new files (a default access list)
+        with contextlib.suppress(OSError):
+            os.removexattr(file, name)
     for name in names:
         value = os.getxattr(like, name)
         try:
@@ -195,12 +205,28 @@ def _write_in_place(path: str, expect: str, content: bytes, until: float) -> Non
     file = os.open(path, os.O_RDWR)
     try:
         _lease(file, until)
-        _compare(_whole(file), expect)
-        _write_all(file, content)
-        os.ftruncate(file, len(content))
+        old = _whole(file)
+        _compare(old, expect)
+        _overwrite(file, old, content)
         os.fsync(file)
     finally:
         os.close(file)  # lets go of the lease
+
+
+def _overwrite(file: int, old: bytes, content: bytes) -> None:
+    """Between its steps the file is the old or the new text, followed by empty lines at most.
+
+    So a full disk, or a writer that is killed, leaves one of them. (Not if it is killed within the one
+    system call that writes more than a page: the kernel may stop there between two pages.)
+    """
+    try:
+        _write_all(file, b"\n" * (len(content) - len(old)), len(old))  # takes all the room that it needs
+        _write_all(file, content.ljust(len(old), b"\n"), 0)
+    except OSError:
+        os.ftruncate(file, len(old))
+        _write_all(file, old, 0)
+        raise
+    os.ftruncate(file, len(content))
 
 
 def _lease(file: int, until: float) -> None:
@@ -213,12 +239,16 @@ def _lease(file: int, until: float) -> None:
     try:
         granted = _insist(attempt, until)
     except OSError as error:
-        problem = (
-            f"is a mount of its own and its file system grants no lease ({os.strerror(error.errno or 0)})"
-        )
-        raise Refused("mount", problem + "; mount its folder instead") from error
+        raise _no_lease(error) from error
     if not granted:
         raise Refused("busy", "is kept open by another process, so it cannot be written without being torn")
+
+
+def _no_lease(error: OSError) -> Refused:
+    if error.errno == errno.EACCES:
+        return Refused("lease", "must be written in place, which only the account that owns it can do untorn")
+    reason = os.strerror(error.errno or 0)
+    return Refused("mount", f"must be written in place, and its file system grants no lease ({reason})")
 
 
 def _compare(content: bytes, expect: str) -> None:
@@ -238,11 +268,11 @@ def _whole(file: int) -> bytes:
         parts.append(part)
 
 
-def _write_all(file: int, content: bytes) -> None:
-    """From the start of the file; one system call unless the disk is full."""
-    at = 0
-    while at < len(content):
-        at += os.pwrite(file, content[at:], at)
+def _write_all(file: int, content: bytes, at: int) -> None:
+    """One system call, unless the disk is full."""
+    while content:
+        count = os.pwrite(file, content, at)
+        at, content = at + count, content[count:]
 
 
 # --- one request a line -----------------------------------------------------------------------------
@@ -294,24 +324,40 @@ def _encode(text: str) -> bytes:
 def _reload(command: Optional[str], limit: float) -> Dict[str, Any]:
     if not command:
         raise Refused("request", "no reload command was given")
-    child = subprocess.Popen(
+    with subprocess.Popen(
         command,
         shell=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         preexec_fn=os.setsid,
-    )
-    try:
-        said, _ = child.communicate(timeout=limit)
-    except subprocess.TimeoutExpired as error:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        raise Refused("reload", f"did not end within {limit} s") from error
+    ) as child:
+        said = _what_it_says(child, time.monotonic() + limit)
+        if said is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise Refused("reload", f"did not end within {limit} s")
     if child.returncode != 0:
         tail = said.decode("utf-8", "replace").strip()[-200:]
         raise Refused("reload", f"exit code {child.returncode}: {tail}")
     return {}
+
+
+def _what_it_says(child: "subprocess.Popen[bytes]", until: float) -> Optional[bytes]:
+    """Until it ends, None if not in time. What it leaves in the background may keep its output open."""
+    assert child.stdout is not None  # noqa: S101 - a pipe
+    said = b""
+    while True:
+        ended = child.poll() is not None
+        while select.select([child.stdout], [], [], 0)[0]:
+            chunk = os.read(child.stdout.fileno(), 65536)
+            if not chunk:
+                break
+            said = (said + chunk)[-4096:]
+        if ended:
+            return said
+        if time.monotonic() >= until:
+            return None
+        time.sleep(0.005)
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -339,7 +385,7 @@ def relay(address: str) -> None:
     try:
         pooler = _connect(address)
     except OSError as error:
-        _say({"error": "console", "problem": os.strerror(error.errno or 0)})
+        _say({"error": "console", "problem": error.strerror or str(error)})
         return
     _say({"agent": PROTOCOL})
     ends = {0: pooler.fileno(), pooler.fileno(): 1}

@@ -48,8 +48,12 @@ _HINTS = {
     "ENOENT": "the file is gone; restore it, or correct `targets.file`",
     "EBUSY": "the file cannot be renamed over; mount its folder, or set `write: in_place`",
     "attributes": "look at the access list and labels of the file",
+    "owner": "use the account that owns the file",
+    "large": "correct `targets.file`; that is no configuration",
     "locked": "see which process holds a lock on the folder: lslocks",
     "busy": "see which process keeps it open: lsof",
+    "mount": "mount its folder instead of the file",
+    "lease": "use the account that owns the file, or mount its folder instead of the file",
     "reload": "run the command by hand as the same account",
     "request": "is the agent of another version, or behind another forced command? install it anew",
 }

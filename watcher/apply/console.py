@@ -110,7 +110,7 @@ class Console:
             unix_sock=access.unix_socket if stream is None else None,
             port=access.port,
             database="pgbouncer",
-            password=access.password,
+            password=access.password or "",  # pg8000 breaks on None where one is asked for
             ssl_context=access.tls,
             timeout=self._limit,
             sock=stream,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from watcher.apply import agent
 from watcher.apply.agent_link import Stream, greet
-from watcher.decide.errors import TargetUnreachable
+from watcher.decide.errors import TargetError, TargetUnreachable
 
 _OPEN_LIMIT = 5.0
 
@@ -36,16 +36,18 @@ class LocalPlace:
 
     def open(self, word: str) -> Stream:
         ours, theirs = socket.socketpair()
-        with theirs:
-            child = self._start(word, theirs)
-        self._children.append((child, ours))
         try:
+            with theirs:
+                self._children.append((self._start(word, theirs), ours))
             greet(ours, self.name, _OPEN_LIMIT)
+        except TargetError:
+            self._end(ours)
+            raise
         except (OSError, EOFError) as error:
+            ours.close()
             self.close()
-            raise TargetUnreachable(
-                self.name, f"the agent did not start: {error}", "see its words on stderr"
-            ) from error
+            problem = f"the agent did not start: {str(error) or type(error).__name__}"
+            raise TargetUnreachable(self.name, problem, "see its words on stderr") from error
         return ours
 
     def _start(self, word: str, theirs: socket.socket) -> subprocess.Popen[bytes]:
@@ -56,13 +58,17 @@ class LocalPlace:
         )
 
     def close(self) -> None:
-        """Ends every child; one that does not end by itself at the end of its input is killed."""
-        for child, ours in self._children:
-            ours.close()
+        for _, ours in tuple(self._children):
+            self._end(ours)
+
+    def _end(self, stream: socket.socket) -> None:
+        """Ends the child at `stream`; one that does not end by itself with its input is killed."""
+        stream.close()
+        for child, _ in [pair for pair in self._children if pair[1] is stream]:
             try:
                 child.wait(0.5)
             except subprocess.TimeoutExpired:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
-        self._children.clear()
+        self._children = [pair for pair in self._children if pair[1] is not stream]

@@ -15,7 +15,7 @@ from watcher.apply.agent_link import AgentLink, Place
 from watcher.apply.console import Console
 from watcher.decide.config_block import Block, parse, rewrite
 from watcher.decide.decision import unconfirmed
-from watcher.decide.errors import NotConfirmed, TargetError, TargetUnreachable
+from watcher.decide.errors import NotConfirmed, TargetError, TargetUnreachable, WatcherError
 from watcher.decide.model import (
     Actual,
     Confirm,
@@ -86,16 +86,7 @@ class Pooler:
         with self._forgetting():
             known = self._read_file()
             shown, problem = self._read_console()
-            self.last = Actual(
-                databases=known.block.databases,
-                stamp=known.block.stamp,
-                file_read_at=known.at,
-                defined=known.block.defined,
-                was_fallback=self._was_fallback,
-                shown=shown,
-                reload_owed=self._reload_owed,
-                console_problem=problem,
-            )
+            self.last = self._actual(known, shown, problem)
             return self.last
 
     def take(self, step: Step) -> None:
@@ -136,8 +127,8 @@ class Pooler:
     # --- looking -------------------------------------------------------------------------------------
 
     def _read_file(self) -> _Known:
-        at = self._clock()
         reply = self._request(verb="read", known=self._known.digest if self._known else None)
+        at = self._clock()  # behind the answer: who asks etcd later than this knows of more (see `fence`)
         if self._known is not None and "text" not in reply:
             self._known = replace(self._known, at=at)
         else:
@@ -146,6 +137,20 @@ class Pooler:
 
     def _parse(self, text: str, digest: str, at: float) -> _Known:
         return _Known(text, digest, parse(text, self._block, self._place_of_file()), at)
+
+    def _actual(
+        self, known: _Known, shown: tuple[ConsoleDatabase, ...] | None, problem: WatcherError | None = None
+    ) -> Actual:
+        return Actual(
+            databases=known.block.databases,
+            stamp=known.block.stamp,
+            file_read_at=known.at,
+            defined=known.block.defined,
+            was_fallback=self._was_fallback,
+            shown=shown,
+            reload_owed=self._reload_owed,
+            console_problem=problem,
+        )
 
     def _read_console(self) -> tuple[tuple[ConsoleDatabase, ...] | None, TargetError | None]:
         if self._console is None:
@@ -160,12 +165,14 @@ class Pooler:
     def _write(self, route: Route) -> None:
         known = self._known or self._read_file()
         text = rewrite(known.text, self._block, route, self._place_of_file())
-        at = self._clock()
         led_elsewhere = {db.endpoint for db in known.block.databases if db.name == "*"} - {route.endpoint}
         self._was_fallback = next(iter(led_elsewhere), self._was_fallback)
-        self._reload_owed = True  # before the write: its answer may get lost
+        if any(db.endpoint != route.endpoint for db in known.block.databases):
+            self._reload_owed = True  # before the write: its answer may get lost
         reply = self._request(verb="write", expect=known.digest, text=text)
-        self._known = self._parse(text, str(reply["digest"]), at)
+        self._known = self._parse(text, str(reply["digest"]), self._clock())
+        if self.last is not None:
+            self.last = self._actual(self._known, self.last.shown, self.last.console_problem)
 
     def _reload(self) -> None:
         if self._reloads_by_command:
@@ -190,16 +197,8 @@ class Pooler:
         self.last = replace(actual, reload_owed=False)
 
     def _look_after_reload(self) -> Actual:
-        known = self._known or self._read_file()
         shown = self._console.databases() if self._console is not None else None
-        return Actual(
-            databases=known.block.databases,
-            stamp=known.block.stamp,
-            file_read_at=known.at,
-            defined=known.block.defined,
-            was_fallback=self._was_fallback,
-            shown=shown,
-        )
+        return self._actual(self._known or self._read_file(), shown)
 
     def _not_confirmed(self, wrong: tuple[str, ...], actual: Actual, endpoint: Endpoint) -> NotConfirmed:
         rows = {row.name: row for row in actual.shown or ()}

@@ -26,6 +26,7 @@ from watcher.apply.agent_link import Stream, greet
 from watcher.decide.errors import LoginRefused, TargetError, TargetRefused, TargetUnreachable
 
 _RUN_STDIN = "import sys;exec(compile(sys.stdin.buffer.read({size}),'agent.py','exec'))"
+_READER_WAKES = 60.0  # seconds; it is woken by what arrives, and by `_cut`
 _USER_TIMEOUT_MS = 5000  # a link whose data nobody acknowledges is dead after that
 
 
@@ -70,6 +71,7 @@ class SshPlace:
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):  # whatever a broken connection says, it is gone
+                _cut(cast(paramiko.Transport, connection.transport))
                 connection.close()
 
     # --- the connection --------------------------------------------------------------------------
@@ -94,7 +96,7 @@ class SshPlace:
             connection.client.load_system_host_keys(str(access.known_hosts))
             connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
             connection.open()
-            _tune(cast(socket.socket, cast(paramiko.Transport, connection.transport).sock))
+            _tune(_socket_of(cast(paramiko.Transport, connection.transport)))
         except BaseException:
             connection.client.close()  # a login that failed leaves its connection open, and sshd counts those
             raise
@@ -157,9 +159,21 @@ def _connect_options(access: SshAccess) -> dict[str, Any]:
     return options
 
 
+def _socket_of(transport: paramiko.Transport) -> socket.socket:
+    return cast(socket.socket, transport.sock)
+
+
 def _tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+    sock.settimeout(_READER_WAKES)  # paramiko's reader looks ten times a second whether it should end
+
+
+def _cut(transport: paramiko.Transport) -> None:
+    """Ends the connection at once, for every thread that waits on it, paramiko's reader too."""
+    with contextlib.suppress(OSError):
+        _socket_of(transport).shutdown(socket.SHUT_RDWR)
+    transport.close()
 
 
 @contextlib.contextmanager
@@ -283,12 +297,15 @@ _EXPLANATIONS: tuple[tuple[type[Exception], str, type[TargetError], str, str], .
         "{said}",
         "let the watcher's user read the key and known_hosts",
     ),
-    (
-        TimeoutError,
-        "",
-        TargetUnreachable,
-        "no answer in time",
-        "is the host up? does a firewall drop the connection?",
+    *(
+        (
+            kind,
+            text,
+            TargetUnreachable,
+            "no answer in time",
+            "is the host up, and sshd answering? does a firewall drop the connection?",
+        )
+        for kind, text in ((TimeoutError, ""), (paramiko.SSHException, "No existing session"))
     ),
 )
 

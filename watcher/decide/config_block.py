@@ -9,7 +9,8 @@
 Only the lines between the markers are touched, and in them only the values of `host` and `port` and
 the comment line that carries the stamp; every other byte stays. Lines are read as PgBouncer reads them
 (PgBouncer src/loader.c, libusual cfparser.c): a value ends at a blank, quotes are doubled to escape
-them. What PgBouncer could read in two ways is refused, never guessed.
+them. What PgBouncer could read in two ways is refused, never guessed. Names in quotes ('my db') are read
+by newer versions of PgBouncer alone.
 
 Text is bytes decoded as UTF-8 with `surrogateescape`, so that every byte survives the way back.
 """
@@ -21,21 +22,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
-from watcher.decide.endpoint import DEFAULT_PORT
-from watcher.decide.errors import BlockError
+from watcher.decide.endpoint import DEFAULT_PORT, check_host
+from watcher.decide.errors import BlockError, MalformedPayload
+from watcher.decide.fence import UNREADABLE
 from watcher.decide.model import Database, Endpoint, Route, Stamp
 
+# Every pattern takes time in proportion to its line: no two neighbours can match the same characters.
+# re.ASCII, for PgBouncer's blanks are those of C: a no-break space is none, and begins no comment.
+_BLANKS = " \t\n\r\f\v"
 _MARKER = re.compile(
-    r"\s*;;\s*\[config cluster(?:[ \t]+(?P<name>[^:\]]+?))?[ \t]*:[ \t]*(?P<edge>begin|end)\]\s*"
+    r"\s*;;\s*\[config cluster(?P<name>(?:[ \t][^:\]]*)?):[ \t]*(?P<edge>begin|end)\]\s*", re.ASCII
 )
-_NEARLY = re.compile(r"\s*[;#]+.*config\s+cluster.*(begin|end)", re.IGNORECASE)
-_STAMP = re.compile(r"\s*;;\s*watcher:(?P<fields>.*)", re.DOTALL)
-_SECTION = re.compile(r"\s*\[(?P<name>[^\]\n]*)\]")
-_NAME = r"""(?:"(?:[^"]|"")*"|'[^']*'|[A-Za-z0-9_.*-]+)"""
+_STAMP = re.compile(r"\s*;;\s*watcher:(?P<fields>.*)", re.DOTALL | re.ASCII)
+_SECTION = re.compile(r"\s*\[(?P<name>[^\]\n]*)\]", re.ASCII)
 _SETTING = re.compile(
-    rf"(?P<before>\s*)(?P<name>{_NAME})(?P<equals>[ \t]*=[ \t]*)(?P<value>.*?)(?P<after>\s*)", re.DOTALL
+    r"(?P<before>\s*)(?P<name>'[^']+'|[A-Za-z0-9_.*-]+)(?P<equals>[ \t]*=[ \t]*)(?P<rest>.*)",
+    re.DOTALL | re.ASCII,
 )
-_PAIR = re.compile(r" *(?P<key>[^= ]+) *= *(?:'(?P<quoted>(?:[^']|'')+)'(?= |$)|(?P<plain>[^' ][^ ]*))")
+_PAIR = re.compile(r" *(?P<key>[^= ]+) *= *(?:'(?P<quoted>(?:[^']|'')+)'(?= |\Z)|(?P<plain>[^' ][^ ]*))")
+_RESERVED = "pgbouncer"  # the console's own database
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +56,24 @@ def parse(text: str, cluster: str, file: str) -> Block:
     """The block of `cluster`, or BlockError with the line and the remedy."""
     lines = _split(text)
     first, last = _find(lines, cluster, file)
-    inside = list(_databases(lines, first, last, file))
+    inside = _databases(lines, first, last, file)
     stamps = [_read_stamp(line) for line in lines[first + 1 : last] if _STAMP.fullmatch(line)]
     return Block(
         databases=tuple(line.database for line in inside),
-        stamp=stamps[0] if len(stamps) == 1 else _UNREADABLE if stamps else None,
-        defined=frozenset(_defined(lines)),
+        stamp=stamps[0] if len(stamps) == 1 else UNREADABLE if stamps else None,
+        defined=frozenset(name for _, name in _defined(lines)),
     )
 
 
 def rewrite(text: str, cluster: str, route: Route, file: str) -> str:
-    """The text with the block led to `route` and stamped. Idempotent; same errors as `parse`."""
+    """The text with the block led to `route` and stamped. Idempotent; same errors as `parse`.
+
+    Refuses an endpoint that could break out of its place, whoever let it in.
+    """
+    _check_endpoint(route.endpoint, file)
     lines = _split(text)
     first, last = _find(lines, cluster, file)
-    for found in list(_databases(lines, first, last, file)):
+    for found in _databases(lines, first, last, file):
         lines[found.index] = found.led_to(route.endpoint)
     stamp_line = f";; watcher: {write_stamp(route.stamp)}{_line_end(lines[first])}"
     rest = [line for line in lines[first + 1 : last] if not _STAMP.fullmatch(line)]
@@ -72,10 +81,16 @@ def rewrite(text: str, cluster: str, route: Route, file: str) -> str:
     return "".join([*lines[: first + 1], *rest[:at], stamp_line, *rest[at:], *lines[last:]])
 
 
-# --- the stamp ------------------------------------------------------------------------------------
+def _check_endpoint(endpoint: Endpoint, file: str) -> None:
+    try:
+        check_host(endpoint.host, file)
+    except MalformedPayload as error:
+        raise BlockError(file, f"is not led there: {error.problem}", error.hint) from error
+    if not 1 <= endpoint.port <= 65535:
+        raise BlockError(file, f"is not led there: there is no port {endpoint.port}", "correct the address")
 
-_UNREADABLE = Stamp(0, "", 2**63, None, "unreadable stamp")
-"""Stands for a stamp that somebody edited: only a fresh read of etcd may replace it."""
+
+# --- the stamp ------------------------------------------------------------------------------------
 
 
 def write_stamp(stamp: Stamp) -> str:
@@ -85,9 +100,13 @@ def write_stamp(stamp: Stamp) -> str:
     """
     timeline = "" if stamp.timeline is None else str(stamp.timeline)
     return (
-        f"cluster={stamp.cluster_id:x} system={quote(stamp.system_id, safe='')} revision={stamp.revision} "
-        f"timeline={timeline} leader={quote(stamp.leader, safe='')}"
+        f"cluster={stamp.cluster_id:x} system={_quote(stamp.system_id)} revision={stamp.revision} "
+        f"timeline={timeline} leader={_quote(stamp.leader)}"
     )
+
+
+def _quote(text: str) -> str:
+    return quote(text, safe="", errors="replace")  # JSON may hold half a surrogate pair, which no UTF-8 has
 
 
 def _read_stamp(line: str) -> Stamp:
@@ -102,7 +121,7 @@ def _read_stamp(line: str) -> Stamp:
             leader=unquote(fields["leader"]),
         )
     except (KeyError, ValueError):
-        return _UNREADABLE
+        return UNREADABLE
 
 
 # --- finding the block ----------------------------------------------------------------------------
@@ -148,12 +167,21 @@ def _no_marker(blocks: list[tuple[str | None, int, int]], cluster: str) -> str:
 
 
 def _no_marker_hint(lines: list[str], cluster: str) -> str:
-    near = next(
-        (i for i, line in enumerate(lines) if _NEARLY.match(line) and not _MARKER.fullmatch(line)), None
-    )
+    near = next((i for i, line in enumerate(lines) if _nearly_marker(line)), None)
     if near is not None:
         return f"line {near + 1} is nearly a marker; it must be ;; [config cluster: begin] or … end]"
     return f"put ;; [config cluster: begin] and ;; [config cluster: end] around the databases of {cluster!r}"
+
+
+def _nearly_marker(line: str) -> bool:
+    words = line.lower()
+    return (
+        not _matters(line)
+        and "config" in words
+        and "cluster" in words
+        and ("begin" in words or "end" in words)
+        and not _MARKER.fullmatch(line)
+    )
 
 
 def _blocks(lines: list[str], file: str) -> Iterator[tuple[str | None, int, int]]:
@@ -163,7 +191,7 @@ def _blocks(lines: list[str], file: str) -> Iterator[tuple[str | None, int, int]
         match = _MARKER.fullmatch(line)
         if match is None:
             continue
-        name, place = match["name"], f"{file}:{index + 1}"
+        name, place = match["name"].strip(_BLANKS) or None, f"{file}:{index + 1}"
         if match["edge"] == "begin":
             if opened is not None:
                 raise BlockError(
@@ -222,22 +250,28 @@ class _Line:
         return self.before + value + self.after
 
 
-def _databases(lines: list[str], first: int, last: int, file: str) -> Iterator[_Line]:
+def _databases(lines: list[str], first: int, last: int, file: str) -> list[_Line]:
     found = [_read_line(i, lines[i], f"{file}:{i + 1}") for i in range(first + 1, last) if _matters(lines[i])]
     if not found:
         raise BlockError(
             f"{file}:{first + 1}", "the block has no database", "put at least one line name = host=… in it"
         )
-    names = [line.database.name for line in found]
-    for line in found:
-        if names.count(line.database.name) > 1:
-            problem = f"database {line.database.name!r} stands twice in the block"
-            raise BlockError(f"{file}:{line.index + 1}", problem, "leave one line a database")
-    return iter(found)
+    _check_once(lines, found, file)
+    return found
+
+
+def _check_once(lines: list[str], found: list[_Line], file: str) -> None:
+    """Of several lines for one database PgBouncer takes the last, in a block or not."""
+    ours = {line.database.name: line.index for line in found}
+    for index, name in _defined(lines):
+        if ours.get(name, index) != index:
+            problem = f"database {name!r} stands in line {ours[name] + 1} too"
+            raise BlockError(f"{file}:{index + 1}", problem, "leave one line a database")
 
 
 def _matters(line: str) -> bool:
-    return bool(line.strip()) and line.lstrip()[0] not in "#;"
+    """Whether it is neither blank nor a comment."""
+    return line.strip(_BLANKS)[:1] not in ("", "#", ";")
 
 
 def _read_line(index: int, line: str, place: str) -> _Line:
@@ -246,7 +280,8 @@ def _read_line(index: int, line: str, place: str) -> _Line:
         raise BlockError(
             place, "is not a line name = key=value …", "only databases and comments belong in a block"
         )
-    pairs = _pairs(match["value"], place)
+    value = match["rest"].rstrip(_BLANKS)
+    pairs = _pairs(value, place)
     host, port = _only(pairs, "host", place), _only(pairs, "port", place)
     if host is None:
         raise BlockError(
@@ -255,18 +290,18 @@ def _read_line(index: int, line: str, place: str) -> _Line:
     return _Line(
         index=index,
         before=match["before"] + match["name"] + match["equals"],
-        value=match["value"],
-        after=match["after"],
+        value=value,
+        after=match["rest"][len(value) :],
         host=host,
         port=port,
-        database=Database(_name(match["name"]), Endpoint(_host(host, place), _port(port, place))),
+        database=Database(_name(match["name"], place), Endpoint(_host(host, place), _port(port, place))),
     )
 
 
 def _pairs(value: str, place: str) -> list[re.Match[str]]:
     found: list[re.Match[str]] = []
     at = 0
-    while value[at:].strip(" "):
+    while at < len(value):  # which ends in no blank
         pair = _PAIR.match(value, at)
         if pair is None:
             rest = value[at:].split("password", 1)[0].strip()[:40]
@@ -293,6 +328,8 @@ def _host(pair: re.Match[str], place: str) -> str:
     host = _value(pair)
     if "," in host:
         raise BlockError(place, "has a list of hosts", "give one host, or move the line out of the block")
+    if "=" in host:
+        raise BlockError(place, f"has no host: PgBouncer reads {host!r} as such", "give it a host")
     if host.startswith(("/", "@")):
         raise BlockError(place, "leads to a local socket", "give it a host, or move it out of the block")
     if any(ord(c) < 33 or c == "\x7f" for c in host):
@@ -304,23 +341,24 @@ def _port(pair: re.Match[str] | None, place: str) -> int:
     if pair is None:
         return DEFAULT_PORT
     text = _value(pair)
-    if not re.fullmatch(r"\d{1,5}", text, re.ASCII):
-        raise BlockError(place, f"has port {text[:20]!r}", "give a number")
+    if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or not 1 <= int(text) <= 65535:
+        raise BlockError(place, f"has port {text[:20]!r}", "give a number between 1 and 65535")
     return int(text)
 
 
-def _name(text: str) -> str:
-    if text[0] == '"':
-        return text[1:-1].replace('""', '"')
-    return text.strip("'")
+def _name(text: str, place: str) -> str:
+    name = text.strip("'")
+    if name == _RESERVED:
+        raise BlockError(place, f"{name!r} is PgBouncer's own database", "give the database another name")
+    return name
 
 
-def _defined(lines: list[str]) -> Iterator[str]:
-    """Names of all databases; what stands before any section counts, for an included file has none."""
+def _defined(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Index and name of every database; what stands before any section counts: an included file has none."""
     section = "databases"
-    for line in lines:
+    for index, line in enumerate(lines):
         header, match = _SECTION.match(line), _SETTING.fullmatch(line) if _matters(line) else None
         if header is not None:
             section = header["name"]
         elif match is not None and section == "databases":
-            yield _name(match["name"])
+            yield index, match["name"].strip("'")

@@ -72,7 +72,7 @@ class Policy:
     ready_by: ReadyBy = ReadyBy.REST
     unknown_limit: float = 3.0
     silence_limit: float = 10.0
-    health_fresh: float = 10.0
+    health_fresh: float = 6.0
     follow_standby_leader: bool = False
 
 
@@ -94,13 +94,14 @@ def _by_leader_key(view: View, policy: Policy, now: float, silent_from: float) -
     if reign is None:
         return Desired(Reason.NO_LEADER, "no leader key", recheck_at=silent_from)
     if isinstance(reign, Malformed):
-        return Desired(Reason.LEADER_UNUSABLE, f"{reign.place}: {reign.problem}", recheck_at=silent_from)
+        return Desired(Reason.LEADER_UNUSABLE, _what_is_wrong(reign), recheck_at=silent_from)
     if needed_role(view, policy) is None:
         detail = "a standby cluster; follow_standby_leader is off"
         return Desired(Reason.STANDBY_CLUSTER, detail, recheck_at=silent_from)
     endpoint = address(reign.name, view.members.get(reign.name), policy)
     if isinstance(endpoint, str):
-        return Desired(Reason.LEADER_UNUSABLE, endpoint, recheck_at=silent_from)
+        detail = _malformed_member(view, reign.name, policy) or endpoint
+        return Desired(Reason.LEADER_UNUSABLE, detail, recheck_at=silent_from)
     given_up_at = _given_up_at(view, policy, reign)
     if given_up_at is not None and now < given_up_at:
         detail = f"{reign.name} leads, but is not ready: {_why_not_ready(view, reign)}"
@@ -115,6 +116,17 @@ def _by_leader_key(view: View, policy: Policy, now: float, silent_from: float) -
         proven_at=view.listed_asked_at,
         recheck_at=silent_from,
     )
+
+
+def _what_is_wrong(value: Malformed) -> str:
+    return f"{value.place}: {value.problem}; {value.hint}"
+
+
+def _malformed_member(view: View, name: str, policy: Policy) -> str:
+    """What is wrong with a member key that is there, and cannot be read; empty if it is none of ours."""
+    entry = view.entries.get(f"members/{name}")
+    matters = policy.connect_via is not ConnectVia.ADDRESSES
+    return _what_is_wrong(entry.value) if matters and entry and isinstance(entry.value, Malformed) else ""
 
 
 def needed_role(view: View, policy: Policy) -> Role | None:
@@ -191,7 +203,7 @@ def _by_health_check(view: View, policy: Policy, now: float) -> Desired:
 
 def _why_no_fallback(view: View, policy: Policy, now: float) -> str:
     health = view.health
-    if health is None or now - health.at > policy.health_fresh:
+    if health is None or now - health.at > policy.health_fresh or health.at < (view.contact_at or 0.0):
         return "no health check has answered lately"
     primaries = _primaries(health.reports)
     if len(primaries) != 1:
@@ -244,13 +256,17 @@ def _route_steps(actual: Actual, wish: Desired, route: Route) -> list[Step]:
     if misled or stale:
         refusal = admits(actual, wish, route)
         if refusal:
-            raise Fenced(
-                "fence", refusal, "a newer watcher wrote it; ours looks again at its next read of etcd"
-            )
+            raise Fenced("fence", refusal, _FENCED_HINTS[route.source])
         steps.append(Write(Route(route.endpoint, stamp, route.source)))
     if misled or actual.reload_owed or unconfirmed(actual, route.endpoint):
         steps += [Reload(), Confirm(route.endpoint)]
     return steps
+
+
+_FENCED_HINTS = {
+    Source.ETCD: "a newer watcher wrote it; ours looks again at its next read of etcd",
+    Source.HEALTH_CHECK: "etcd decides as soon as it is heard; where it stays away, see which node is right",
+}
 
 
 def unconfirmed(actual: Actual, endpoint: Endpoint) -> tuple[str, ...]:

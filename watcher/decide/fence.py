@@ -9,7 +9,7 @@ older watcher, one that was frozen, one that listens to a member of etcd that la
   backup or built anew. A linearizable read that began *after* the block was read proves it, for in one
   history it could not have shown an older leader. Nothing less does.
 * The health check knows no revision. It may replace a route only by one on no older timeline of the
-  same PostgreSQL cluster (`initialize`).
+  same PostgreSQL cluster (`initialize`), and none whose stamp cannot be read.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from watcher.decide.model import Actual, Desired, Route, Source, Stamp
+
+UNREADABLE = Stamp(0, "", 2**63, None, "unreadable stamp")
+"""Stands for a stamp that somebody edited: only a fresh read of etcd may replace it."""
 
 
 def admits(actual: Actual, desired: Desired, route: Route) -> str:
@@ -37,6 +40,8 @@ def admits(actual: Actual, desired: Desired, route: Route) -> str:
 
 
 def _older_by_timeline(old: Stamp, new: Stamp) -> str:
+    if old == UNREADABLE:
+        return "the stamp of the block cannot be read, so its timeline is not known"
     if old.system_id and new.system_id and old.system_id != new.system_id:
         return f"{new.leader!r} has system identifier {new.system_id}, the block {old.system_id}"
     if new.timeline is None:

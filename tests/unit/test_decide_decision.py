@@ -1,0 +1,405 @@
+"""desired(): what follows from all that is known. plan(): the steps from what is to what should be."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from watcher.decide.decision import ConnectVia, Policy, ReadyBy, desired, plan, unconfirmed
+from watcher.decide.errors import Fenced
+from watcher.decide.model import (
+    Actual,
+    Config,
+    Confirm,
+    ConsoleDatabase,
+    Database,
+    Desired,
+    Endpoint,
+    Entry,
+    HealthRound,
+    Hold,
+    Leader,
+    Leadership,
+    Malformed,
+    Member,
+    NodeReport,
+    Readiness,
+    Reason,
+    Release,
+    Reload,
+    Role,
+    Route,
+    Source,
+    Stamp,
+    Step,
+    SystemId,
+    Value,
+    Verdict,
+    View,
+    Write,
+)
+
+NODE1, NODE2 = Endpoint("10.0.0.1", 5432), Endpoint("10.0.0.2", 5432)
+PROXY1 = Endpoint("10.0.1.1", 6000)
+REIGN = Leadership("node1", 50)
+NOW = 100.0
+POLICY = Policy(unknown_limit=3.0, silence_limit=10.0, health_fresh=10.0)
+
+
+def entry(key: str, value: Value, revision: int = 50) -> Entry:
+    return Entry(key, value, revision, revision)
+
+
+def member(name: str, conn: Endpoint | None, proxy: Endpoint | None = None, problem: str = "") -> Member:
+    return Member(name, conn, proxy, None, Role.PRIMARY, "running", 3, problem)
+
+
+MEMBERS = {"node1": member("node1", NODE1, PROXY1), "node2": member("node2", NODE2)}
+READY = Readiness(REIGN, Verdict.READY, Role.PRIMARY, 3, NOW - 1)
+GOOD = View(
+    began_at=0.0,
+    cluster_id=0xA,
+    revision=60,
+    entries={
+        "leader": entry("leader", Leader("node1")),
+        "initialize": entry("initialize", SystemId("730"), 1),
+    },
+    members=MEMBERS,
+    listed_asked_at=NOW - 2,
+    contact_at=NOW - 1,
+    leader_since=NOW - 1,
+    readiness=READY,
+)
+
+
+def having(view: View, *entries: Entry, without: str = "") -> View:
+    merged = {**view.entries, **{e.key: e for e in entries}}
+    return replace(view, entries={key: value for key, value in merged.items() if key != without})
+
+
+def wished(view: View = GOOD, policy: Policy = POLICY, now: float = NOW) -> Desired:
+    return desired(view, policy, now)
+
+
+# --- etcd speaks -------------------------------------------------------------------------------------
+
+
+def test_a_ready_leader_is_where_clients_go_stamped_and_proven() -> None:
+    wish = wished()
+    assert wish.reason is Reason.LEADER
+    assert wish.route == Route(NODE1, Stamp(0xA, "730", 50, 3, "node1"), Source.ETCD)
+    assert wish.proven_at == NOW - 2
+    assert wish.recheck_at == NOW + 9
+    assert not wish.held
+
+
+UNCHANGED: dict[str, tuple[View, Reason, str]] = {
+    "no leader key": (having(GOOD, without="leader"), Reason.NO_LEADER, "no leader key"),
+    "a leader key that cannot be read": (
+        having(GOOD, entry("leader", Malformed("/demo/leader", "is odd", "look"))),
+        Reason.LEADER_UNUSABLE,
+        "/demo/leader: is odd",
+    ),
+    "a standby cluster": (
+        having(GOOD, entry("config", Config(standby_cluster=True))),
+        Reason.STANDBY_CLUSTER,
+        "follow_standby_leader is off",
+    ),
+    "a leader without a member key": (replace(GOOD, members={}), Reason.LEADER_UNUSABLE, "has no member key"),
+    "a leader without an address": (
+        replace(GOOD, members={"node1": member("node1", None, problem="conn_url is odd")}),
+        Reason.LEADER_UNUSABLE,
+        "conn_url is odd",
+    ),
+    "a leader whose member key has none": (
+        replace(GOOD, members={"node1": member("node1", None)}),
+        Reason.LEADER_UNUSABLE,
+        "has no conn_url",
+    ),
+    "a leader that says not yet": (
+        replace(GOOD, readiness=replace(READY, verdict=Verdict.NOT_YET, problem="starting")),
+        Reason.LEADER_NOT_READY,
+        "starting",
+    ),
+    "a leader in another role": (
+        replace(GOOD, readiness=replace(READY, role=Role.REPLICA)),
+        Reason.LEADER_NOT_READY,
+        "its role is replica",
+    ),
+    "a leader that does not answer yet": (
+        replace(GOOD, readiness=replace(READY, verdict=Verdict.UNKNOWN, problem="refused")),
+        Reason.LEADER_NOT_READY,
+        "refused",
+    ),
+    "a leader that was not asked yet": (
+        replace(GOOD, readiness=None),
+        Reason.LEADER_NOT_READY,
+        "not asked yet",
+    ),
+    "readiness of another reign": (
+        replace(GOOD, readiness=replace(READY, leadership=Leadership("node1", 49))),
+        Reason.LEADER_NOT_READY,
+        "not asked yet",
+    ),
+    "a member key that cannot be read": (
+        having(replace(GOOD, members={}), entry("members/node1", Malformed("m", "is odd", "look"))),
+        Reason.LEADER_UNUSABLE,
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNCHANGED)
+def test_the_route_stays_while_there_is_no_leader_to_send_clients_to(name: str) -> None:
+    view, reason, detail = UNCHANGED[name]
+    wish = wished(view)
+    assert (wish.reason, wish.route, wish.held) == (reason, None, False)
+    assert detail in wish.detail
+    assert wish.recheck_at is not None
+    assert wish.recheck_at > NOW
+
+
+def test_a_leader_that_cannot_be_asked_is_followed_after_the_limit() -> None:
+    view = replace(GOOD, readiness=replace(READY, verdict=Verdict.UNKNOWN), leader_since=NOW - 1)
+    assert wished(view).recheck_at == NOW + 2
+    assert wished(view, now=NOW + 1.99).route is None
+    assert wished(view, now=NOW + 2).route is not None
+
+
+def test_a_leader_that_says_not_yet_is_waited_for() -> None:
+    view = replace(GOOD, readiness=replace(READY, verdict=Verdict.NOT_YET))
+    assert wished(view, now=NOW + 8.9).reason is Reason.LEADER_NOT_READY
+
+
+def test_a_reign_without_a_known_beginning_is_as_old_as_we_are() -> None:
+    view = replace(GOOD, readiness=None, leader_since=None, began_at=NOW - 2.9)
+    assert wished(view).route is None
+    assert wished(replace(view, began_at=NOW - 3)).route is not None
+
+
+def test_by_the_leader_key_alone_nobody_is_asked() -> None:
+    view = replace(GOOD, readiness=None)
+    assert wished(view, replace(POLICY, ready_by=ReadyBy.LEADER_KEY)).route is not None
+
+
+def test_a_standby_leader_is_followed_where_that_is_asked_for() -> None:
+    view = having(GOOD, entry("config", Config(standby_cluster=True)))
+    policy = replace(POLICY, follow_standby_leader=True)
+    assert wished(view, policy).reason is Reason.LEADER_NOT_READY
+    standby = replace(view, readiness=replace(READY, role=Role.STANDBY_LEADER))
+    assert wished(standby, policy).route is not None
+    assert wished(having(standby, without="config"), policy).route is None
+
+
+def test_clients_are_sent_to_the_address_that_the_policy_names() -> None:
+    via_proxy = wished(policy=replace(POLICY, connect_via=ConnectVia.PROXY_URL)).route
+    assert via_proxy is not None
+    assert via_proxy.endpoint == PROXY1
+    table = replace(POLICY, connect_via=ConnectVia.ADDRESSES, addresses={"node1": Endpoint("db", 1)})
+    mapped = wished(replace(GOOD, members={}), table).route
+    assert mapped is not None
+    assert mapped.endpoint == Endpoint("db", 1)
+    assert "not in `cluster.addresses`" in wished(policy=replace(table, addresses={})).detail
+
+
+def test_a_member_without_a_proxy_is_not_led_to_its_other_address() -> None:
+    view = having(replace(GOOD, readiness=None), entry("leader", Leader("node2")))
+    wish = wished(view, Policy(connect_via=ConnectVia.PROXY_URL, ready_by=ReadyBy.LEADER_KEY))
+    assert wish.route is None
+    assert "has no proxy_url" in wish.detail
+
+
+# --- etcd is silent ------------------------------------------------------------------------------------
+
+
+def node(name: str = "node2", role: Role = Role.PRIMARY, state: str = "running") -> NodeReport:
+    return NodeReport(name, f"http://{name}", role, state, timeline=4, system_id="730")
+
+
+def silent(*reports: NodeReport, at: float = NOW - 1, view: View = GOOD) -> View:
+    return replace(view, contact_at=NOW - 10, health=HealthRound(reports, {}, at))
+
+
+def test_before_etcd_was_heard_nothing_is_wished_for_until_it_counts_as_silent() -> None:
+    view = View(began_at=NOW)
+    wish = wished(view)
+    assert (wish.reason, wish.route, wish.recheck_at) == (Reason.STARTING, None, NOW + 10)
+    assert wished(view, now=NOW + 10).reason is Reason.BLIND
+
+
+def test_silence_begins_at_its_limit() -> None:
+    view = replace(GOOD, contact_at=NOW - 9.99)
+    assert wished(view).reason is Reason.LEADER
+    assert wished(replace(view, contact_at=NOW - 10)).reason is Reason.BLIND
+
+
+def test_a_single_primary_is_followed_without_etcd() -> None:
+    wish = wished(silent(node(), node("node1", Role.REPLICA)))
+    assert wish.reason is Reason.FALLBACK
+    assert wish.route == Route(NODE2, Stamp(0, "730", 0, 4, "node2"), Source.HEALTH_CHECK)
+    assert wish.proven_at is None
+
+
+BLIND: dict[str, tuple[View, str]] = {
+    "no round": (replace(GOOD, contact_at=NOW - 10), "no health check has answered lately"),
+    "an old round": (silent(node(), at=NOW - 10.1), "no health check has answered lately"),
+    "nobody": (silent(), "0 nodes say"),
+    "only replicas": (silent(node("node1", Role.REPLICA)), "0 nodes say"),
+    "two primaries": (
+        silent(node("node2"), node("node1")),
+        "2 nodes say that they are the primary: node1, node2",
+    ),
+    "a standby leader": (silent(node("node2", Role.STANDBY_LEADER)), "0 nodes say"),
+    "it starts": (silent(node(state="starting")), "node2 is primary, but starting"),
+    "in no state": (silent(node(state="")), "in no known state"),
+    "it is paused": (silent(replace(node(), paused=True)), "Patroni is paused"),
+    "it was paused": (
+        silent(node(), view=having(GOOD, entry("config", Config(pause=True)))),
+        "Patroni is paused",
+    ),
+    "of another system": (silent(replace(node(), system_id="731")), "another system identifier"),
+    "without an address": (silent(node(), view=replace(GOOD, members={})), "no member key"),
+}
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_without_etcd_and_without_one_sure_primary_the_route_stays(name: str) -> None:
+    view, detail = BLIND[name]
+    wish = wished(view)
+    assert (wish.reason, wish.route) == (Reason.BLIND, None)
+    assert detail in wish.detail
+
+
+@pytest.mark.parametrize("system", ["", "730"])
+def test_a_system_that_one_side_does_not_know_is_no_obstacle(system: str) -> None:
+    assert wished(silent(replace(node(), system_id=system))).route is not None
+    assert wished(having(silent(node()), without="initialize")).route is not None
+
+
+def test_an_address_from_the_cluster_body_serves_where_no_member_key_was_ever_seen() -> None:
+    there = Endpoint("10.0.0.9", 5432)
+    view = silent(replace(node(), conn=there), view=replace(GOOD, members={}))
+    route = wished(view).route
+    assert route is not None
+    assert route.endpoint == there
+    assert wished(view, replace(POLICY, connect_via=ConnectVia.PROXY_URL)).route is None
+    known = wished(replace(view, members=MEMBERS)).route
+    assert known is not None
+    assert known.endpoint == NODE2
+
+
+# --- plan ----------------------------------------------------------------------------------------------
+
+STAMP = Stamp(0xA, "730", 50, 3, "node1")
+ROUTE = Route(NODE1, STAMP)
+WISH = Desired(Reason.LEADER, "", ROUTE, proven_at=None)
+RIGHT = Actual(
+    databases=(Database("app", NODE1),),
+    stamp=STAMP,
+    file_read_at=NOW,
+    defined=frozenset({"app"}),
+    shown=(ConsoleDatabase("app", NODE1.host, NODE1.port), ConsoleDatabase("pgbouncer", None, 6432)),
+)
+ELSEWHERE = replace(RIGHT, databases=(Database("app", NODE2),))
+RELOAD: tuple[Step, ...] = (Reload(), Confirm(NODE1))
+
+PLANS: dict[str, tuple[Actual, Desired, tuple[Step, ...]]] = {
+    "nothing differs": (RIGHT, WISH, ()),
+    "nothing is wished for": (ELSEWHERE, Desired(Reason.NO_LEADER, ""), ()),
+    "the file leads elsewhere": (ELSEWHERE, WISH, (Write(ROUTE), *RELOAD)),
+    "one of two databases leads elsewhere": (
+        replace(RIGHT, databases=(Database("app", NODE1), Database("b", NODE2))),
+        WISH,
+        (Write(ROUTE), *RELOAD),
+    ),
+    "only the stamp is old": (replace(RIGHT, stamp=replace(STAMP, revision=49)), WISH, (Write(ROUTE),)),
+    "there is no stamp": (replace(RIGHT, stamp=None), WISH, (Write(ROUTE),)),
+    "pgbouncer is not where its file is": (
+        replace(RIGHT, shown=(ConsoleDatabase("app", NODE2.host, NODE2.port),)),
+        WISH,
+        RELOAD,
+    ),
+    "pgbouncer has another port": (
+        replace(RIGHT, shown=(ConsoleDatabase("app", NODE1.host, 1),)),
+        WISH,
+        RELOAD,
+    ),
+    "pgbouncer does not have it": (replace(RIGHT, shown=()), WISH, RELOAD),
+    "no console": (replace(RIGHT, shown=None), WISH, ()),
+    "no console, and a reload is owed": (replace(RIGHT, shown=None, reload_owed=True), WISH, RELOAD),
+    "hold": (RIGHT, replace(WISH, held=True), (Hold(),)),
+    "held already": (replace(RIGHT, held=True), replace(WISH, held=True), ()),
+    "release": (replace(RIGHT, held=True), WISH, (Release(),)),
+    "switch under a hold": (replace(ELSEWHERE, held=True), WISH, (Write(ROUTE), *RELOAD, Release())),
+    "hold, then switch": (ELSEWHERE, replace(WISH, held=True), (Hold(), Write(ROUTE), *RELOAD)),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_steps_are_those_between_what_is_and_what_should_be(name: str) -> None:
+    actual, wish, steps = PLANS[name]
+    assert plan(actual, wish) == steps
+
+
+def test_the_health_check_does_not_restamp_what_leads_there_already() -> None:
+    wish = Desired(Reason.FALLBACK, "", Route(NODE1, Stamp(0, "730", 0, 4, "x"), Source.HEALTH_CHECK))
+    assert plan(RIGHT, wish) == ()
+
+
+def test_the_health_check_leaves_etcds_revision_in_the_stamp() -> None:
+    wish = Desired(Reason.FALLBACK, "", Route(NODE1, Stamp(0, "730", 0, 4, "node1"), Source.HEALTH_CHECK))
+    write = plan(ELSEWHERE, wish)[0]
+    assert isinstance(write, Write)
+    assert write.route.stamp == Stamp(0xA, "730", 50, 4, "node1")
+
+
+@pytest.mark.parametrize("source", Source)
+def test_what_the_fence_refuses_is_no_plan(source: Source) -> None:
+    newer = replace(ELSEWHERE, stamp=replace(STAMP, revision=51, timeline=9))
+    with pytest.raises(Fenced) as caught:
+        plan(newer, replace(WISH, route=replace(ROUTE, source=source)))
+    assert caught.value.hint
+
+
+def test_the_fence_does_not_keep_pgbouncer_from_reading_its_file() -> None:
+    newer = replace(RIGHT, stamp=replace(STAMP, revision=51), shown=())
+    with pytest.raises(Fenced):
+        plan(newer, WISH)
+    assert plan(replace(newer, stamp=STAMP), WISH) == RELOAD
+
+
+# --- what PgBouncer shows ------------------------------------------------------------------------------
+
+
+STAR = replace(
+    RIGHT, databases=(Database("*", NODE1),), defined=frozenset({"*", "fixed"}), was_fallback=NODE2, shown=()
+)
+
+
+def showing(*rows: tuple[str, Endpoint]) -> Callable[[Actual], Actual]:
+    found = tuple(ConsoleDatabase(name, endpoint.host, endpoint.port) for name, endpoint in rows)
+    return lambda actual: replace(actual, shown=found)
+
+
+def test_a_fallback_that_nobody_uses_is_confirmed() -> None:
+    assert unconfirmed(STAR, NODE1) == ()
+
+
+def test_databases_made_from_the_fallback_must_have_moved() -> None:
+    assert unconfirmed(showing(("made", NODE2))(STAR), NODE1) == ("made",)
+    assert unconfirmed(showing(("made", NODE1))(STAR), NODE1) == ()
+
+
+def test_databases_of_their_own_need_not_move_with_the_fallback() -> None:
+    assert unconfirmed(showing(("fixed", NODE2))(STAR), NODE1) == ()
+
+
+@pytest.mark.parametrize("was", [None, NODE1])
+def test_where_the_fallback_did_not_move_nothing_is_asked(was: Endpoint | None) -> None:
+    actual = replace(showing(("made", NODE2))(STAR), was_fallback=was)
+    assert unconfirmed(actual, NODE1) == ()
+
+
+def test_an_old_fallback_says_nothing_where_the_block_has_none() -> None:
+    actual = replace(showing(("app", NODE1), ("made", NODE2))(RIGHT), was_fallback=NODE2)
+    assert unconfirmed(actual, NODE1) == ()

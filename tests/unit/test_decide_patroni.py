@@ -1,0 +1,301 @@
+"""Patroni's keys and bodies become values, or are refused with the reason."""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watcher.decide.errors import MalformedPayload
+from watcher.decide.model import (
+    Config,
+    Endpoint,
+    Entry,
+    Failover,
+    Leader,
+    Malformed,
+    Member,
+    NodeReport,
+    Role,
+    SystemId,
+)
+from watcher.decide.patroni import (
+    MAX_BYTES,
+    read_cluster_endpoints,
+    read_config,
+    read_entry,
+    read_failover,
+    read_leader,
+    read_member,
+    read_node_report,
+    read_system_id,
+)
+
+MEMBER = {
+    "conn_url": "postgres://10.0.0.1:5433/postgres",
+    "api_url": "http://10.0.0.1:8008/patroni",
+    "state": "running",
+    "role": "primary",
+    "version": "4.0.5",
+    "xlog_location": 67394704,
+    "timeline": 3,
+}
+
+
+def text(data: Any) -> bytes:
+    return json.dumps(data).encode()
+
+
+# --- which key is what --------------------------------------------------------------------------------
+
+
+def test_keys_of_ours_become_entries_with_their_revisions() -> None:
+    entry = read_entry("leader", b"node1", 5, 9, "here")
+    assert entry == Entry("leader", Leader("node1"), 5, 9)
+    for key, value, kind in (
+        ("members/node1", text(MEMBER), Member),
+        ("members/a/b", text(MEMBER), Member),
+        ("config", b"{}", Config),
+        ("failover", b"{}", Failover),
+        ("initialize", b"730", SystemId),
+    ):
+        found = read_entry(key, value, 1, 2, "here")
+        assert found is not None
+        assert isinstance(found.value, kind)
+
+
+@pytest.mark.parametrize(
+    "key", ["history", "status", "sync", "failsafe", "", "leaders", "members", "optime/leader"]
+)
+def test_other_keys_mean_nothing(key: str) -> None:
+    assert read_entry(key, b"x", 1, 2, "here") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("leader", b"", "not a member's name"),
+        ("leader", b"a\nb", "not a member's name"),
+        ("leader", b"a" * 257, "not a member's name"),
+        ("leader", b"\xff", "is not UTF-8"),
+        ("members/x", b"", "is not JSON"),
+        ("members/x", b"[]", "is a JSON list, not an object"),
+        ("members/x", b"null", "is a JSON NoneType"),
+        ("members/x", b"[" * 100_000, "is not JSON"),
+        ("config", b"{", "is not JSON"),
+        ("failover", b"7", "is a JSON int"),
+        ("initialize", b"7" * 65, "not a system identifier"),
+        ("initialize", b"x" * (MAX_BYTES + 1), "is too long"),
+    ],
+)
+def test_a_value_that_cannot_be_understood_is_malformed_and_not_absent(
+    key: str, value: bytes, problem: str
+) -> None:
+    entry = read_entry(key, value, 5, 9, "here")
+    assert entry is not None
+    assert isinstance(entry.value, Malformed)
+    assert (entry.create_revision, entry.mod_revision) == (5, 9)
+    assert entry.value.place == "here"
+    assert problem in entry.value.problem
+    assert entry.value.hint
+
+
+@given(st.sampled_from(["leader", "members/x", "config", "failover", "initialize"]), st.binary(max_size=200))
+def test_no_bytes_are_more_than_malformed(key: str, value: bytes) -> None:
+    assert read_entry(key, value, 1, 2, "here") is not None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*MEMBER, "proxy_url", "ttl", "pause", "standby_cluster", "member"]), JSON
+    )
+)
+def test_no_json_is_more_than_malformed(data: dict[str, Any]) -> None:
+    for key in ("members/x", "config", "failover"):
+        assert read_entry(key, text(data), 1, 2, "here") is not None
+    for body in (data, {"patroni": data, **data}, {"members": data}, {"members": [data]}):
+        for read in (
+            lambda b: read_node_report(b, "url", "demo"),
+            lambda b: read_cluster_endpoints(b, "url"),
+        ):
+            with suppress(MalformedPayload):
+                read(text(body))
+
+
+# --- members -------------------------------------------------------------------------------------------
+
+
+def test_a_member_is_read_with_all_that_matters() -> None:
+    assert read_member("node1", text(MEMBER), "here") == Member(
+        name="node1",
+        conn=Endpoint("10.0.0.1", 5433),
+        proxy=None,
+        api_url="http://10.0.0.1:8008/patroni",
+        role=Role.PRIMARY,
+        state="running",
+        timeline=3,
+    )
+
+
+def test_a_member_that_says_nothing_is_a_member() -> None:
+    assert read_member("n", b"{}", "here") == Member("n", None, None, None, Role.OTHER, "")
+
+
+@pytest.mark.parametrize(
+    ("role", "wanted"),
+    [
+        ("master", Role.PRIMARY),
+        ("primary", Role.PRIMARY),
+        ("standby_leader", Role.STANDBY_LEADER),
+        ("replica", Role.REPLICA),
+        ("uninitialized", Role.OTHER),
+        ("promoted", Role.OTHER),
+        (7, Role.OTHER),
+        (None, Role.OTHER),
+    ],
+)
+def test_roles_of_every_version_are_known(role: object, wanted: Role) -> None:
+    assert read_member("n", text({"role": role}), "here").role is wanted
+
+
+@pytest.mark.parametrize(
+    ("timeline", "wanted"),
+    [
+        (1, 1),
+        (2**32 - 1, 2**32 - 1),
+        (0, None),
+        (-1, None),
+        (2**32, None),
+        ("3", None),
+        (3.0, None),
+        (True, None),
+    ],
+)
+def test_a_timeline_is_a_number_that_postgresql_has(timeline: object, wanted: int | None) -> None:
+    assert read_member("n", text({"timeline": timeline}), "here").timeline == wanted
+
+
+def test_an_address_that_cannot_be_read_leaves_the_member_and_says_why() -> None:
+    member = read_member("n", text({"conn_url": "http://x", "proxy_url": 7, "api_url": 8}), "here")
+    assert (member.conn, member.proxy, member.api_url) == (None, None, None)
+    assert "conn_url 'http://x' is not a postgres:// URL" in member.problem
+    assert "proxy_url is not a text" in member.problem
+
+
+def test_a_proxy_is_read_like_an_address() -> None:
+    assert read_member("n", text({"proxy_url": "postgres://h:6/x"}), "here").proxy == Endpoint("h", 6)
+
+
+# --- the small keys ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["node1", "node 1", "ü", "a" * 256])
+def test_a_leader_is_a_printable_name(name: str) -> None:
+    assert read_leader(name.encode(), "here") == Leader(name)
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "is_for_now"),
+    [
+        (b"", Failover(None, None, None), False),
+        (b" \n", Failover(None, None, None), False),
+        (b"{}", Failover(None, None, None), False),
+        (text({"leader": "a", "member": "b"}), Failover("a", "b", None), True),
+        (text({"member": "b"}), Failover(None, "b", None), True),
+        (text({"leader": "a", "scheduled_at": "2030-01-01"}), Failover("a", None, "2030-01-01"), False),
+        (text({"leader": "", "member": 7}), Failover(None, None, None), False),
+    ],
+)  # fmt: skip
+def test_a_failover_is_for_now_unless_it_is_empty_or_scheduled(
+    value: bytes, wanted: Failover, is_for_now: bool
+) -> None:
+    failover = read_failover(value, "here")
+    assert failover == wanted
+    assert failover.is_for_now is is_for_now
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        ({}, Config()),
+        ({"pause": True, "ttl": 20}, Config(pause=True, ttl=20.0)),
+        ({"pause": "yes", "ttl": "20"}, Config()),
+        ({"ttl": 0}, Config()),
+        ({"ttl": 1e9}, Config()),
+        ({"standby_cluster": {"host": "x"}}, Config(standby_cluster=True)),
+        ({"standby_cluster": {}}, Config()),
+        ({"standby_cluster": True}, Config()),
+    ],
+)
+def test_the_configuration_is_read_with_patronis_defaults(data: dict[str, Any], wanted: Config) -> None:
+    assert read_config(text(data), "here") == wanted
+
+
+def test_a_system_identifier_is_a_short_text() -> None:
+    assert read_system_id(b" 7301 \n", "here") == SystemId("7301")
+    assert read_system_id(b"", "here") == SystemId("")
+
+
+# --- REST bodies ---------------------------------------------------------------------------------------
+
+
+def test_a_node_reports_what_it_is() -> None:
+    body = {
+        "state": "running",
+        "role": "master",
+        "timeline": 3,
+        "database_system_identifier": "730",
+        "pause": True,
+        "patroni": {"version": "3.0", "scope": "demo", "name": "node1"},
+    }
+    report = read_node_report(text(body), "http://u", "demo")
+    assert report == NodeReport("node1", "http://u", Role.PRIMARY, "running", 3, "730", paused=True)
+    assert report.accepts_writes
+    assert not read_node_report(text({**body, "state": "starting"}), "u", "demo").accepts_writes
+    assert not read_node_report(text({**body, "role": "replica"}), "u", "demo").accepts_writes
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ({}, "no patroni.scope"),
+        ({"patroni": "demo"}, "no patroni.scope"),
+        ({"patroni": {"scope": 7}}, "no patroni.scope"),
+        ({"patroni": {"scope": "other"}}, "belongs to scope 'other', not 'demo'"),
+    ],
+)
+def test_a_node_of_another_scope_is_refused(body: dict[str, Any], problem: str) -> None:
+    with pytest.raises(MalformedPayload, match=problem):
+        read_node_report(text(body), "http://u", "demo")
+
+
+def test_the_members_of_a_cluster_body_have_endpoints() -> None:
+    body = {
+        "members": [
+            {"name": "a", "host": "10.0.0.1", "port": 6000},
+            {"name": "b", "host": "10.0.0.2"},
+            {"name": "no host"},
+            {"name": "odd port", "host": "h", "port": True},
+            {"name": "no port there is", "host": "h", "port": 70000},
+            "odd",
+        ]
+    }
+    assert read_cluster_endpoints(text(body), "u") == {
+        "a": Endpoint("10.0.0.1", 6000),
+        "b": Endpoint("10.0.0.2", 5432),
+    }
+
+
+@pytest.mark.parametrize("body", [{}, {"members": {}}, {"members": [{"name": "a", "host": "a b"}]}])
+def test_a_cluster_body_without_members_or_with_an_odd_host_is_refused(body: dict[str, Any]) -> None:
+    with pytest.raises(MalformedPayload):
+        read_cluster_endpoints(text(body), "u")

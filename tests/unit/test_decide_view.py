@@ -1,0 +1,251 @@
+"""What becomes of a view with each sighting: revision decides, never arrival."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from watcher.decide.model import (
+    Change,
+    Config,
+    Contact,
+    Deletion,
+    Endpoint,
+    Entry,
+    HealthRound,
+    Leader,
+    Leadership,
+    Listing,
+    Malformed,
+    Member,
+    Readiness,
+    Role,
+    Sighting,
+    SystemId,
+    Value,
+    Verdict,
+    View,
+)
+from watcher.decide.view import config, fold, leadership, system_id, timeline
+
+CLUSTER = 0xA
+
+
+def entry(key: str, value: Value, revision: int, created: int | None = None) -> Entry:
+    return Entry(key, value, revision if created is None else created, revision)
+
+
+def leader(name: str, revision: int, created: int | None = None) -> Entry:
+    return entry("leader", Leader(name), revision, created)
+
+
+def member(name: str, revision: int = 1, role: Role = Role.REPLICA, timeline: int | None = 3) -> Entry:
+    value = Member(name, Endpoint(f"10.0.0.{name[-1]}", 5432), None, None, role, "running", timeline)
+    return entry(f"members/{name}", value, revision)
+
+
+def listing(
+    revision: int, *entries: Entry, at: float = 10.0, asked_at: float | None = None, cluster: int = CLUSTER
+) -> Listing:
+    return Listing(cluster, revision, entries, at if asked_at is None else asked_at, at)
+
+
+def change(*events: Entry | Deletion, at: float = 20.0, cluster: int = CLUSTER) -> Change:
+    return Change(cluster, events, at)
+
+
+def seen(*sightings: Sighting) -> View:
+    view = View(began_at=0.0)
+    for sighting in sightings:
+        view = fold(view, sighting)
+    return view
+
+
+# --- listings -----------------------------------------------------------------------------------------
+
+
+def test_a_listing_is_all_that_is_known() -> None:
+    view = seen(listing(7, leader("n1", 5), member("n1"), asked_at=9.0, at=10.0))
+    assert (view.cluster_id, view.revision) == (CLUSTER, 7)
+    assert (view.listed_asked_at, view.contact_at, view.leader_since) == (9.0, 10.0, 10.0)
+    assert leadership(view) == Leadership("n1", 5)
+
+
+def test_a_listing_takes_away_what_it_does_not_show() -> None:
+    view = seen(listing(7, leader("n1", 5), member("n1")), listing(8, member("n1"), at=11.0))
+    assert leadership(view) is None
+    assert set(view.entries) == {"members/n1"}
+
+
+def test_members_are_remembered_after_their_keys_are_gone() -> None:
+    view = seen(listing(7, member("n1"), member("n2")), listing(8, member("n2"), at=11.0))
+    assert set(view.members) == {"n1", "n2"}
+
+
+OVERTAKEN = [
+    ("an older revision, asked before our last contact", 6, CLUSTER, 9.0, False),
+    ("an older revision, asked after our last contact: a backup", 6, CLUSTER, 10.5, True),
+    ("another cluster, asked before our last contact", 99, 0xB, 9.0, False),
+    ("another cluster, asked after our last contact: a backup", 2, 0xB, 10.5, True),
+    ("the same revision, asked before", 7, CLUSTER, 9.0, True),
+    ("a newer revision, asked before", 8, CLUSTER, 9.0, True),
+]
+
+
+@pytest.mark.parametrize(
+    ("revision", "cluster", "asked_at", "taken"),
+    [row[1:] for row in OVERTAKEN],
+    ids=[row[0] for row in OVERTAKEN],
+)
+def test_a_listing_that_goes_back_is_believed_only_if_it_cannot_have_been_overtaken(
+    revision: int, cluster: int, asked_at: float, taken: bool
+) -> None:
+    before = seen(listing(7, leader("n1", 5), at=10.0))
+    after = fold(before, listing(revision, leader("n2", 2), asked_at=asked_at, at=11.0, cluster=cluster))
+    assert (leadership(after) == Leadership("n2", 2)) is taken
+    assert (after == before) is not taken
+
+
+# --- changes -------------------------------------------------------------------------------------------
+
+
+def test_a_change_puts_and_deletes_in_etcds_order() -> None:
+    view = seen(listing(7, leader("n1", 5), member("n1")), change(Deletion("leader", 8), leader("n2", 9)))
+    assert leadership(view) == Leadership("n2", 9)
+    assert view.revision == 9
+    assert leadership(fold(view, change(Deletion("leader", 10)))) is None
+
+
+def test_events_of_one_transaction_count_all() -> None:
+    view = seen(listing(7), change(leader("n1", 8), member("n1", 8)))
+    assert set(view.entries) == {"leader", "members/n1"}
+
+
+def test_old_events_change_nothing_but_are_a_sign_of_life() -> None:
+    before = seen(listing(7, leader("n1", 5)))
+    after = fold(before, change(leader("n2", 6), Deletion("leader", 7), at=30.0))
+    assert after == replace(before, contact_at=30.0)
+
+
+def test_a_deletion_of_what_is_not_there_is_no_error() -> None:
+    assert seen(listing(7), change(Deletion("leader", 8))).revision == 8
+
+
+def test_a_change_of_another_cluster_is_none_of_ours() -> None:
+    before = seen(listing(7, leader("n1", 5)))
+    assert fold(before, change(leader("n2", 99), cluster=0xB)) == before
+
+
+def test_a_change_before_any_listing_is_none_of_ours() -> None:
+    assert seen(change(leader("n2", 99))) == View(began_at=0.0)
+
+
+# --- reigns --------------------------------------------------------------------------------------------
+
+
+def test_a_reign_begins_when_it_is_first_seen() -> None:
+    view = seen(listing(7, leader("n1", 5), at=10.0))
+    view = fold(view, change(leader("n1", 8, created=5), at=20.0))  # the lease is kept alive
+    assert view.leader_since == 10.0
+    view = fold(view, listing(8, leader("n1", 8, created=5), at=25.0))
+    assert view.leader_since == 10.0
+    view = fold(view, change(Deletion("leader", 9), leader("n1", 10), at=30.0))
+    assert view.leader_since == 30.0
+    assert leadership(view) == Leadership("n1", 10)
+
+
+def test_a_leader_key_that_cannot_be_read_is_not_no_leader() -> None:
+    malformed = Malformed("leader", "is not a name", "look")
+    assert leadership(seen(listing(7, entry("leader", malformed, 5)))) == malformed
+
+
+def test_a_leader_key_with_another_value_is_nobodys() -> None:
+    assert leadership(seen(listing(7, entry("leader", SystemId("7"), 5)))) is None
+
+
+# --- contact and health --------------------------------------------------------------------------------
+
+
+def test_contact_only_goes_forward() -> None:
+    view = seen(Contact(5.0), Contact(3.0))
+    assert view.contact_at == 5.0
+    assert seen(listing(7, at=10.0), change(leader("n", 8), at=9.0)).contact_at == 10.0
+
+
+def test_the_last_round_of_the_health_check_counts() -> None:
+    first, second = HealthRound((), {}, 1.0), HealthRound((), {"u": "no"}, 2.0)
+    assert seen(first, second).health == second
+
+
+REIGN = Leadership("n1", 5)
+
+
+def readiness(verdict: Verdict, reign: Leadership = REIGN, timeline: int | None = 3) -> Readiness:
+    return Readiness(reign, verdict, Role.PRIMARY, timeline, 1.0)
+
+
+def test_ready_is_kept_for_the_rest_of_the_reign() -> None:
+    ready = readiness(Verdict.READY)
+    for later in (Verdict.NOT_YET, Verdict.UNKNOWN):
+        assert seen(ready, readiness(later)).readiness == ready
+    again = replace(ready, at=9.0)
+    assert seen(ready, again).readiness == again
+
+
+def test_readiness_of_another_reign_and_getting_ready_count() -> None:
+    other = readiness(Verdict.NOT_YET, Leadership("n1", 9))
+    assert seen(readiness(Verdict.READY), other).readiness == other
+    assert seen(readiness(Verdict.NOT_YET), readiness(Verdict.READY)).readiness == readiness(Verdict.READY)
+    assert seen(readiness(Verdict.NOT_YET), readiness(Verdict.UNKNOWN)).readiness == readiness(
+        Verdict.UNKNOWN
+    )
+
+
+# --- questions -----------------------------------------------------------------------------------------
+
+
+def test_configuration_and_system_are_read_from_their_keys_or_have_defaults() -> None:
+    paused = Config(pause=True)
+    malformed = Malformed("x", "y", "z")
+    assert config(seen(listing(7, entry("config", paused, 1)))) == paused
+    assert config(seen(listing(7, entry("config", malformed, 1)))) == Config()
+    assert config(View(0.0)) == Config()
+    assert system_id(seen(listing(7, entry("initialize", SystemId("730"), 1)))) == "730"
+    assert system_id(seen(listing(7, entry("initialize", malformed, 1)))) == ""
+    assert system_id(View(0.0)) == ""
+
+
+TIMELINES = [
+    ("its own word", [readiness(Verdict.READY, timeline=4), member("n1", 6, Role.PRIMARY, 3)], 4),
+    ("its word without one", [readiness(Verdict.READY, timeline=None), member("n1", 6, Role.PRIMARY, 3)], 3),
+    ("another reign's word", [readiness(Verdict.READY, Leadership("n1", 4), 9)], None),
+    ("its key, written as primary in this reign", [member("n1", 6, Role.PRIMARY, 3)], 3),
+    ("its key of before this reign", [member("n1", 4, Role.PRIMARY, 3)], None),
+    ("its key as a replica", [member("n1", 6, Role.REPLICA, 3)], None),
+    ("a key that cannot be read", [entry("members/n1", Malformed("x", "y", "z"), 6)], None),
+    ("nothing", [], None),
+]
+
+
+@pytest.mark.parametrize(
+    ("known", "wanted"), [row[1:] for row in TIMELINES], ids=[str(row[0]) for row in TIMELINES]
+)
+def test_the_timeline_of_a_reign_is_told_by_it_alone(
+    known: list[Readiness | Entry], wanted: int | None
+) -> None:
+    entries = [thing for thing in known if isinstance(thing, Entry)]
+    others = [thing for thing in known if isinstance(thing, Readiness)]
+    assert timeline(seen(listing(7, leader("n1", 5), *entries), *others), REIGN) == wanted
+
+
+# --- any order -----------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.permutations(range(8, 16)), st.lists(st.integers(0, 7)))
+def test_the_newest_leader_wins_in_any_order_of_arrival(order: list[int], again: list[int]) -> None:
+    """Each revision is another reign; some arrive twice."""
+    changes = [change(leader(f"n{revision}", revision)) for revision in order]
+    changes += [changes[index] for index in again]
+    assert leadership(seen(listing(7, leader("n7", 7)), *changes)) == Leadership("n15", 15)
