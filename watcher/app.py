@@ -55,13 +55,17 @@ class Watcher:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> tuple[str, ...]:
-        """Asks every thread to end and waits; the names of those that were still busy at the limit."""
-        until = time.monotonic() + self._settings.stop_limit
+    def ask_to_stop(self) -> None:
+        """Every thread ends at the end of what it is about; nothing new is begun."""
         self._stop.set()
         self._wake_readiness.set()
         for mailbox in self._mailboxes:
             mailbox.nudge()
+
+    def stop(self) -> tuple[str, ...]:
+        """Asks every thread to end and waits; the names of those that were still busy at the limit."""
+        until = time.monotonic() + self._settings.stop_limit
+        self.ask_to_stop()
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         return tuple(thread.name for thread in self._threads if thread.is_alive())

@@ -14,7 +14,7 @@ from typing import Protocol
 from watcher.decide.backoff import Backoff
 from watcher.decide.decision import Policy, desired, plan
 from watcher.decide.errors import FileChanged, LoginRefused, WatcherError
-from watcher.decide.model import Actual, Desired, Endpoint, Route, Source, Step, Switch, View, Write
+from watcher.decide.model import Actual, Desired, Endpoint, Reload, Route, Source, Step, Switch, View, Write
 from watcher.mailbox import Mailbox
 
 _LOGIN_LIMIT = 30.0
@@ -48,6 +48,12 @@ class _Undertaking:
     before: tuple[Endpoint, ...]
     ready_at: float
     steps: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def moved(self) -> bool:
+        """Whether clients were led elsewhere by it: a new stamp or a reload to be sure moves nobody."""
+        confirmed = any(name == "confirm" for name, _ in self.steps)
+        return confirmed and any(endpoint != self.route.endpoint for endpoint in self.before)
 
 
 class Reconciler:
@@ -109,7 +115,7 @@ class Reconciler:
     def _reconcile(self, view: View, wish: Desired) -> None:
         actual = self._look()
         steps = plan(actual, wish)
-        if wish.route is not None and any(isinstance(step, Write) for step in steps):
+        if wish.route is not None and any(isinstance(step, Write | Reload) for step in steps):
             self._begin(wish.route, actual)
         for step in steps:
             self._target.take(step)
@@ -131,16 +137,14 @@ class Reconciler:
 
     def _begin(self, route: Route, actual: Actual) -> None:
         if self._undertaking is None or self._undertaking.route.endpoint != route.endpoint:
-            before = tuple(dict.fromkeys(db.endpoint for db in actual.databases))
-            self._undertaking = _Undertaking(route, before, self._clock())
+            self._undertaking = _Undertaking(route, _led_to(actual), self._clock())
 
     def _finish(self, view: View, wish: Desired) -> None:
         """All steps were taken. Without a route to wish for, a switch that was under way stays so."""
         if wish.route is None:
             return
         under_way, self._undertaking = self._undertaking, None
-        moved = under_way is not None and any(name == "confirm" for name, _ in under_way.steps)
-        if under_way is not None and moved:
+        if under_way is not None and under_way.moved:
             self._reporter.switched(
                 Switch(
                     target=self._target.name,
@@ -183,6 +187,13 @@ class Reconciler:
         if wish.recheck_at is not None:
             due = min(due, wish.recheck_at)
         return max(0.0, due - now)
+
+
+def _led_to(actual: Actual) -> tuple[Endpoint, ...]:
+    """Where clients were led: by PgBouncer's own word, or by its file where it has none."""
+    names = {database.name for database in actual.databases}
+    shown = [Endpoint(row.host or "", row.port) for row in actual.shown or () if row.name in names]
+    return tuple(dict.fromkeys(shown or [database.endpoint for database in actual.databases]))
 
 
 def _unexpected(place: str, error: Exception) -> WatcherError:

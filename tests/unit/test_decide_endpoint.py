@@ -148,3 +148,9 @@ def test_no_text_is_more_than_refused(text: str) -> None:
             continue
         assert check_host(found.host, "here")
         assert 1 <= found.port <= 65535
+
+
+@pytest.mark.parametrize("url", ["postgres://10.0.0.1\n9/p", "postgres://a\tb/p", "postgres://a\x00/p"])
+def test_a_url_with_a_control_character_is_refused_rather_than_read_as_another(url: str) -> None:
+    with pytest.raises(MalformedPayload, match="control character"):
+        parse_conn_url(url, "here")

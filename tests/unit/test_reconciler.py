@@ -130,7 +130,7 @@ def test_a_newer_leader_replaces_the_one_that_is_being_retried(world: World) -> 
     world.turn(led_by("node2", 6, world.now))
     [switch] = world.reports.switches
     assert switch.route.endpoint == NODES["node2"]
-    assert switch.before == (NODES["node1"],)
+    assert switch.before == (NODES["node3"],)  # by PgBouncer's own word, for it never reloaded
     assert world.pgbouncer.shown == {"app": NODES["node2"]}
 
 
@@ -224,6 +224,15 @@ def test_a_file_that_somebody_led_elsewhere_is_led_back_at_the_next_look(world: 
     world.pgbouncer.reload()
     world.run_for(RESYNC + 1)
     assert world.pgbouncer.shown == {"app": NODES["node1"]}
+
+
+def test_a_pgbouncer_that_is_put_right_by_a_reload_alone_is_a_switch_too(world: World) -> None:
+    world.turn()
+    world.reports.switches.clear()
+    world.pgbouncer.shown = {"app": NODES["node3"]}
+    world.run_for(RESYNC + 1)
+    [switch] = world.reports.switches
+    assert (switch.before, [name for name, _ in switch.steps]) == ((NODES["node3"],), ["reload", "confirm"])
 
 
 def test_a_pgbouncer_that_is_not_where_its_file_is_gets_reloads_until_it_is(world: World) -> None:

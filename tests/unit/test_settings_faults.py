@@ -325,3 +325,12 @@ def test_an_error_never_holds_a_secret_of_the_environment(variable: str, text: s
     with pytest.raises(SettingsError) as caught:
         load({}, None, {variable: text})
     assert CANARY not in said_of(caught.value)
+
+
+def test_an_unknown_section_hides_no_other_fault(tmp_path: Path) -> None:
+    file = tmp_path / "watcher.yaml"
+    file.write_text("lgo: {}\netcd: {endpoints: ['http://a:1']}\n")
+    with pytest.raises(SettingsError) as refusal:
+        load({}, file, {})
+    for place in ("lgo", "etcd.endpoints[0]", "cluster", "targets"):
+        assert place in str(refusal.value)

@@ -140,7 +140,8 @@ class Console:
             return _NoSuchDatabase(self._place, message)
         if fatal:
             self.close()
-        return (LoginRefused if fatal else TargetRefused)(self._place, message, _hint(message))
+        kind = LoginRefused if fatal else TargetRefused
+        return kind(self._place, f"user {self._access.user!r}: {message}", _hint(message))
 
 
 class _NoSuchDatabase(TargetRefused):

@@ -217,7 +217,7 @@ class Pooler:
     def _request(self, **request: Any) -> dict[str, Any]:
         """One exchange with the agent; a link that broke is given up with its connection."""
         if self._link is None:
-            self._link = AgentLink(self._place.open("file"), self.name, self._limit)
+            self._link = AgentLink(self._place.open("file"), self._place_of_file(), self._limit)
         try:
             return self._link.request(**request)
         except TargetUnreachable:

@@ -35,9 +35,16 @@ def _tried(subject: str, attempt: Callable[[], str]) -> bool:
     try:
         say(f"ok       {subject}: {attempt()}")
     except WatcherError as error:
-        say(f"FAULT    {subject}: {error.problem}" + (f"\n         HINT: {error.hint}" if error.hint else ""))
+        hint = f"\n         HINT: {error.hint}" if error.hint else ""
+        say(f"FAULT    {subject}: {_problem(subject, error)}{hint}")
         return False
     return True
+
+
+def _problem(subject: str, error: WatcherError) -> str:
+    """With the error's place where that tells more than the subject does: a file and its line."""
+    _, _, place = error.place.partition(" ")
+    return f"{place}: {error.problem}" if place and place not in subject else error.problem
 
 
 def _check_etcd(settings: Settings, board: Board, endpoint: str) -> bool:

@@ -74,9 +74,10 @@ def _reread(load: Callable[[], Loaded], running: Watcher) -> Watcher:
     except WatcherError as error:
         logs.plain("settings").error("the settings stay as they were: {}", error)
         return running
-    running.stop()
+    running.ask_to_stop()
     logs.plain("settings").info("settings read anew")
-    _start(fresh, loaded)
+    _start(fresh, loaded)  # before the wait: a target that hangs in the old one must delay no other
+    running.stop()
     return fresh
 
 

@@ -63,6 +63,8 @@ def parse_conn_url(url: str, place: str) -> Endpoint:
     >>> parse_conn_url("postgresql://[::1]/postgres?sslmode=disable", "here")
     Endpoint(host='::1', port=5432)
     """
+    if not url.isprintable():  # urlsplit drops line feeds and tabs, which would make another host of it
+        raise MalformedPayload(place, f"{url[:80]!r} holds a control character", _URL_HINT)
     try:
         parts = urlsplit(url)
     except ValueError as error:

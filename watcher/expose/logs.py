@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from loguru import logger
 
-from watcher.decide.errors import WatcherError
+from watcher.decide.errors import FileChanged, WatcherError
 from watcher.decide.model import Actual, Desired, Reason, Switch
 
 if TYPE_CHECKING:
     from loguru import Message, Record
 
 _REPEAT_AFTER = 60.0
+_RACES = 3  # lost to another writer in a row, and still no reason to call anybody
 _QUIET = {"paramiko": logging.CRITICAL, "urllib3": logging.ERROR, "invoke": logging.ERROR}
 
 
@@ -132,9 +133,11 @@ class LogReporter:
         )
 
     def failed(self, target: str, error: WatcherError, failures: int) -> None:
-        if self._news(target, str(error)):
+        is_race = isinstance(error, FileChanged) and failures < _RACES  # the next try follows at once
+        level = "INFO" if is_race else "ERROR"
+        if self._news(target, f"{level} {error}"):
             log = self._log.bind(event="failed", target=target, failures=failures, kind=type(error).__name__)
-            log.opt(exception=error.__cause__).error("{}", _sentence(error))
+            log.opt(exception=error.__cause__).log(level, "{}", _sentence(error))
 
     def source_state(self, source: str, connected: bool, endpoint: str, error: WatcherError | None) -> None:
         """A source of knowledge came or went."""

@@ -86,9 +86,10 @@ def _checked(merged: Layer) -> tuple[Settings | None, list[Fault]]:
     stray = strays(merged.values, merged.sources)
     known = {name: value for name, value in merged.values.items() if name in Settings.model_fields}
     try:
-        return (None if stray else Settings(**known)), stray
+        settings = Settings(**known)
     except ValidationError as error:
         return None, [*stray, *explain(error, merged.sources)]
+    return (None if stray else settings), stray
 
 
 def _not_told_yet(found: list[Fault], told: list[Fault]) -> list[Fault]:
