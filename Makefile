@@ -30,8 +30,8 @@ demo: bed ## a real cluster, clients on it, a switchover and a crash, and what t
 	@$(SUDO) $(PYTHON) -m tests.e2e.demo
 
 .PHONY: test
-test: bed ## the whole suite, on real servers
-	@$(SUDO) $(PYTHON) -m pytest
+test: bed ## the whole suite, on real servers, two files at a time
+	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile
 
 .PHONY: check
 check: venv ## format, lint, types, import contracts

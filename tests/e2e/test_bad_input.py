@@ -73,7 +73,7 @@ MEMBERS = {
     "a quote in the host": ('{"conn_url": "postgres://10.0.0.1\' password=\'x/p"}', "neither a host name"),
     "a line feed in the host": (
         '{"conn_url": "postgres://10.0.0.1\\nx = host=6.6.6.6/p"}',
-        "neither a host name",
+        "holds a control character",
     ),
     "a port out of range": ('{"conn_url": "postgres://10.0.0.1:99999/p"}', "not between 1 and 65535"),
     "another scheme": ('{"conn_url": "http://10.0.0.1:5432/p"}', "is not a postgres:// URL"),
