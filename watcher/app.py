@@ -17,9 +17,9 @@ from watcher.apply.local import LocalPlace
 from watcher.apply.pooler import Pooler
 from watcher.apply.ssh import SshAccess, SshPlace
 from watcher.board import Board
-from watcher.decide.decision import ConnectVia, desired
+from watcher.decide.decision import ConnectVia
 from watcher.decide.endpoint import parse_address
-from watcher.decide.model import Reason, Sighting, View
+from watcher.decide.model import Sighting, View
 from watcher.decide.readiness import wanted
 from watcher.expose.logs import LogReporter
 from watcher.mailbox import Mailbox
@@ -74,7 +74,9 @@ class Watcher:
         policy = self._settings.policy()
         for target in self._settings.targets:
             yield f"target {target.name}", self._reconciler(target).run
-        self.board.listen(lambda view: self._wake_readiness.set() if wanted(view, policy) else None)
+        self.board.listen(
+            lambda view, is_news: self._wake_readiness.set() if is_news and wanted(view, policy) else None
+        )
         yield "readiness", readiness_probe(self._settings, self.board, self._wake_readiness).run
         yield "health check", health_probe(self._settings, self.board).run
         yield "etcd", etcd_watch(self._settings, self.board.post, self._on_etcd).run
@@ -137,8 +139,8 @@ def health_probe(settings: s.Settings, board: Board) -> HealthProbe:
         return policy.connect_via is ConnectVia.CONN_URL and name not in board.view.members
 
     def is_silent() -> bool:
-        now = time.monotonic()
-        return desired(board.view, policy, now).reason in (Reason.STARTING, Reason.FALLBACK, Reason.BLIND)
+        heard_at = board.view.contact_at
+        return heard_at is None or time.monotonic() - heard_at >= policy.silence_limit
 
     return HealthProbe(
         patroni_rest(settings),

@@ -6,32 +6,34 @@ import threading
 from collections.abc import Callable
 
 from watcher.decide.model import Sighting, View
-from watcher.decide.view import fold
+from watcher.decide.view import fold, says_the_same
 
 
 class Board:
     """Folds every sighting into the view and hands the view on. Safe between threads.
 
-    Listeners run in the poster's thread, in order, and must not wait.
+    Listeners get the view, and whether it says anything new beyond «etcd was heard again». They run in
+    the poster's thread, in order, and must not wait.
     """
 
     def __init__(self, began_at: float) -> None:
         self._lock = threading.Lock()
         self._view = View(began_at)
-        self._listeners: list[Callable[[View], None]] = []
+        self._listeners: list[Callable[[View, bool], None]] = []
 
     @property
     def view(self) -> View:
         return self._view
 
-    def listen(self, listener: Callable[[View], None]) -> None:
+    def listen(self, listener: Callable[[View, bool], None]) -> None:
         """`listener` hears of every view from now on, and at once of the present one."""
         with self._lock:
             self._listeners.append(listener)
-            listener(self._view)
+            listener(self._view, True)
 
     def post(self, sighting: Sighting) -> None:
         with self._lock:
-            self._view = fold(self._view, sighting)
+            before, self._view = self._view, fold(self._view, sighting)
+            is_news = not says_the_same(before, self._view)
             for listener in self._listeners:
-                listener(self._view)
+                listener(self._view, is_news)

@@ -16,10 +16,13 @@ class Mailbox(Generic[T]):
         self._changed = threading.Condition()
         self._fresh = False
 
-    def put(self, value: T) -> None:
+    def put(self, value: T, wake: bool = True) -> None:
+        """`wake` off: the reader gets it the next time it looks, and need not look for it."""
         with self._changed:
-            self._value, self._fresh = value, True
-            self._changed.notify()
+            self._value = value
+            if wake:
+                self._fresh = True
+                self._changed.notify()
 
     def nudge(self) -> None:
         """Wakes the reader with the value that it has."""

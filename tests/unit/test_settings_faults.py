@@ -113,7 +113,7 @@ FAULTS: list[tuple[str, Any, str, str, str]] = [
     ("etcd.timeout", True, "etcd.timeout", "is true or false, not a number", "write a number"),
     ("etcd.timeout", "2s", "etcd.timeout", "'2s' is not a number", "seconds"),
     ("etcd.timeout", "nan", "etcd.timeout", "is not a number of use", "seconds"),
-    ("etcd.silence_limit", 5.5, "etcd.silence_limit", "is not above `reread_interval`", "above 5.5"),
+    ("etcd.silence_limit", 5.5, "etcd.silence_limit", "is not above `reread_interval`", "above 7.5"),
     ("patroni.nodes", ["10.0.0.1:8008"], "patroni.nodes[0]", "is not a", "write http://host:8008"),
     ("patroni.nodes", ["ftp://a"], "patroni.nodes[0]", "is not an http", "write http://host:8008"),
     (

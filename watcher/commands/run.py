@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable
-from types import FrameType
+from queue import SimpleQueue
 
 from watcher.app import Watcher
 from watcher.commands.exit_code import ExitCode
@@ -13,31 +12,21 @@ from watcher.decide.errors import WatcherError
 from watcher.expose import logs
 from watcher.settings import Loaded
 
-_TICK = 1.0
-
 
 class _Signals:
-    """What was asked of us; the handlers only note it down."""
+    """What was asked of us, in order. The handler only notes it down.
+
+    In a SimpleQueue, the one queue that a handler may use: it interrupts the thread that waits on it.
+    """
 
     def __init__(self) -> None:
-        self.stop = False
-        self.reread = False
-        self._happened = threading.Event()
+        self._asked: SimpleQueue[int] = SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._note)
+            signal.signal(number, lambda number, _: self._asked.put(number))
 
-    def _note(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            self.reread = True
-        else:
-            self.stop = True
-        self._happened.set()
-
-    def wait(self) -> None:
-        """Until something was asked for."""
-        while not self._happened.wait(_TICK):
-            pass
-        self._happened.clear()
+    def wait(self) -> signal.Signals:
+        """Until something is asked; at once for what was asked meanwhile."""
+        return signal.Signals(self._asked.get())
 
 
 def run(load: Callable[[], Loaded]) -> ExitCode:
@@ -46,11 +35,8 @@ def run(load: Callable[[], Loaded]) -> ExitCode:
     watcher = Watcher(loaded.settings)
     signals = _Signals()
     _start(watcher, loaded)
-    while not signals.stop:
-        signals.wait()
-        if signals.reread and not signals.stop:
-            signals.reread = False
-            watcher = _reread(load, watcher)
+    while signals.wait() is signal.SIGHUP:
+        watcher = _reread(load, watcher)
     return _stop(watcher)
 
 

@@ -122,6 +122,16 @@ def config(view: View) -> Config:
     return entry.value if entry is not None and isinstance(entry.value, Config) else Config()
 
 
+def says_the_same(before: View, after: View) -> bool:
+    """Whether nothing differs but when etcd was heard, and keys that were written again as they were."""
+    return _facts(before) == _facts(after)
+
+
+def _facts(view: View) -> tuple[object, ...]:
+    values = {key: (entry.value, entry.create_revision) for key, entry in view.entries.items()}
+    return view.cluster_id, view.leader_since, view.readiness, view.health, values
+
+
 def system_id(view: View) -> str:
     entry = view.entries.get("initialize")
     return entry.value.value if entry is not None and isinstance(entry.value, SystemId) else ""

@@ -25,7 +25,6 @@ from watcher.decide.model import Change, Contact, Deletion, Entry, Listing, Sigh
 from watcher.decide.patroni import read_entry
 from watcher.observe.etcd_access import EtcdAccess, EtcdEndpoint
 from watcher.observe.etcd_client import (
-    TICK,
     EtcdClient,
     EtcdDenied,
     EtcdUnheard,
@@ -33,6 +32,9 @@ from watcher.observe.etcd_client import (
     Reason,
     Said,
 )
+
+_STOP_TICK = 0.9
+"""Seconds between two looks whether to stop, where nothing else wakes the caller's thread."""
 
 __all__ = ["EtcdAccess", "EtcdState", "EtcdWatch", "Reason"]
 
@@ -290,7 +292,7 @@ class _Session:
         return self._failure is None and not self._stop.is_set()
 
     def _await(self, satisfied: Callable[[], bool], seconds: float) -> bool:
-        """Whether it came true in time; looks for `stop` every TICK seconds."""
+        """Whether it came true in time; looks for `stop` every STOP_TICK seconds."""
         until = self._clock() + seconds
         with self._news:
             while not satisfied():
@@ -299,7 +301,7 @@ class _Session:
                 left = until - self._clock()
                 if left <= 0 or self._stop.is_set():
                     return False
-                self._news.wait(min(left, TICK))
+                self._news.wait(min(left, _STOP_TICK))
         return True
 
     # --- the reader's thread ----------------------------------------------------------------------

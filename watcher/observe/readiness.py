@@ -22,6 +22,8 @@ SLOW = 0.25
 PATIENCE = 3.0
 """Seconds: between questions at first, later, and from when on."""
 
+_STOP_TICK = 10.0
+
 
 class Rest(Protocol):
     """What of `PatroniRest` is needed here."""
@@ -65,9 +67,9 @@ class ReadinessProbe:
         self._last_good = ""
 
     def run(self, stop: threading.Event) -> None:
-        """Blocks until `stop` is set; set `wake` after it, or it takes up to a second."""
+        """Blocks until `stop` is set; set `wake` after it, or it takes `_STOP_TICK` seconds more."""
         while not stop.is_set():
-            self._wake.wait(1.0)
+            self._wake.wait(_STOP_TICK)
             self._wake.clear()
             self.step(stop)
 

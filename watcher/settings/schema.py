@@ -246,7 +246,7 @@ class Etcd(Section):
     )
     timeout: Number = _seconds(2.5, 60, "Longest wait for one answer of etcd.")
     reread_interval: Number = _seconds(
-        3.0, 300, "The keys are read again this often beside the watch, which bounds what a lost event costs."
+        5.0, 300, "The keys are read again this often beside the watch, which bounds what a lost event costs."
     )
     silence_limit: Number = _seconds(
         10.0,

@@ -25,7 +25,7 @@ def measure(bench: Bench) -> tuple[Figures, Figures]:
     """The promised figures, over `idle` seconds."""
     bench.say("etcd of three, Patroni of three, two PgBouncers, one client that writes ten rows a second")
     with (
-        Bed() as bed,
+        Bed(ttl=30, loop_wait=10) as bed,  # Patroni's own defaults, for they set how often keys are written
         WatcherProcess(bed.folder / "watcher", settings_for(bed)) as watcher,
         bed.load(**WRITES),
     ):

@@ -1,0 +1,72 @@
+"""The shared view: who hears of what."""
+
+from watcher.board import Board
+from watcher.decide.model import Change, Contact, Deletion, Entry, Leader, Listing, Sighting, View
+from watcher.decide.patroni import read_entry
+from watcher.mailbox import Mailbox
+
+LEADER = Entry("leader", Leader("node1"), 5, 5)
+MEMBER = b'{"conn_url": "postgres://10.0.0.1/p", "role": "%s", "state": "running", "xlog_location": %d}'
+
+
+def member(location: int, mod_revision: int, role: bytes = b"primary") -> Entry:
+    entry = read_entry("members/node1", MEMBER % (role, location), 3, mod_revision, "here")
+    assert entry is not None
+    return entry
+
+
+def heard(board: Board) -> list[bool]:
+    """What every listener hears from now on: whether each view says anything new."""
+    news: list[bool] = []
+    board.listen(lambda _, is_news: news.append(is_news))
+    return news
+
+
+def board() -> Board:
+    made = Board(0.0)
+    made.post(Listing(1, 10, (LEADER, member(7, 9)), asked_at=1.0, at=1.1))
+    return made
+
+
+def test_a_listener_hears_at_once_of_what_is_known() -> None:
+    assert heard(board()) == [True]
+
+
+def test_a_sign_of_life_is_no_news() -> None:
+    known = board()
+    news = heard(known)
+    known.post(Contact(2.0))
+    known.post(Listing(1, 12, (LEADER, member(7, 9)), asked_at=2.0, at=2.1))
+    assert news == [True, False, False]
+    assert known.view.contact_at == 2.1
+
+
+def test_a_member_key_that_says_the_same_of_what_matters_is_no_news() -> None:
+    known = board()
+    news = heard(known)
+    known.post(Change(1, (member(8, 11),), 3.0))
+    assert news == [True, False]
+    assert known.view.revision == 11
+
+
+def test_all_that_may_change_a_decision_is_news() -> None:
+    changes: list[Sighting] = [
+        Change(1, (Deletion("leader", 11),), 3.0),
+        Change(1, (Entry("leader", Leader("node1"), 12, 12),), 4.0),
+        Change(1, (member(9, 13, b"replica"),), 5.0),
+        Listing(2, 3, (LEADER,), asked_at=6.0, at=6.1),
+    ]
+    known = board()
+    news = heard(known)
+    for change in changes:
+        known.post(change)
+    assert news == [True] * 5
+
+
+def test_a_view_without_news_reaches_a_reader_that_looks_and_wakes_none() -> None:
+    known = board()
+    mailbox: Mailbox[View] = Mailbox(known.view)
+    known.listen(mailbox.put)
+    mailbox.take(0)
+    known.post(Contact(9.0))
+    assert mailbox.take(0.01).contact_at == 9.0
