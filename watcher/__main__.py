@@ -10,7 +10,7 @@ from pathlib import Path
 
 from watcher.apply import agent
 from watcher.commands.exit_code import ExitCode
-from watcher.commands.saying import say, say_error
+from watcher.commands.saying import say, say_error, warned
 from watcher.decide.errors import WatcherError
 from watcher.settings import Loaded, flag, load
 from watcher.settings.tree import Place, dotted, fields, is_list, is_secret, section_of
@@ -55,11 +55,13 @@ def _carry_out(options: argparse.Namespace) -> ExitCode:
 def _command(word: str) -> Callable[[Callable[[], Loaded]], ExitCode]:
     """Imported only now: gRPC and SSH take half a second to load, and `--help` should not."""
     from watcher.commands import check_config, once, plan, run
+    from watcher.expose import logs
 
+    logs.set_up("ERROR", "text")  # what libraries have to say; `run` sets up its own by the settings
     commands: dict[str, Callable[[Callable[[], Loaded]], ExitCode]] = {
         "run": run.run,
-        "once": lambda load: once.once(load().settings),
-        "plan": lambda load: plan.plan(load().settings),
+        "once": lambda load: once.once(warned(load()).settings),
+        "plan": lambda load: plan.plan(warned(load()).settings),
         "check-config": lambda load: check_config.check_config(load()),
     }
     return commands[word]
@@ -71,6 +73,7 @@ def _command(word: str) -> Callable[[Callable[[], Loaded]], ExitCode]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="watcher",
+        allow_abbrev=False,  # `--etcd-password x` must not become `--etcd-password-file x`
         description=_DESCRIPTION,
         epilog=_exit_codes(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -80,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     for word, does in _WORDS.items():
         child = words.add_parser(
             word,
+            allow_abbrev=False,
             help=does,
             usage=f"watcher {word}" + ("" if word == "agent" else " [--config FILE] [--SETTING VALUE …]"),
             description=does[0].upper() + does[1:] + ".",

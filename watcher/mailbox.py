@@ -32,6 +32,11 @@ class Mailbox(Generic[T]):
         """The newest value, without waiting and without taking its freshness away."""
         return self._value
 
+    def wait(self, timeout: float) -> bool:
+        """Whether a value was put since the last take, or is within `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._fresh, timeout)
+
     def take(self, timeout: float | None) -> T:
         """Waits until a value was put since the last take, at most `timeout` seconds; then the newest."""
         with self._changed:

@@ -18,6 +18,7 @@ from watcher.decide.model import Actual, Desired, Endpoint, Reload, Route, Sourc
 from watcher.mailbox import Mailbox
 
 _LOGIN_LIMIT = 30.0
+_LINK_CHECK = 2.0  # seconds between two looks whether the connection still stands
 
 
 class Target(Protocol):
@@ -26,6 +27,8 @@ class Target(Protocol):
     name: str
     last: Actual | None
 
+    @property
+    def connected(self) -> bool: ...
     def read(self) -> Actual: ...
     def take(self, step: Step) -> None: ...
     def close(self) -> None: ...
@@ -46,14 +49,14 @@ class _Undertaking:
 
     route: Route
     before: tuple[Endpoint, ...]
+    heard_at: float
     ready_at: float
     steps: list[tuple[str, float]] = field(default_factory=list)
 
     @property
     def moved(self) -> bool:
         """Whether clients were led elsewhere by it: a new stamp or a reload to be sure moves nobody."""
-        confirmed = any(name == "confirm" for name, _ in self.steps)
-        return confirmed and any(endpoint != self.route.endpoint for endpoint in self.before)
+        return bool(self.before) and any(name == "confirm" for name, _ in self.steps)
 
 
 class Reconciler:
@@ -86,15 +89,26 @@ class Reconciler:
         self._read_at = float("-inf")
         self._wish: Desired | None = None
         self._undertaking: _Undertaking | None = None
+        self._settled: Endpoint | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`; a turn that has begun is finished. Wake it by `mailbox.nudge()` to stop at once."""
         timeout = 0.0
         while not stop.is_set():
-            view = self._mailbox.take(timeout)
+            self._sleep(timeout)
             if not stop.is_set():
-                timeout = self.turn(view)
+                timeout = self.turn(self._mailbox.take(0))
         self._target.close()
+
+    def _sleep(self, timeout: float) -> None:
+        """Until there is something to do. A connection that broke is: it is opened before it is needed."""
+        until = self._clock() + timeout
+        while not self._mailbox.wait(max(0.0, min(until - self._clock(), _LINK_CHECK))):
+            if self._target.last is not None and not self._target.connected:
+                self._read_at = float("-inf")
+                return
+            if self._clock() >= until:
+                return
 
     def turn(self, view: View) -> float:
         """One look and what follows from it; the seconds until the next turn is due by time alone."""
@@ -116,7 +130,7 @@ class Reconciler:
         actual = self._look()
         steps = plan(actual, wish)
         if wish.route is not None and any(isinstance(step, Write | Reload) for step in steps):
-            self._begin(wish.route, actual)
+            self._begin(view, wish.route, actual)
         for step in steps:
             self._target.take(step)
             if self._undertaking is not None:
@@ -124,7 +138,7 @@ class Reconciler:
         if not steps and actual.console_problem is not None:
             self._read_at = float("-inf")  # look again at the next try, it may be back
             raise actual.console_problem
-        self._finish(view, wish)
+        self._finish(wish)
 
     def _look(self) -> Actual:
         """The last look while it is fresh: what is written is compared on the target anyway."""
@@ -135,22 +149,26 @@ class Reconciler:
         self._read_at = now
         return actual
 
-    def _begin(self, route: Route, actual: Actual) -> None:
+    def _begin(self, view: View, route: Route, actual: Actual) -> None:
+        """Where the target was led there before, somebody changed it: then the time begins now."""
         if self._undertaking is None or self._undertaking.route.endpoint != route.endpoint:
-            self._undertaking = _Undertaking(route, _led_to(actual), self._clock())
+            drifted = self._settled == route.endpoint
+            heard_at = self.beat_at if drifted else _heard_at(view, route, self.beat_at)
+            self._undertaking = _Undertaking(route, _led_elsewhere(actual, route), heard_at, self.beat_at)
 
-    def _finish(self, view: View, wish: Desired) -> None:
+    def _finish(self, wish: Desired) -> None:
         """All steps were taken. Without a route to wish for, a switch that was under way stays so."""
         if wish.route is None:
             return
         under_way, self._undertaking = self._undertaking, None
+        self._settled = wish.route.endpoint
         if under_way is not None and under_way.moved:
             self._reporter.switched(
                 Switch(
                     target=self._target.name,
                     route=under_way.route,
                     before=under_way.before,
-                    heard_at=_heard_at(view, under_way),
+                    heard_at=under_way.heard_at,
                     ready_at=under_way.ready_at,
                     steps=tuple(under_way.steps),
                 )
@@ -189,11 +207,13 @@ class Reconciler:
         return max(0.0, due - now)
 
 
-def _led_to(actual: Actual) -> tuple[Endpoint, ...]:
-    """Where clients were led: by PgBouncer's own word, or by its file where it has none."""
+def _led_elsewhere(actual: Actual, route: Route) -> tuple[Endpoint, ...]:
+    """Where else clients were led, by PgBouncer's own word; or would have been by the file, once reloaded."""
     names = {database.name for database in actual.databases}
     shown = [Endpoint(row.host or "", row.port) for row in actual.shown or () if row.name in names]
-    return tuple(dict.fromkeys(shown or [database.endpoint for database in actual.databases]))
+    file = [database.endpoint for database in actual.databases]
+    wrong, due = ({end: None for end in ends if end != route.endpoint} for ends in (shown, file))
+    return tuple(wrong or due)
 
 
 def _unexpected(place: str, error: Exception) -> WatcherError:
@@ -204,9 +224,8 @@ def _unexpected(place: str, error: Exception) -> WatcherError:
     return unexpected
 
 
-def _heard_at(view: View, under_way: _Undertaking) -> float:
+def _heard_at(view: View, route: Route, now: float) -> float:
     """When the reign was first seen; for the health check, when its round was."""
-    if under_way.route.source is Source.HEALTH_CHECK:
-        return view.health.at if view.health is not None else under_way.ready_at
-    heard = view.leader_since if view.leader_since is not None else under_way.ready_at
-    return min(heard, under_way.ready_at)
+    source = view.health.at if view.health is not None else now
+    heard = source if route.source is Source.HEALTH_CHECK else view.leader_since
+    return min(now if heard is None else heard, now)

@@ -221,8 +221,8 @@ def test_an_agent_that_does_not_know_our_options_shows_its_last_words(host: Host
         ("""echo '{"agent": null}'""", "speaks version None", "watcher agent"),
         ("echo Welcome", "not an agent: it said 'Welcome'", "another forced command"),
         ("echo '[1]'", "no JSON object", "another forced command"),
-        ("true", "it said nothing", "see whether"),
-        ("echo oops >&2; false", "oops", "see whether"),
+        ("true", "it said nothing", "look at this key's line"),
+        ("echo oops >&2; false", "oops", "look at this key's line"),
     ],
 )
 def test_a_forced_command_that_is_not_our_agent_is_refused(
@@ -243,7 +243,7 @@ def test_a_forced_command_that_never_greets_is_given_up_in_time(host: Host, forc
 def test_a_key_bound_to_our_agent_gets_no_other_agent_in(host: Host) -> None:
     installed = Path(shutil.copy(agent.__file__, host.folder / "agent.py"))
     host.sshd.authorize("restrict", f"{PYTHON} -I {installed} --file {host.pgbouncer.config_file}")
-    refusal(host, TargetRefused, "this key may ask for `file`", "another forced command")
+    refusal(host, TargetRefused, "this key starts an agent", "set `ssh.agent_command`")
 
 
 def test_a_key_bound_without_a_console_shows_the_file_and_says_what_is_missing(host: Host) -> None:
@@ -252,7 +252,7 @@ def test_a_key_bound_without_a_console_shows_the_file_and_says_what_is_missing(h
     target = host.target(agent_command="agent")
     actual = target.read()
     assert actual.databases
-    assert "where set up, `console`" in str(actual.console_problem)
+    assert "started without --console" in str(actual.console_problem)
     target.close()
 
 
@@ -525,7 +525,7 @@ def test_a_local_agent_that_cannot_start_leaves_no_child(one_host: Host) -> None
             place.open("file")
     refused = LocalPlace("bouncer", ["--file", "/x"])
     for _ in range(3):
-        with pytest.raises(TargetRefused, match="this key may ask"):
+        with pytest.raises(TargetRefused, match="started without --console"):
             refused.open("console")
     assert children() == []
     assert not place.connected

@@ -133,6 +133,7 @@ class FakeTarget:
     ) -> None:
         self.name = name
         self.last: Actual | None = None
+        self.connected = True
         self.pgbouncer = pgbouncer
         self.calls: Counter[str] = Counter()
         self.fails: dict[str, deque[Exception]] = defaultdict(deque)

@@ -34,7 +34,7 @@ def test_every_reason_of_a_wish_is_documented(reason: Reason) -> None:
 
 def test_every_log_event_is_documented() -> None:
     sources = [path.read_text() for path in (REPOSITORY / "watcher").rglob("*.py")]
-    events = {name for text in sources for name in re.findall(r'(?:event=|plain\()"(\w+)"', text)}
+    events = {name for text in sources for name in re.findall(r'(?:event=|plain\(|"event": )"(\w+)"', text)}
     table = PAGE[PAGE.index("| `event` |") : PAGE.index("`duration_ms` is")]
     documented = {
         name

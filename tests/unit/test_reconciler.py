@@ -355,7 +355,7 @@ def test_a_wish_is_told_when_it_changes_and_not_again(world: World) -> None:
     for view in (led_by(None, 5, 1000.0), led_by(None, 5, 1000.0), led_by("node1", 6, 1000.0)):
         world.turn(view)
         world.turn(view)
-    assert [wish.reason for wish in world.reports.wishes] == ["no_leader", "leader"]
+    assert [wish.reason for wish in world.reports.wishes] == ["no_cluster", "leader"]
 
 
 def test_a_wish_that_time_alone_changes_is_looked_at_in_time(world: World) -> None:

@@ -427,7 +427,9 @@ def main(arguments: List[str], asked: Optional[str]) -> int:
     elif word == "console" and options.console:
         relay(options.console)
     else:
-        _say({"error": "request", "problem": "this key may ask for `file` and, where set up, `console`"})
+        no_console = "this agent was started without --console"
+        unknown = "this key starts an agent, which may be asked for `file` or `console` only"
+        _say({"error": "word", "problem": no_console if word == "console" else unknown})
         return 1
     return 0
 

@@ -55,6 +55,7 @@ _HINTS = {
     "mount": "mount its folder instead of the file",
     "lease": "use the account that owns the file, or mount its folder instead of the file",
     "reload": "run the command by hand as the same account",
+    "word": "where the key forces an installed agent, set `ssh.agent_command`, and see its options",
     "request": "is the agent of another version, or behind another forced command? install it anew",
 }
 

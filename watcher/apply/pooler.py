@@ -74,7 +74,7 @@ class Pooler:
         self._sleep = sleep
         self._link: AgentLink | None = None
         self._known: _Known | None = None
-        self._reload_owed = console is None  # whether an earlier run's reload succeeded is not known
+        self._reload_owed = False
         self._was_fallback: Endpoint | None = None
 
     def read(self) -> Actual:
@@ -133,7 +133,14 @@ class Pooler:
             self._known = replace(self._known, at=at)
         else:
             self._known = self._parse(str(reply["text"]), str(reply["digest"]), at)
+            self._owe_reload(self._known.block)
         return self._known
+
+    def _owe_reload(self, block: Block) -> None:
+        """For a text that somebody else wrote, an earlier watcher too: did PgBouncer read it? Where it has
+        no console, or for databases made from `*`, it cannot be asked; one reload more settles it.
+        """
+        self._reload_owed |= self._console is None or any(db.name == "*" for db in block.databases)
 
     def _parse(self, text: str, digest: str, at: float) -> _Known:
         return _Known(text, digest, parse(text, self._block, self._place_of_file()), at)

@@ -131,7 +131,11 @@ class SshPlace:
     def _no_agent(self, channel: paramiko.Channel) -> TargetError:
         said = _last_words(channel)
         command = self._access.agent_command or self._access.python
-        hint = f"log in as {self._access.user} and see whether {command!r} runs there"
+        hint = (
+            f"look at this key's line in authorized_keys of {self._access.user}: does its command= run there?"
+            if self._access.agent_command is not None
+            else f"log in as {self._access.user} and see whether {command!r} runs there"
+        )
         return TargetRefused(self.name, f"the agent did not start there: {said or 'it said nothing'}", hint)
 
     @contextlib.contextmanager

@@ -65,4 +65,6 @@ def _outcome(before: Actual, wish: Desired, changed: bool) -> str:
     how = (
         "confirmed by PgBouncer" if before.shown is not None else "reloaded; it has no console to confirm it"
     )
+    if changed and led == str(wish.route.endpoint):
+        return f"leads to {led} already; brought up to date, {how}"
     return f"{led} → {wish.route.endpoint}, {how}" if changed else f"leads to {led} already"

@@ -28,7 +28,7 @@ def _show(pooler: Pooler, wish: Desired) -> ExitCode:
     try:
         actual = pooler.read()
         steps = plan_steps(actual, wish)
-        lines = [f"{pooler.name}: {_summary(steps)}", *(_diff(pooler, step) for step in steps)]
+        lines = [f"{pooler.name}: {_summary(steps, wish)}", *(_diff(pooler, step) for step in steps)]
         if actual.console_problem is not None:
             raise actual.console_problem
     except WatcherError as error:
@@ -38,7 +38,9 @@ def _show(pooler: Pooler, wish: Desired) -> ExitCode:
     return ExitCode.WOULD_CHANGE if steps else ExitCode.OK
 
 
-def _summary(steps: tuple[Step, ...]) -> str:
+def _summary(steps: tuple[Step, ...], wish: Desired) -> str:
+    if wish.route is None:
+        return "left as it is"
     names = ", ".join(type(step).__name__.lower() for step in steps)
     return f"would {names}" if names else "nothing to change"
 

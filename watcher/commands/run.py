@@ -14,9 +14,8 @@ from watcher.settings import Loaded
 
 
 class _Signals:
-    """What was asked of us, in order. The handler only notes it down.
-
-    In a SimpleQueue, the one queue that a handler may use: it interrupts the thread that waits on it.
+    """What was asked of us. The handler only notes it down, in the one kind of queue that a handler may
+    use: it interrupts the thread that waits on it.
     """
 
     def __init__(self) -> None:
@@ -25,15 +24,19 @@ class _Signals:
             signal.signal(number, lambda number, _: self._asked.put(number))
 
     def wait(self) -> signal.Signals:
-        """Until something is asked; at once for what was asked meanwhile."""
-        return signal.Signals(self._asked.get())
+        """Until something is asked. All that was asked meanwhile counts as one, an end before all else."""
+        asked = {self._asked.get()}
+        while not self._asked.empty():
+            asked.add(self._asked.get())
+        ends = asked - {signal.SIGHUP}
+        return signal.Signals(ends.pop() if ends else signal.SIGHUP)
 
 
 def run(load: Callable[[], Loaded]) -> ExitCode:
     """Until SIGTERM or Ctrl-C. `load` reads the settings, now and at each SIGHUP."""
+    signals = _Signals()
     loaded = load()
     watcher = Watcher(loaded.settings)
-    signals = _Signals()
     _start(watcher, loaded)
     while signals.wait() is signal.SIGHUP:
         watcher = _reread(load, watcher)
@@ -57,13 +60,13 @@ def _reread(load: Callable[[], Loaded], running: Watcher) -> Watcher:
     try:
         loaded = load()
         fresh = Watcher(loaded.settings)
-    except WatcherError as error:
-        logs.plain("settings").error("the settings stay as they were: {}", error)
+    except Exception as error:  # whatever it is, the running one goes on
+        what = error if isinstance(error, WatcherError) else f"unexpected {error!r}"
+        logs.plain("settings").error("the settings stay as they were: {}", what)
         return running
-    running.ask_to_stop()
+    running.ask_to_stop()  # and not waited for: a target that hangs in it must delay no other
     logs.plain("settings").info("settings read anew")
-    _start(fresh, loaded)  # before the wait: a target that hangs in the old one must delay no other
-    running.stop()
+    _start(fresh, loaded)
     return fresh
 
 
@@ -71,6 +74,7 @@ def _stop(watcher: Watcher) -> ExitCode:
     busy = watcher.stop()
     if busy:
         logs.plain("stop").warning("stopped while still busy: {}", ", ".join(busy))
-        return ExitCode.FAILED
-    logs.plain("stop").info("stopped")
-    return ExitCode.OK
+    else:
+        logs.plain("stop").info("stopped")
+    logs.flush()
+    return ExitCode.FAILED if busy else ExitCode.OK

@@ -6,6 +6,7 @@ import sys
 import threading
 
 from watcher.decide.errors import WatcherError
+from watcher.settings import Loaded
 
 _lock = threading.Lock()
 
@@ -22,3 +23,10 @@ def say_error(error: WatcherError) -> None:
     with _lock:
         sys.stderr.write(f"error: {error}\n")
         sys.stderr.flush()
+
+
+def warned(loaded: Loaded) -> Loaded:
+    """The same, once its warnings were said on standard error."""
+    with _lock:
+        sys.stderr.writelines(f"warning: {warning}\n" for warning in loaded.warnings)
+    return loaded

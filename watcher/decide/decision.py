@@ -86,11 +86,16 @@ def desired(view: View, policy: Policy, now: float) -> Desired:
     return _by_leader_key(view, policy, now, silent_from)
 
 
+_NO_CLUSTER = "etcd holds no key of this cluster; compare cluster.scope and cluster.namespace with Patroni's"
+
+
 # --- etcd speaks ----------------------------------------------------------------------------------
 
 
 def _by_leader_key(view: View, policy: Policy, now: float, silent_from: float) -> Desired:
     reign = leadership(view)
+    if reign is None and not view.entries:
+        return Desired(Reason.NO_CLUSTER, _NO_CLUSTER, recheck_at=silent_from)
     if reign is None:
         return Desired(Reason.NO_LEADER, "no leader key", recheck_at=silent_from)
     if isinstance(reign, Malformed):

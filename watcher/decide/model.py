@@ -273,6 +273,7 @@ class Reason(StrEnum):
     FALLBACK = "fallback"
     STARTING = "starting"
     NO_LEADER = "no_leader"
+    NO_CLUSTER = "no_cluster"
     LEADER_NOT_READY = "leader_not_ready"
     LEADER_UNUSABLE = "leader_unusable"
     STANDBY_CLUSTER = "standby_cluster"

@@ -6,10 +6,14 @@ now, once when it begins and then at most once a minute while it lasts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -19,23 +23,33 @@ from watcher.decide.errors import FileChanged, WatcherError
 from watcher.decide.model import Actual, Desired, Reason, Switch
 
 if TYPE_CHECKING:
-    from loguru import Message, Record
+    from loguru import Record
 
 _REPEAT_AFTER = 60.0
+_ROOM = 2000  # lines
 _RACES = 3  # lost to another writer in a row, and still no reason to call anybody
 _QUIET = {"paramiko": logging.CRITICAL, "urllib3": logging.ERROR, "invoke": logging.ERROR}
+
+
+_outs: dict[int, _Out] = {}
 
 
 def set_up(level: str, form: str, stream: TextIO = sys.stderr) -> None:
     """Sends our log, and the standard library's, to `stream` as `json`, `text`, or what suits it (`auto`)."""
     as_json = form == "json" or (form == "auto" and not stream.isatty())
+    line_of, out = (_json_line if as_json else _text_line), _outs.setdefault(id(stream), _Out(stream))
     logger.remove()
-    sink = _json_sink(stream) if as_json else _text_sink(stream)
     # no local values in tracebacks: they may be secrets
-    logger.add(sink, level=level, backtrace=False, diagnose=False)
+    logger.add(lambda m: out.write(line_of(m.record)), level=level, backtrace=False, diagnose=False)
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(least)
+
+
+def flush(limit: float = 1.0) -> None:
+    """Waits until all lines are written, at most `limit` seconds."""
+    for out in _outs.values():
+        out.flush(limit)
 
 
 class _Forward(logging.Handler):
@@ -45,28 +59,72 @@ class _Forward(logging.Handler):
         logger.bind(event="library", logger=record.name).log(record.levelname, "{}", record.getMessage())
 
 
-def _json_sink(stream: TextIO) -> Callable[[Message], None]:
-    def write(message: Message) -> None:
-        record = message.record
-        line = {"time": record["time"].isoformat(timespec="milliseconds"), "level": record["level"].name}
-        line |= record["extra"] | {"message": record["message"]} | _trace(record)
-        stream.write(json.dumps(line, default=str) + "\n")
-        stream.flush()
+class _Out:
+    """Writes lines in a thread of its own: a reader that hangs costs lines, never a switch.
 
-    return write
+    `write` never waits; what has no room is dropped, counted, and told once there is room again.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._descriptor = _descriptor(stream)
+        self._lines: queue.Queue[str] = queue.Queue(_ROOM)
+        self._dropped = 0
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def write(self, line: str) -> None:
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
+
+    def flush(self, limit: float) -> None:
+        """Waits until all is written, at most `limit` seconds."""
+        until = time.monotonic() + limit
+        while self._lines.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.005)
+
+    def _run(self) -> None:
+        while True:
+            line = self._lines.get()
+            with contextlib.suppress(OSError, ValueError):  # the stream is closed: nobody wants to know
+                self._emit(line)
+            self._lines.task_done()
+
+    def _emit(self, line: str) -> None:
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            self._put(f'{{"event": "log", "message": "{dropped} lines were lost: nobody read"}}\n')
+        self._put(line)
+
+    def _put(self, line: str) -> None:
+        """Straight to the descriptor: a lock of the stream, held while nobody reads, would hang our exit."""
+        if self._descriptor is None:
+            self._stream.write(line)
+            return
+        rest = line.encode("utf-8", "backslashreplace")
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
 
 
-def _text_sink(stream: TextIO) -> Callable[[Message], None]:
-    def write(message: Message) -> None:
-        record = message.record
-        clock = record["time"].strftime("%H:%M:%S.%f")[:-3]
-        where = record["extra"].get("target") or record["extra"].get("source") or ""
-        stream.write(f"{clock} {record['level'].name:7} {where:12} {record['message']}\n")
-        for text in _trace(record).values():
-            stream.write(text + "\n")
-        stream.flush()
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
 
-    return write
+
+def _json_line(record: Record) -> str:
+    line = {"time": record["time"].isoformat(timespec="milliseconds"), "level": record["level"].name}
+    line |= record["extra"] | {"message": record["message"]} | _trace(record)
+    return json.dumps(line, default=str) + "\n"
+
+
+def _text_line(record: Record) -> str:
+    clock = record["time"].strftime("%H:%M:%S.%f")[:-3]
+    where = record["extra"].get("target") or record["extra"].get("source") or ""
+    lines = [f"{clock} {record['level'].name:7} {where:12} {record['message']}", *_trace(record).values()]
+    return "\n".join(lines) + "\n"
 
 
 def _trace(record: Record) -> dict[str, str]:
@@ -89,6 +147,7 @@ class LogReporter:
         self._clock = clock
         self._said: dict[str, tuple[str, float]] = {}
         self._wish: tuple[Reason, str] | None = None
+        self._met: set[str] = set()
         self._lock = threading.Lock()
 
     def wished(self, wish: Desired) -> None:
@@ -104,13 +163,18 @@ class LogReporter:
 
     def in_sync(self, target: str, actual: Actual) -> None:
         with self._lock:
-            was_bad = self._said.pop(target, None)
-        if was_bad is not None:
-            self._log.bind(event="in_sync", target=target).info("in sync again, leads to {}", _ends(actual))
+            was_bad = self._said.pop(target, None) is not None
+            is_first = target not in self._met
+            self._met.add(target)
+        if was_bad or is_first:
+            how = "in sync again" if was_bad else "in sync"
+            self._log.bind(event="in_sync", target=target).info("{}, leads to {}", how, _ends(actual))
 
     def switched(self, switch: Switch) -> None:
         stamp = switch.route.stamp
         parts = _parts(switch)
+        with self._lock:
+            self._met.add(switch.target)
         before = ", ".join(str(endpoint) for endpoint in switch.before)
         self._log.bind(
             event="switch",

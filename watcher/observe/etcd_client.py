@@ -314,7 +314,7 @@ _TOKEN = "nothing to do: a new token is fetched; if this stays, see who changes 
 _QUORUM = "bring a majority of etcd's members back"
 _PORT = "is etcd running there, and is the port open to us?"
 _NAME = "correct the name, or the resolver of this host"
-_TLS = "compare the CA, the client certificate and https/http with etcd's own settings"
+_TLS = "is etcd up there and answering? if it is, compare `etcd.tls` with its own TLS settings"
 
 _TEXTS: tuple[tuple[str, tuple[Reason, str]], ...] = (
     ("dns resolution", (Reason.REFUSED, _NAME)),

@@ -354,7 +354,7 @@ class Console(Section):
 
 class Target(Section):
     name: Annotated[Text, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
-        description="Its name in logs and metrics: at most 64 letters, digits, `_`, `.`, `-`."
+        description="Its name in the log: at most 64 letters, digits, `_`, `.`, `-`."
     )
     via: Literal["ssh", "local"] = Field(description="Whether its file is reached over `ssh` or is `local`.")
     file: Path = Field(description="File on PgBouncer's host that holds the marked block.")

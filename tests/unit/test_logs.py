@@ -1,0 +1,32 @@
+"""The log never keeps anybody waiting."""
+
+import io
+import os
+import time
+
+from loguru import logger
+
+from watcher.expose import logs
+
+
+def test_a_reader_that_hangs_costs_lines_and_no_time() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        logs.set_up("INFO", "json", stream)
+        began = time.monotonic()
+        for number in range(20_000):
+            logger.bind(event="test").info("line {} {}", number, "x" * 200)
+        logs.flush(0.1)
+        taken = time.monotonic() - began
+        os.close(reader)
+        logs.set_up("INFO", "json", io.StringIO())
+    assert taken < 30  # it would be for ever
+
+
+def test_every_line_is_written_where_there_is_a_reader() -> None:
+    stream = io.StringIO()
+    logs.set_up("INFO", "json", stream)
+    for number in range(100):
+        logger.bind(event="test").info("line {}", number)
+    logs.flush(5)
+    assert stream.getvalue().count("\n") == 100
