@@ -138,9 +138,9 @@ def health_probe(settings: s.Settings, board: Board) -> HealthProbe:
     def needs_conn(name: str) -> bool:
         return policy.connect_via is ConnectVia.CONN_URL and name not in board.view.members
 
-    def is_silent() -> bool:
+    def silent_in() -> float:
         heard_at = board.view.contact_at
-        return heard_at is None or time.monotonic() - heard_at >= policy.silence_limit
+        return 0.0 if heard_at is None else heard_at + policy.silence_limit - time.monotonic()
 
     return HealthProbe(
         patroni_rest(settings),
@@ -148,7 +148,7 @@ def health_probe(settings: s.Settings, board: Board) -> HealthProbe:
         board.post,
         interval=patroni.interval,
         interval_when_silent=patroni.interval_when_silent,
-        is_silent=is_silent,
+        silent_in=silent_in,
         needs_conn=needs_conn,
         names=lambda: {m.api_url: m.name for m in board.view.members.values() if m.api_url},
         limit=patroni.timeout,

@@ -18,7 +18,7 @@ from watcher.decide.model import Actual, Desired, Endpoint, Reload, Route, Sourc
 from watcher.mailbox import Mailbox
 
 _LOGIN_LIMIT = 30.0
-_LINK_CHECK = 2.0  # seconds between two looks whether the connection still stands
+_LINK_CHECK = 5.0  # seconds between two looks whether the connection still stands
 
 
 class Target(Protocol):

@@ -63,6 +63,9 @@ class World(Protocol):
     def begin(self, databases: str) -> Target:
         """A new target whose [databases] are these, and whose PgBouncer has read them."""
 
+    def another(self) -> Target:
+        """One more target on the same file and PgBouncer, which knows nothing of the first."""
+
     def databases(self) -> str:
         """The [databases] that are in the file now."""
 
@@ -84,6 +87,9 @@ class FakeWorld:
 
     def begin(self, databases: str) -> Target:
         self._pgbouncer = FakePgBouncer(databases, BLOCK)
+        return self.another()
+
+    def another(self) -> Target:
         return FakeTarget(self._pgbouncer, console=self.has_console)
 
     def databases(self) -> str:
@@ -133,6 +139,9 @@ class RealWorld(AbstractContextManager["RealWorld"]):
         self._targets.close()
         self.scribble(databases)
         self.pgbouncer.reload()
+        return self.another()
+
+    def another(self) -> Target:
         target = self._way(self)
         self._targets.callback(target.close)
         return target
@@ -428,6 +437,23 @@ def test_the_fallback_database_moves_under_its_clients(world: World) -> None:
         target.take(Confirm(NODE2))
         wait_for(lambda: world.leads_to("made_before") == NODE2, 5, "the reload by a signal")
         assert plan(target.read(), wish(NODE2)) == ()
+
+
+def test_what_an_earlier_watcher_wrote_and_never_reloaded_is_reloaded_by_the_next(world: World) -> None:
+    """PgBouncer cannot be asked where `*` leads, nor anything without a console: one reload settles it."""
+    earlier = world.begin(marked(f"* = host={NODE1.host} port={NODE1.port}\n"))
+    with world.use("made_before"):
+        assert world.leads_to("made_before") == NODE1
+        earlier.read()
+        earlier.take(Write(route(NODE2)))
+        earlier.close()
+        later = world.another()
+        steps = plan(later.read(), wish(NODE2))
+        assert [type(step).__name__ for step in steps] == ["Reload", "Confirm"]
+        for step in steps:
+            later.take(step)
+        wait_for(lambda: world.leads_to("made_before") == NODE2, 5, "the reload by a signal")
+        assert plan(later.read(), wish(NODE2)) == ()
 
 
 def test_a_closed_target_opens_itself_again(world: World) -> None:

@@ -141,7 +141,7 @@ class FakeTarget:
         self._console = console
         self._clock = clock
         self._text: str | None = None
-        self._reload_owed = not console
+        self._reload_owed = False
         self._was_fallback: Endpoint | None = None
 
     def fail(self, call: str, *errors: Exception) -> None:
@@ -149,6 +149,8 @@ class FakeTarget:
 
     def read(self) -> Actual:
         self._count("read")
+        if self._text != self.pgbouncer.text:
+            self._owe_reload()
         self._text = self.pgbouncer.text
         try:
             shown, problem = self._rows(), None
@@ -156,6 +158,11 @@ class FakeTarget:
             shown, problem = (), error
         self.last = self._actual(shown, problem)
         return self.last
+
+    def _owe_reload(self) -> None:
+        """For a text of somebody else's, where PgBouncer cannot show whether it has read it."""
+        block = parse(self.pgbouncer.text, self.pgbouncer.block, self.name)
+        self._reload_owed |= not self._console or any(db.name == "*" for db in block.databases)
 
     def take(self, step: Step) -> None:
         self._count(type(step).__name__.lower())

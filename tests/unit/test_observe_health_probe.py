@@ -149,7 +149,12 @@ def test_rounds_follow_the_interval_and_come_faster_while_etcd_is_silent(rest: F
     silent = threading.Event()
     stop = threading.Event()
     looking = HealthProbe(
-        rest, lambda: [A], rounds.append, interval=30, interval_when_silent=0.05, is_silent=silent.is_set
+        rest,
+        lambda: [A],
+        rounds.append,
+        interval=30,
+        interval_when_silent=0.05,
+        silent_in=lambda: 0.0 if silent.is_set() else 0.05,
     )
     thread = threading.Thread(target=looking.run, args=(stop,))
     thread.start()

@@ -6,6 +6,7 @@ owes an answer is not asked again, so threads never pile up.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -37,7 +38,7 @@ def _never(_: str) -> bool:
 
 
 class HealthProbe:
-    """Posts a HealthRound every `interval` seconds, every `interval_when_silent` while `is_silent()`.
+    """Posts a HealthRound every `interval` seconds, every `interval_when_silent` while etcd is silent.
 
     `nodes` gives the nodes' URLs each time; two that lead to the same node count once. `names` gives the
     members by their api_url, for Patroni 3.0 and before, which does not tell its node's name.
@@ -52,7 +53,7 @@ class HealthProbe:
         post: Callable[[HealthRound], None],
         interval: float = 5.0,
         interval_when_silent: float = 1.0,
-        is_silent: Callable[[], bool] = bool,
+        silent_in: Callable[[], float] = lambda: math.inf,
         needs_conn: Callable[[str], bool] = _never,
         limit: float = 2.5,
         names: Callable[[], Mapping[str, str]] = dict,
@@ -63,7 +64,7 @@ class HealthProbe:
         self._post = post
         self._interval = interval
         self._interval_when_silent = interval_when_silent
-        self._is_silent = is_silent
+        self._silent_in = silent_in
         self._needs_conn = needs_conn
         self._limit = limit
         self._names = names
@@ -97,8 +98,12 @@ class HealthProbe:
 
     def _rest_from(self, began: float, stop: threading.Event) -> None:
         """Waits out the interval, the short one as soon as etcd is silent."""
-        while not stop.wait(self._interval_when_silent):
-            if self._is_silent() or self._clock() - began >= self._interval - self._interval_when_silent / 2:
+        due = began + self._interval
+        while True:
+            pause = max(self._interval_when_silent, self._silent_in())
+            if stop.wait(max(0.0, min(pause, due - self._clock()))):
+                return
+            if self._silent_in() <= 0 or self._clock() >= due:
                 return
 
     def _urls(self, failures: dict[str, str]) -> list[str]:

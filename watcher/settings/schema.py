@@ -276,7 +276,7 @@ class Patroni(Section):
         " Name them if the watcher may start while etcd is down.",
     )
     interval: Number = _seconds(
-        15.0, 300, "Health check of all nodes this often while etcd speaks; it decides nothing then."
+        30.0, 300, "Health check of all nodes this often while etcd speaks; it decides nothing then."
     )
     interval_when_silent: Number = _seconds(1.0, 300, "The same while etcd is silent.")
     timeout: Number = _seconds(2.0, 60, "Longest wait for one node's answer.")
