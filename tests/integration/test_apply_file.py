@@ -507,7 +507,7 @@ def test_a_relay_says_why_it_cannot_connect(folder: Path) -> None:
 @pytest.mark.parametrize("version", ["3.6", "3.7", "3.13"])
 def test_the_agent_runs_on_old_and_new_versions_of_python(folder: Path, version: str) -> None:
     found = shutil.which(f"python{version}")
-    if found is None:
+    if found is None or subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode:
         pytest.skip(f"no python{version} on the path; tests/unit/test_agent.py holds the grammar to 3.6")
     path = folder / "x"
     path.write_bytes(OLD)

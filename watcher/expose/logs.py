@@ -31,19 +31,26 @@ _RACES = 3  # lost to another writer in a row, and still no reason to call anybo
 _QUIET = {"paramiko": logging.CRITICAL, "urllib3": logging.ERROR, "invoke": logging.ERROR}
 
 
-_outs: dict[int, _Out] = {}
+_outs: dict[TextIO, _Out] = {}
 
 
 def set_up(level: str, form: str, stream: TextIO = sys.stderr) -> None:
     """Sends our log, and the standard library's, to `stream` as `json`, `text`, or what suits it (`auto`)."""
     as_json = form == "json" or (form == "auto" and not stream.isatty())
-    line_of, out = (_json_line if as_json else _text_line), _outs.setdefault(id(stream), _Out(stream))
+    line_of, out = (_json_line if as_json else _text_line), _out_to(stream)
     logger.remove()
     # no local values in tracebacks: they may be secrets
     logger.add(lambda m: out.write(line_of(m.record)), level=level, backtrace=False, diagnose=False)
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(least)
+
+
+def _out_to(stream: TextIO) -> _Out:
+    """One writer a stream, however often the log is set up."""
+    if stream not in _outs:
+        _outs[stream] = _Out(stream)
+    return _outs[stream]
 
 
 def flush(limit: float = 1.0) -> None:
