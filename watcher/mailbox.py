@@ -25,8 +25,10 @@ class Mailbox(Generic[T]):
                 self._changed.notify()
 
     def nudge(self) -> None:
-        """Wakes the reader with the value that it has."""
-        self.put(self._value)
+        """Wakes the reader, with the newest value as it is."""
+        with self._changed:
+            self._fresh = True
+            self._changed.notify()
 
     def peek(self) -> T:
         """The newest value, without waiting and without taking its freshness away."""
