@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from watcher.apply import agent
+from watcher.apply.agent import bundle
 from watcher.commands.exit_code import ExitCode
 from watcher.commands.saying import say, say_error, warned
 from watcher.decide.errors import WatcherError
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _carry_out(options: argparse.Namespace) -> ExitCode:
     if options.word == "agent":
-        say(Path(agent.__file__).read_text().rstrip("\n"))
+        say(bundle.source().rstrip("\n"))
         return ExitCode.OK
     given = {
         path: value for path, value in vars(options).items() if path in options.paths and value is not None

@@ -13,13 +13,14 @@ from pydantic import SecretStr
 from watcher import settings as s
 from watcher.apply.agent_link import Place
 from watcher.apply.console import Console, ConsoleAccess
+from watcher.apply.holding import LOGIN_AS, Ear, Holding, Terms
 from watcher.apply.local import LocalPlace
 from watcher.apply.pooler import Pooler
 from watcher.apply.ssh import SshAccess, SshPlace
 from watcher.board import Board
 from watcher.decide.decision import ConnectVia
 from watcher.decide.endpoint import parse_address
-from watcher.decide.model import Sighting, View
+from watcher.decide.model import Alarm, Endpoint, Sighting, View
 from watcher.decide.readiness import wanted
 from watcher.expose.logs import LogReporter
 from watcher.mailbox import Mailbox
@@ -86,7 +87,7 @@ class Watcher:
         self._mailboxes.append(mailbox)
         self.board.listen(mailbox.put)
         return Reconciler(
-            pooler(self._settings, target),
+            pooler(self._settings, target, self._ear(target.name, mailbox)),
             mailbox,
             self._settings.policy(),
             self._reporter,
@@ -94,6 +95,21 @@ class Watcher:
             backoff=self._settings.retry.backoff(),
             clock=time.monotonic,
             random=random.random,
+            wall=time.time,
+            last_hold=self._settings.stop_limit,
+        )
+
+    def _ear(self, target: str, mailbox: Mailbox[View]) -> Ear:
+        """What the agent beside a PgBouncer says unasked: to the board, to the worker, to the log."""
+
+        def alarm(endpoint: Endpoint, refuses: bool, problem: str) -> None:
+            self.board.post(Alarm(target, endpoint, refuses, time.monotonic(), problem))
+
+        return Ear(
+            changed=mailbox.nudge,
+            alarm=alarm,
+            ended=lambda why, seconds: self._reporter.hold_ended(target, why, seconds),
+            cut=lambda count, how: self._reporter.cut(target, count, how),
         )
 
     def _on_etcd(self, state: EtcdState) -> None:
@@ -178,8 +194,10 @@ def readiness_probe(
 # --- targets ---------------------------------------------------------------------------------------
 
 
-def pooler(settings: s.Settings, target: s.Target) -> Pooler:
-    """One PgBouncer as the settings describe it; nothing is connected yet."""
+def pooler(settings: s.Settings, target: s.Target, ear: Ear | None = None) -> Pooler:
+    """One PgBouncer as the settings describe it; nothing is connected yet. With an `ear` its clients can be
+    held, where the settings let them.
+    """
     place = _place(target)
     return Pooler(
         place,
@@ -188,7 +206,19 @@ def pooler(settings: s.Settings, target: s.Target) -> Pooler:
         console=_console(target, place) if target.console else None,
         reloads_by_command=target.reload_command is not None,
         step_limit=target.step_timeout,
+        holding=_holding(settings, target, place, ear) if ear and settings.can_hold(target) else None,
     )
+
+
+def _holding(settings: s.Settings, target: s.Target, place: Place, ear: Ear) -> Holding:
+    hold, sql = settings.hold, settings.cluster.sql
+    terms = Terms(
+        on_refusal=hold.limit if hold.on_crash else None,
+        close_sessions=hold.sessions != "leave",
+        cut_after=hold.cut_after if hold.sessions == "cut" else None,
+        login_as=sql.user if sql else LOGIN_AS,
+    )
+    return Holding(place, _console_access(target), terms, target.step_timeout, ear, time.monotonic)
 
 
 def _place(target: s.Target) -> Place:
@@ -223,10 +253,15 @@ def _agent_options(target: s.Target) -> list[str]:
 
 def _console(target: s.Target, place: Place) -> Console:
     """Over SSH through the agent, so that no port need be open; locally by the socket or the port itself."""
+    dial = (lambda: place.open("console")) if target.via == "ssh" else None
+    return Console(target.name, _console_access(target), dial, target.step_timeout)
+
+
+def _console_access(target: s.Target) -> ConsoleAccess:
     console = target.console
     assert console is not None  # noqa: S101 - the caller looked
     endpoint = parse_address(console.address, target.name) if console.address else None
-    access = ConsoleAccess(
+    return ConsoleAccess(
         user=console.user,
         password=_secret(console.password),
         unix_socket=console.socket,
@@ -234,8 +269,6 @@ def _console(target: s.Target, place: Place) -> Console:
         port=endpoint.port if endpoint else 0,
         tls=_trust(console.tls).context() if console.tls else None,
     )
-    dial = (lambda: place.open("console")) if target.via == "ssh" else None
-    return Console(target.name, access, dial, target.step_timeout)
 
 
 # --- small ------------------------------------------------------------------------------------------

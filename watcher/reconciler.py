@@ -12,21 +12,38 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from watcher.decide.backoff import Backoff
-from watcher.decide.decision import Policy, desired, plan
-from watcher.decide.errors import FileChanged, LoginRefused, WatcherError
-from watcher.decide.model import Actual, Desired, Endpoint, Reload, Route, Source, Step, Switch, View, Write
+from watcher.decide.decision import Policy, desired, plan, within_limit
+from watcher.decide.errors import FileChanged, LoginRefused, PrimaryRefuses, TargetError, WatcherError
+from watcher.decide.model import (
+    Actual,
+    Desired,
+    Endpoint,
+    Held,
+    Hold,
+    Release,
+    Reload,
+    Route,
+    Source,
+    Step,
+    Switch,
+    View,
+    Watch,
+    Write,
+)
 from watcher.mailbox import Mailbox
 
 _LOGIN_LIMIT = 30.0
 _LINK_CHECK = 5.0  # seconds between two looks whether the connection still stands
+_LOGIN_AGAIN = 0.05  # seconds until a primary that takes no login yet is asked again: clients wait for it
 
 
 class Target(Protocol):
     """What the reconciler needs of a PgBouncer; `apply.pooler.Pooler` gives the promise."""
 
     name: str
-    last: Actual | None
 
+    @property
+    def last(self) -> Actual | None: ...
     @property
     def connected(self) -> bool: ...
     def read(self) -> Actual: ...
@@ -38,6 +55,8 @@ class Reporter(Protocol):
     """Who is told what happened. Must not wait and must not raise."""
 
     def wished(self, wish: Desired) -> None: ...
+    def held(self, target: str, wish: Desired) -> None: ...
+    def released(self, target: str, wish: Desired, seconds: float) -> None: ...
     def in_sync(self, target: str, actual: Actual) -> None: ...
     def switched(self, switch: Switch) -> None: ...
     def failed(self, target: str, error: WatcherError, failures: int) -> None: ...
@@ -51,12 +70,13 @@ class _Undertaking:
     before: tuple[Endpoint, ...]
     heard_at: float
     ready_at: float
+    held_since: float | None = None
     steps: list[tuple[str, float]] = field(default_factory=list)
 
     @property
     def moved(self) -> bool:
         """Whether clients were led elsewhere by it: a new stamp or a reload to be sure moves nobody."""
-        return bool(self.before) and any(name == "confirm" for name, _ in self.steps)
+        return bool(self.before) and any(name in ("confirm", "release") for name, _ in self.steps)
 
 
 class Reconciler:
@@ -73,7 +93,13 @@ class Reconciler:
         backoff: Backoff,
         clock: Callable[[], float],
         random: Callable[[], float],
+        wall: Callable[[], float] | None = None,
+        acknowledge: Callable[[str], None] = lambda _: None,
+        last_hold: float = 0.0,
     ) -> None:
+        """`acknowledge` is told for which stop of the primary all clients wait by now, empty for none; at
+        the end a hold may go on for `last_hold` seconds, so that a switch under way is finished.
+        """
         self.beat_at = clock()
         self._target = target
         self._mailbox = mailbox
@@ -90,15 +116,31 @@ class Reconciler:
         self._wish: Desired | None = None
         self._undertaking: _Undertaking | None = None
         self._settled: Endpoint | None = None
+        self._wall = wall
+        self._acknowledge = acknowledge
+        self._acknowledged = ""
+        self._last_hold = last_hold
+        self._held_since: float | None = None
+        self._told_hold: Held | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop`; a turn that has begun is finished. Wake it by `mailbox.nudge()` to stop at once."""
+        """Until `stop`; a turn that has begun is finished, and so is a hold, within `last_hold` seconds.
+
+        Wake it by `mailbox.nudge()` to stop at once.
+        """
         timeout = 0.0
         while not stop.is_set():
             self._sleep(timeout)
             if not stop.is_set():
                 timeout = self.turn(self._mailbox.take(0))
+        until = self._clock() + self._last_hold
+        while self._holds() and self._clock() < until:
+            timeout = self.turn(self._mailbox.take(0))
+            self._mailbox.wait(max(0.0, min(timeout, until - self._clock())))
         self._target.close()
+
+    def _holds(self) -> bool:
+        return self._target.last is not None and self._target.last.held is not None
 
     def _sleep(self, timeout: float) -> None:
         """Until there is something to do. A connection that broke is: it is opened before it is needed."""
@@ -113,7 +155,7 @@ class Reconciler:
     def turn(self, view: View) -> float:
         """One look and what follows from it; the seconds until the next turn is due by time alone."""
         self.beat_at = self._clock()
-        wish = desired(view, self._policy, self.beat_at)
+        wish = self._wished(view)
         is_news = self._tell(wish)
         if not is_news and self.beat_at < self._retry_at:  # woken by something that changes nothing here
             return self._retry_at - self.beat_at
@@ -126,19 +168,63 @@ class Reconciler:
         self._failures, self._retry_at = 0, float("-inf")
         return self._until_next(wish)
 
+    def _wished(self, view: View) -> Desired:
+        """What is wished for here, its hold no longer than the policy allows from when it was first wished."""
+        wall = self._wall() if self._wall is not None else None
+        wish = desired(view, self._policy, self.beat_at, self._target.name, wall)
+        if not wish.held:
+            self._held_since = None
+            return wish
+        self._held_since = self.beat_at if self._held_since is None else self._held_since
+        return within_limit(wish, self._policy, self._held_since, self.beat_at)
+
     def _reconcile(self, view: View, wish: Desired) -> None:
         actual = self._look()
         steps = plan(actual, wish)
-        if wish.route is not None and any(isinstance(step, Write | Reload) for step in steps):
+        if wish.route is not None and any(_leads(step) for step in steps):
             self._begin(view, wish.route, actual)
-        for step in steps:
-            self._target.take(step)
-            if self._undertaking is not None:
-                self._undertaking.steps.append((type(step).__name__.lower(), self._clock()))
+        failure = self._take(steps) or actual.hold_problem
+        self._tell_hold(wish)
+        self._acknowledge_hold(wish)
         if not steps and actual.console_problem is not None:
+            failure = actual.console_problem
+        self._finish(wish, failure is None)
+        if failure is not None:
             self._read_at = float("-inf")  # look again at the next try, it may be back
-            raise actual.console_problem
-        self._finish(wish)
+            raise failure
+
+    def _take(self, steps: tuple[Step, ...]) -> WatcherError | None:
+        """One after the other. Clients who cannot be held are led all the same; why they cannot is returned."""
+        failure: WatcherError | None = None
+        for step in steps:
+            try:
+                self._target.take(step)
+            except TargetError as error:
+                if not isinstance(step, Hold | Watch):
+                    raise
+                failure = error
+                continue
+            if self._undertaking is not None and not isinstance(step, Watch):
+                self._undertaking.steps.append((type(step).__name__.lower(), self._clock()))
+        return failure
+
+    def _tell_hold(self, wish: Desired) -> None:
+        """Says when a hold has begun, and when it is over, whoever began or ended it."""
+        held = self._target.last.held if self._target.last is not None else None
+        told, self._told_hold = self._told_hold, held
+        if told is not None and (held is None or held.since != told.since):
+            self._reporter.released(self._target.name, wish, self._clock() - told.since)
+        if held is not None and (told is None or held.since != told.since):
+            self._reporter.held(self._target.name, wish)
+
+    def _acknowledge_hold(self, wish: Desired) -> None:
+        """Told at each change; what is held is seen by the agent, and it wakes us when it is complete."""
+        last = self._target.last
+        complete = last is not None and last.held is not None and last.held.complete
+        stop_id = wish.stop_id if complete else ""
+        if stop_id != self._acknowledged:
+            self._acknowledged = stop_id
+            self._acknowledge(stop_id)
 
     def _look(self) -> Actual:
         """The last look while it is fresh: what is written is compared on the target anyway."""
@@ -154,11 +240,15 @@ class Reconciler:
         if self._undertaking is None or self._undertaking.route.endpoint != route.endpoint:
             drifted = self._settled == route.endpoint
             heard_at = self.beat_at if drifted else _heard_at(view, route, self.beat_at)
-            self._undertaking = _Undertaking(route, _led_elsewhere(actual, route), heard_at, self.beat_at)
+            held_since = None if actual.held is None else actual.held.since
+            led = _led_elsewhere(actual, route)
+            self._undertaking = _Undertaking(route, led, heard_at, self.beat_at, held_since)
 
-    def _finish(self, wish: Desired) -> None:
-        """All steps were taken. Without a route to wish for, a switch that was under way stays so."""
-        if wish.route is None:
+    def _finish(self, wish: Desired, is_whole: bool) -> None:
+        """All steps were taken, and all is well if `is_whole`. While clients wait, or without a route to wish for, a switch that was under
+        way stays so.
+        """
+        if wish.route is None or wish.held:
             return
         under_way, self._undertaking = self._undertaking, None
         self._settled = wish.route.endpoint
@@ -171,9 +261,10 @@ class Reconciler:
                     heard_at=under_way.heard_at,
                     ready_at=under_way.ready_at,
                     steps=tuple(under_way.steps),
+                    held_since=under_way.held_since,
                 )
             )
-        if self._target.last is not None:
+        if is_whole and self._target.last is not None:
             self._reporter.in_sync(self._target.name, self._target.last)
 
     def _tell(self, wish: Desired) -> bool:
@@ -181,7 +272,7 @@ class Reconciler:
         known, self._wish = self._wish, wish
         if known is None or (known.reason, known.detail) != (wish.reason, wish.detail):
             self._reporter.wished(wish)
-        return known is None or (known.route, known.held) != (wish.route, wish.held)
+        return known is None or _asks(known) != _asks(wish)
 
     def _after_failure(self, error: WatcherError) -> float:
         failures, self._failures = self._failures, self._failures + 1
@@ -196,6 +287,8 @@ class Reconciler:
         """
         if isinstance(error, FileChanged) and failures < 3:
             return 0.0
+        if isinstance(error, PrimaryRefuses):
+            return _LOGIN_AGAIN
         patience = self._login_backoff if isinstance(error, LoginRefused) else self._backoff
         return patience.delay(failures, self._random)
 
@@ -205,6 +298,15 @@ class Reconciler:
         if wish.recheck_at is not None:
             due = min(due, wish.recheck_at)
         return max(0.0, due - now)
+
+
+def _asks(wish: Desired) -> tuple[object, ...]:
+    return wish.route, wish.held, wish.hold_until, wish.guard, wish.stop_id
+
+
+def _leads(step: Step) -> bool:
+    """Whether it is part of leading clients elsewhere."""
+    return isinstance(step, Write | Reload) or (isinstance(step, Release) and step.reload)
 
 
 def _led_elsewhere(actual: Actual, route: Route) -> tuple[Endpoint, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.apply import agent
+from watcher.apply.agent import bundle, file as agent
 
 OLDEST = (3, 6)
 

@@ -1,4 +1,4 @@
-"""Speaks with an agent (`agent.py`) over any byte stream: an SSH channel, or a socket to a child process."""
+"""Speaks with an agent (`agent/`) over any byte stream: an SSH channel, or a socket to a child process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import time
 from typing import Any, Literal, Protocol
 
-from watcher.apply.agent import PROTOCOL
-from watcher.decide.errors import FileChanged, TargetError, TargetRefused, TargetUnreachable
+from watcher.apply.agent.wire import PROTOCOL
+from watcher.decide.errors import FileChanged, PrimaryRefuses, TargetError, TargetRefused, TargetUnreachable
 
 
 class Stream(Protocol):
@@ -39,6 +39,12 @@ class Place(Protocol):
     def connected(self) -> bool: ...
 
 
+def agent_words(size: int) -> list[str]:
+    """Arguments for a Python that runs an agent whose source of `size` bytes comes first on its input."""
+    run = f"import sys;exec(compile(sys.stdin.buffer.read({size}),'agent.py','exec'))"
+    return ["-I", "-c", run]
+
+
 _HINTS = {
     "EACCES": "give the account the right to write the file and its folder",
     "EPERM": "give the account the right to write the file and its folder",
@@ -55,26 +61,30 @@ _HINTS = {
     "mount": "mount its folder instead of the file",
     "lease": "use the account that owns the file, or mount its folder instead of the file",
     "reload": "run the command by hand as the same account",
+    "route": "see PgBouncer's log; does it read this file itself, or a single-file mount of its old text?",
+    "pause": "is the account an admin of PgBouncer? has an operator suspended or paused all of it?",
     "word": "where the key forces an installed agent, set `ssh.agent_command`, and see its options",
     "request": "is the agent of another version, or behind another forced command? install it anew",
 }
 
 
-_FROZEN = "the host or the process there hangs; look at it, the watcher keeps trying"
+FROZEN_HINT = "the host or the process there hangs; look at it, the watcher keeps trying"
 _BROKE = "see the host's sshd log, or the agent's last words above; the watcher connects again by itself"
 _MAX_LINE = 64 * 1024 * 1024
 
 
-def read_line(stream: Stream, until: float, pending: bytearray) -> bytes:
+def read_line(stream: Stream, until: float | None, pending: bytearray) -> bytes:
     """One line without its end. `pending` keeps what arrived behind it.
 
-    Raises TimeoutError at `until` (monotonic seconds), OSError where the stream ends or never stops.
+    Raises TimeoutError at `until` (monotonic seconds; None: never), OSError where the stream ends or never
+    stops.
     """
     while b"\n" not in pending:
-        left = until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        stream.settimeout(left)
+        if until is not None:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            stream.settimeout(left)
         chunk = stream.recv(65536)
         if not chunk:
             raise EOFError("the other side ended")
@@ -105,6 +115,8 @@ def _refusal(place: str, code: str, problem: str) -> TargetError:
         return FileChanged(
             place, "somebody else wrote the file meanwhile", "nothing was written; it is read again"
         )
+    if code == "login":
+        return PrimaryRefuses(place, problem, "clients wait until it does, or the hold has lasted its limit")
     if code == "console":
         return TargetUnreachable(place, f"PgBouncer's console: {problem}", "is PgBouncer running there?")
     return TargetRefused(place, f"{problem} [{code}]", _HINTS.get(code, ""))
@@ -136,7 +148,9 @@ class AgentLink:
             self._stream.sendall(line)
             reply = read_line(self._stream, until, self._pending)
         except TimeoutError as error:
-            raise TargetUnreachable(self._place, f"no answer within {self._limit:g} s", _FROZEN) from error
+            raise TargetUnreachable(
+                self._place, f"no answer within {self._limit:g} s", FROZEN_HINT
+            ) from error
         except (OSError, EOFError) as error:
             raise TargetUnreachable(self._place, f"the connection broke: {error}", _BROKE) from error
         return parse_reply(reply, self._place)

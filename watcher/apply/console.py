@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,15 +46,14 @@ class Console:
         self._limit = limit
         self._connection: pg8000.native.Connection | None = None
 
+    def log_in(self) -> None:
+        """Open the connection if it is not."""
+        with self._translated():
+            self._open()
+
     def databases(self) -> tuple[ConsoleDatabase, ...]:
         """`SHOW DATABASES`."""
-        rows = self.rows("SHOW DATABASES")
-        try:
-            return tuple(_database(row) for row in rows)
-        except (KeyError, TypeError, ValueError) as error:
-            raise TargetRefused(
-                self._place, f"SHOW DATABASES has no readable {error}", "is this PgBouncer?"
-            ) from error
+        return databases_in(self.rows("SHOW DATABASES"), self._place)
 
     def reload(self) -> None:
         """`RELOAD`. PgBouncer 1.18 answers so even where it failed: confirm by `databases`."""
@@ -156,7 +155,15 @@ def _hint(message: str) -> str:
     return "see PgBouncer's log"
 
 
-def _database(row: dict[str, Any]) -> ConsoleDatabase:
+def databases_in(rows: Iterable[Mapping[str, Any]], place: str) -> tuple[ConsoleDatabase, ...]:
+    """Rows of `SHOW DATABASES` as values. TargetRefused where they are none."""
+    try:
+        return tuple(_database(row) for row in rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TargetRefused(place, f"SHOW DATABASES has no readable {error}", "is this PgBouncer?") from error
+
+
+def _database(row: Mapping[str, Any]) -> ConsoleDatabase:
     host = row["host"]
     return ConsoleDatabase(
         name=str(row["name"]),

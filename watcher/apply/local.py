@@ -13,10 +13,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any, Literal
 
-from watcher.apply import agent
-from watcher.apply.agent_link import Stream, greet
+from watcher.apply.agent import bundle
+from watcher.apply.agent_link import Stream, agent_words, greet
 from watcher.decide.errors import TargetError, TargetUnreachable
 
 _OPEN_LIMIT = 5.0
@@ -28,17 +28,21 @@ class LocalPlace:
     def __init__(self, name: str, agent_options: Sequence[str]) -> None:
         self.name = name
         self._options = tuple(agent_options)
-        self._children: list[tuple[subprocess.Popen[bytes], socket.socket]] = []
+        self._source = bundle.source().encode()
+        self._children: list[tuple[subprocess.Popen[bytes], SocketStream]] = []
 
     @property
     def connected(self) -> bool:
         return any(child.poll() is None for child, _ in self._children)
 
     def open(self, word: str) -> Stream:
-        ours, theirs = socket.socketpair()
+        near, theirs = socket.socketpair()
+        ours = SocketStream(near)
         try:
             with theirs:
                 self._children.append((self._start(word, theirs), ours))
+            ours.settimeout(_OPEN_LIMIT)
+            ours.sendall(self._source)
             greet(ours, self.name, _OPEN_LIMIT)
         except TargetError:
             self._end(ours)
@@ -51,7 +55,7 @@ class LocalPlace:
         return ours
 
     def _start(self, word: str, theirs: socket.socket) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-I", str(Path(agent.__file__)), word, *self._options]
+        command = [sys.executable, *agent_words(len(self._source)), word, *self._options]
         # a group of its own: Ctrl-C at a terminal is the watcher's to handle
         return subprocess.Popen(  # noqa: S603 - our own file
             command, stdin=theirs.fileno(), stdout=theirs.fileno(), start_new_session=True
@@ -61,7 +65,7 @@ class LocalPlace:
         for _, ours in tuple(self._children):
             self._end(ours)
 
-    def _end(self, stream: socket.socket) -> None:
+    def _end(self, stream: SocketStream) -> None:
         """Ends the child at `stream`; one that does not end by itself with its input is killed."""
         stream.close()
         for child, _ in [pair for pair in self._children if pair[1] is stream]:
@@ -72,3 +76,27 @@ class LocalPlace:
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
         self._children = [pair for pair in self._children if pair[1] is not stream]
+
+
+class SocketStream:
+    """A socket as a `Stream` whose `close` also ends a `recv` that another thread waits in."""
+
+    def __init__(self, near: socket.socket) -> None:
+        self._socket = near
+
+    def settimeout(self, timeout: float | None, /) -> None:
+        self._socket.settimeout(timeout)
+
+    def recv(self, size: int, /) -> bytes:
+        return self._socket.recv(size)
+
+    def sendall(self, data: bytes, /) -> None:
+        self._socket.sendall(data)
+
+    def makefile(self, mode: Literal["rwb"]) -> Any:
+        return self._socket.makefile(mode)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()

@@ -12,18 +12,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from watcher.apply.agent_link import AgentLink, Place
-from watcher.apply.console import Console
+from watcher.apply.console import Console, databases_in
+from watcher.apply.holding import Holding
 from watcher.decide.config_block import Block, parse, rewrite
 from watcher.decide.decision import unconfirmed
-from watcher.decide.errors import NotConfirmed, TargetError, TargetUnreachable, WatcherError
+from watcher.decide.errors import NotConfirmed, PrimaryRefuses, TargetError, TargetUnreachable, WatcherError
 from watcher.decide.model import (
     Actual,
     Confirm,
     ConsoleDatabase,
     Endpoint,
+    Hold,
+    Release,
     Reload,
     Route,
     Step,
+    Watch,
     Write,
 )
 
@@ -46,8 +50,8 @@ class Pooler:
 
     `read()` looks at everything; `last` is what was seen last, None before the first look and after an
     error. `take(step)` carries one step out and is idempotent; what it writes is written only over the
-    text that was seen last, so a `last` of some seconds ago is as good as a fresh look.
-    Raises TargetError and BlockError.
+    text that was seen last, so a `last` of some seconds ago is as good as a fresh look; its hold is as of now.
+    Without `holding` its clients cannot be held. Raises TargetError and BlockError.
     """
 
     def __init__(
@@ -59,11 +63,14 @@ class Pooler:
         console: Console | None,
         reloads_by_command: bool,
         step_limit: float,
+        holding: Holding | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.name = place.name
-        self.last: Actual | None = None
+        self._last: Actual | None = None
+        self._holding = holding
+        self._hold_problem: TargetError | None = None
         self._place = place
         self._file = file
         self._block = block
@@ -77,6 +84,11 @@ class Pooler:
         self._reload_owed = False
         self._was_fallback: Endpoint | None = None
 
+    @property
+    def last(self) -> Actual | None:
+        """What was seen last; its hold as it is now."""
+        return None if self._last is None else self._with_hold(self._last)
+
     def read(self) -> Actual:
         """What the target shows now: its file, and its console where it has one.
 
@@ -86,8 +98,9 @@ class Pooler:
         with self._forgetting():
             known = self._read_file()
             shown, problem = self._read_console()
-            self.last = self._actual(known, shown, problem)
-            return self.last
+            self._be_ready_to_hold()
+            self._last = self._actual(known, shown, problem)
+            return self._with_hold(self._last)
 
     def take(self, step: Step) -> None:
         """Carries one step out."""
@@ -99,8 +112,12 @@ class Pooler:
                     self._reload()
                 case Confirm(endpoint):
                     self._confirm(endpoint)
-                case _:
-                    raise TargetError(self.name, f"cannot {type(step).__name__.lower()} yet", "")
+                case Hold(until):
+                    self._can_hold().hold(self._to_hold(), until)
+                case Watch(endpoint):
+                    self._can_hold().watch(endpoint, self._to_hold())
+                case Release(endpoint, reload):
+                    self._release(endpoint, reload)
 
     def preview(self, route: Route) -> tuple[str, str]:
         """The file's text as last read, and as `Write(route)` would leave it."""
@@ -114,15 +131,18 @@ class Pooler:
             self._console.check_admin()
 
     def close(self) -> None:
-        """Ends every connection; the next call opens them anew."""
+        """Ends every connection, and with them our holds; the next call opens them anew."""
         self._drop_link()
+        if self._holding is not None:
+            self._holding.close()
         if self._console is not None:
             self._console.close()
         self._place.close()
 
     @property
     def connected(self) -> bool:
-        return self._place.connected and self._link is not None
+        can_hold = self._holding is None or self._holding.connected or self._hold_problem is not None
+        return self._place.connected and self._link is not None and can_hold
 
     # --- looking -------------------------------------------------------------------------------------
 
@@ -167,6 +187,53 @@ class Pooler:
         except TargetError as error:
             return (), error
 
+    # --- holding ----------------------------------------------------------------------------------------
+
+    def _be_ready_to_hold(self) -> None:
+        """Opened before it is needed. Where it cannot be, the route is put right all the same."""
+        self._hold_problem = None
+        if self._holding is not None:
+            try:
+                self._holding.open()
+            except TargetError as error:
+                self._hold_problem = error
+
+    def _with_hold(self, actual: Actual) -> Actual:
+        holding = self._holding
+        if holding is None:
+            return actual
+        return replace(
+            actual,
+            can_hold=self._hold_problem is None,
+            held=holding.held,
+            guard=holding.guard,
+            hold_problem=self._hold_problem,
+        )
+
+    def _can_hold(self) -> Holding:
+        if self._holding is None:
+            raise TargetError(self.name, "its clients cannot be held", "set `console`")
+        return self._holding
+
+    def _to_hold(self) -> tuple[str, ...]:
+        """The databases of the block by the names that PgBouncer shows, those made from `*` included."""
+        known, shown = self._known or self._read_file(), self._last.shown if self._last else None
+        names = {db.name: None for db in known.block.databases if db.name != "*"}
+        if any(db.name == "*" for db in known.block.databases):
+            names |= {row.name: None for row in shown or () if row.name not in known.block.defined}
+        return tuple(name for name in names if name != "pgbouncer")
+
+    def _release(self, endpoint: Endpoint | None, reload: bool) -> None:
+        known = self._known or self._read_file()
+        names = [db.name for db in known.block.databases if db.name != "*"]
+        shown = self._can_hold().release(endpoint, reload, names)
+        if shown is None or self._last is None:
+            return
+        if reload:
+            self._reload_owed = False
+        rows = databases_in(shown, f"{self.name} hold")
+        self._last = replace(self._last, shown=rows, reload_owed=self._reload_owed)
+
     # --- steps ------------------------------------------------------------------------------------------
 
     def _write(self, route: Route) -> None:
@@ -178,8 +245,8 @@ class Pooler:
             self._reload_owed = True  # before the write: its answer may get lost
         reply = self._request(verb="write", expect=known.digest, text=text)
         self._known = self._parse(text, str(reply["digest"]), self._clock())
-        if self.last is not None:
-            self.last = self._actual(self._known, self.last.shown, self.last.console_problem)
+        if self._last is not None:
+            self._last = self._actual(self._known, self._last.shown, self._last.console_problem)
 
     def _reload(self) -> None:
         if self._reloads_by_command:
@@ -201,7 +268,7 @@ class Pooler:
                 raise self._not_confirmed(wrong, actual, endpoint)
             self._sleep(_SETTLE_STEP)
         self._reload_owed = False
-        self.last = replace(actual, reload_owed=False)
+        self._last = replace(actual, reload_owed=False)
 
     def _look_after_reload(self) -> Actual:
         shown = self._console.databases() if self._console is not None else None
@@ -241,8 +308,10 @@ class Pooler:
         """After an error nothing is taken for known."""
         try:
             yield
+        except PrimaryRefuses:  # says nothing against what we know
+            raise
         except BaseException:
-            self.last = self._known = None
+            self._last = self._known = None
             raise
 
     def _place_of_file(self) -> str:

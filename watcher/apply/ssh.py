@@ -21,11 +21,10 @@ import paramiko
 from fabric import Config, Connection
 from paramiko.hostkeys import InvalidHostKey
 
-from watcher.apply import agent
-from watcher.apply.agent_link import Stream, greet
+from watcher.apply.agent import bundle
+from watcher.apply.agent_link import Stream, agent_words, greet
 from watcher.decide.errors import LoginRefused, TargetError, TargetRefused, TargetUnreachable
 
-_RUN_STDIN = "import sys;exec(compile(sys.stdin.buffer.read({size}),'agent.py','exec'))"
 _READER_WAKES = 60.0  # seconds; it is woken by what arrives, and by `_cut`
 _USER_TIMEOUT_MS = 5000  # a link whose data nobody acknowledges is dead after that
 
@@ -53,7 +52,7 @@ class SshPlace:
         self.name = name
         self._access = access
         self._options = tuple(agent_options)
-        self._source = Path(agent.__file__).read_bytes()
+        self._source = bundle.source().encode()
         self._connection: Connection | None = None
 
     @property
@@ -125,8 +124,7 @@ class SshPlace:
     def _command(self, word: str) -> str:
         if self._access.agent_command is not None:
             return f"{self._access.agent_command} {word}"
-        run = _RUN_STDIN.format(size=len(self._source))
-        return shlex.join([self._access.python, "-I", "-c", run, word, *self._options])
+        return shlex.join([self._access.python, *agent_words(len(self._source)), word, *self._options])
 
     def _no_agent(self, channel: paramiko.Channel) -> TargetError:
         said = _last_words(channel)

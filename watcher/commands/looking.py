@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from watcher import app
@@ -34,7 +34,7 @@ def look(settings: Settings) -> Look:
 
     Takes at most etcd's time-outs and `unknown_limit`. An etcd that does not answer counts as silent.
     """
-    policy, now = settings.policy(), time.monotonic()
+    policy, now = replace(settings.policy(), hold=None), time.monotonic()  # who does not stay holds nobody
     board = Board(began_at=now - policy.silence_limit)
     try:
         board.post(app.etcd_watch(settings, board.post).read_once())

@@ -1,31 +1,39 @@
 """desired(view) and plan(actual, desired): the two decisions that everything else carries out.
 
-| what is known                                               | route      |
-|--------------------------------------------------------------|------------|
-| leader known and ready                                       | the leader |
-| leader known, says that it is not ready                      | unchanged  |
-| leader known, does not answer us for `unknown_limit`         | the leader |
-| no leader key, or one that cannot be read                    | unchanged  |
-| leader without a usable address                              | unchanged  |
-| a standby cluster, and `follow_standby_leader` is off        | unchanged  |
-| etcd silent, exactly one node says primary, accepts writes   | that node  |
-| etcd silent, and anything else; or Patroni is paused         | unchanged  |
+| what is known                                               | route      | held |
+|--------------------------------------------------------------|------------|------|
+| leader known and ready                                       | the leader | no   |
+| … and its PostgreSQL refuses connections (`hold.py`)         | the leader | yes  |
+| … and a switchover is announced, or it is about to stop      | the leader | yes  |
+| leader known, says that it is not ready                      | the leader | yes  |
+| … where nobody is held                                       | unchanged  | no   |
+| leader known, does not answer us for `unknown_limit`         | the leader | no   |
+| no leader key                                                | unchanged  | yes  |
+| no leader key while Patroni is paused                        | unchanged  | no   |
+| a leader key that cannot be read                             | unchanged  | no   |
+| leader without a usable address                              | unchanged  | yes  |
+| a standby cluster, and `follow_standby_leader` is off        | unchanged  | no   |
+| etcd silent, exactly one node says primary, accepts writes   | that node  | no   |
+| etcd silent, and anything else; or Patroni is paused         | unchanged  | no   |
+| any hold that has lasted its limit                           | as above   | no   |
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from watcher.decide.errors import Fenced
 from watcher.decide.fence import admits, stamp_over
 from watcher.decide.model import (
+    Alarm,
     Actual,
     Confirm,
     ConsoleDatabase,
     Desired,
     Endpoint,
+    Failover,
     Hold,
     Leadership,
     Malformed,
@@ -40,8 +48,10 @@ from watcher.decide.model import (
     Source,
     Stamp,
     Step,
+    StopRequest,
     Verdict,
     View,
+    Watch,
     Write,
 )
 from watcher.decide.view import config, leadership, system_id, timeline
@@ -63,9 +73,27 @@ class ReadyBy(StrEnum):
     LEADER_KEY = "leader_key"
 
 
+class Announced(StrEnum):
+    """When a switchover that is announced in etcd makes clients wait."""
+
+    AT_ONCE = "at_once"
+    AT_BARRIER = "at_barrier"  # only when the leader's node says that it is about to stop PostgreSQL
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class HoldPolicy:
+    """When clients wait instead of failing, and how long at the most. Durations in seconds."""
+
+    limit: float = 60.0
+    announced: Announced = Announced.AT_ONCE
+    announced_limit: float = 10.0
+    on_crash: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the user settled. Durations in seconds."""
+    """What the user settled. Durations in seconds. Without `hold` nobody is ever held."""
 
     connect_via: ConnectVia = ConnectVia.CONN_URL
     addresses: Mapping[str, Endpoint] = field(default_factory=dict)
@@ -74,16 +102,37 @@ class Policy:
     silence_limit: float = 10.0
     health_fresh: float = 6.0
     follow_standby_leader: bool = False
+    hold: HoldPolicy | None = None
 
 
-def desired(view: View, policy: Policy, now: float) -> Desired:
-    """Where clients should be sent, by all that is known at `now`."""
+def desired(view: View, policy: Policy, now: float, target: str = "", wall: float | None = None) -> Desired:
+    """Where clients of `target` should be sent and whether they should wait, by all that is known at `now`.
+
+    `wall` is the same moment in seconds since the epoch, for what was announced by date.
+    """
     silent_from = (view.began_at if view.contact_at is None else view.contact_at) + policy.silence_limit
     if now >= silent_from:
-        return _by_health_check(view, policy, now)
+        return _while_refused(_by_health_check(view, policy, now), view, policy, target)
     if view.contact_at is None:
         return Desired(Reason.STARTING, "etcd has not been heard yet", recheck_at=silent_from)
-    return _by_leader_key(view, policy, now, silent_from)
+    wish = _by_leader_key(view, policy, now, silent_from)
+    return _with_hold(wish, view, policy, Moment(now, wall), target)
+
+
+def within_limit(wish: Desired, policy: Policy, held_since: float, now: float) -> Desired:
+    """The same wish, no longer held once clients have waited for the longest time that the policy allows."""
+    if not wish.held or policy.hold is None:
+        return wish
+    until = min(wish.hold_until, held_since + policy.hold.limit)
+    if now >= until:
+        return replace(
+            wish, held=False, detail=f"{wish.detail}; released: the hold has lasted its limit", stop_id=""
+        )
+    return replace(wish, hold_until=until, recheck_at=_sooner(wish.recheck_at, until))
+
+
+def _sooner(known: float | None, at: float) -> float:
+    return at if known is None else min(known, at)
 
 
 _NO_CLUSTER = "etcd holds no key of this cluster; compare cluster.scope and cluster.namespace with Patroni's"
@@ -107,20 +156,21 @@ def _by_leader_key(view: View, policy: Policy, now: float, silent_from: float) -
     if isinstance(endpoint, str):
         detail = _malformed_member(view, reign.name, policy) or endpoint
         return Desired(Reason.LEADER_UNUSABLE, detail, recheck_at=silent_from)
-    given_up_at = _given_up_at(view, policy, reign)
-    if given_up_at is not None and now < given_up_at:
-        detail = f"{reign.name} leads, but is not ready: {_why_not_ready(view, reign)}"
-        return Desired(Reason.LEADER_NOT_READY, detail, recheck_at=min(silent_from, given_up_at))
     stamp = Stamp(
         view.cluster_id or 0, system_id(view), reign.create_revision, timeline(view, reign), reign.name
     )
-    return Desired(
-        Reason.LEADER,
-        f"{reign.name} leads since revision {reign.create_revision}",
-        Route(endpoint, stamp),
-        proven_at=view.listed_asked_at,
-        recheck_at=silent_from,
-    )
+    route, proven_at = Route(endpoint, stamp), view.listed_asked_at
+    given_up_at = _given_up_at(view, policy, reign)
+    if given_up_at is not None and now < given_up_at:
+        return Desired(
+            Reason.LEADER_NOT_READY,
+            f"{reign.name} leads, but is not ready: {_why_not_ready(view, reign)}",
+            route if policy.hold else None,  # written while clients wait, so that it need not be later
+            proven_at=proven_at,
+            recheck_at=min(silent_from, given_up_at),
+        )
+    detail = f"{reign.name} leads since revision {reign.create_revision}"
+    return Desired(Reason.LEADER, detail, route, proven_at=proven_at, recheck_at=silent_from)
 
 
 def _what_is_wrong(value: Malformed) -> str:
@@ -189,6 +239,164 @@ def address(name: str, member: Member | None, policy: Policy) -> Endpoint | str:
     return f"member key of {name!r}: {why}; correct it there or map the member in `cluster.addresses`"
 
 
+# --- whether clients should wait --------------------------------------------------------------------
+
+_LEAD = 0.15
+"""Seconds before the date of a scheduled switchover at which clients begin to wait."""
+
+STOPS = "pgbouncer-watcher/stop/"
+"""Below it each member that is about to stop its PostgreSQL has a key (`watcher barrier`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One moment by both clocks: monotonic, and since the epoch where that is known."""
+
+    now: float
+    wall: float | None
+
+
+def _with_hold(wish: Desired, view: View, policy: Policy, moment: Moment, target: str) -> Desired:
+    if policy.hold is None:
+        return wish
+    reign = leadership(view)
+    if wish.reason is Reason.NO_LEADER:
+        return replace(wish, held=not config(view).pause)
+    if wish.reason is Reason.LEADER_NOT_READY:
+        return replace(wish, held=True)
+    if wish.reason is Reason.LEADER_UNUSABLE:
+        return replace(wish, held=isinstance(reign, Leadership))
+    if wish.reason is not Reason.LEADER or not isinstance(reign, Leadership) or wish.route is None:
+        return wish
+    guarded = replace(wish, guard=wish.route.endpoint) if policy.hold.on_crash else wish
+    return _by_what_threatens(guarded, view, policy, moment, target, reign)
+
+
+def _by_what_threatens(
+    wish: Desired, view: View, policy: Policy, moment: Moment, target: str, reign: Leadership
+) -> Desired:
+    """The leader leads and is ready, but may not be for long, or its PostgreSQL is not."""
+    wish = _while_refused(wish, view, policy, target)
+    if wish.held:
+        return wish
+    wish = _until_proven_again(wish, view, policy, moment.now, target, reign)
+    if wish.held:
+        return wish
+    stop = _stop_of(view, reign, target)
+    if stop is not None:
+        detail = f"{reign.name} is about to stop its PostgreSQL"
+        return replace(wish, reason=Reason.STOPPING, detail=detail, held=True, stop_id=stop.id)
+    return _while_announced(wish, view, policy, moment, reign)
+
+
+def _while_refused(wish: Desired, view: View, policy: Policy, target: str) -> Desired:
+    alarm = view.alarms.get(target)
+    if alarm is None or not alarm.refuses or policy.hold is None or not policy.hold.on_crash:
+        return wish
+    if wish.route is not None and wish.route.endpoint != alarm.endpoint:
+        return wish
+    detail = f"PostgreSQL at {alarm.endpoint} refuses connections: {alarm.problem}"
+    return replace(wish, reason=Reason.PRIMARY_REFUSES, detail=detail, held=True)
+
+
+def _until_proven_again(
+    wish: Desired, view: View, policy: Policy, now: float, target: str, reign: Leadership
+) -> Desired:
+    """It takes connections again; clients wait until it has said once more that it takes writes too."""
+    alarm = view.alarms.get(target)
+    if alarm is None or not _doubts(alarm, view, policy, reign):
+        return wish
+    trusted_at = _trusted_at(alarm, view, reign, policy)
+    if now >= trusted_at:
+        return wish
+    detail = f"{reign.name} takes connections again, but is not ready: {_why_not_again(view, reign)}"
+    return replace(
+        wish,
+        reason=Reason.PRIMARY_REFUSES,
+        detail=detail,
+        held=True,
+        recheck_at=_sooner(wish.recheck_at, trusted_at),
+    )
+
+
+def is_doubted(view: View, policy: Policy, reign: Leadership) -> bool:
+    """Whether the leader, once ready, has to say again that it is: somebody saw it refuse connections."""
+    return any(_doubts(alarm, view, policy, reign) for alarm in view.alarms.values())
+
+
+def _doubts(alarm: Alarm, view: View, policy: Policy, reign: Leadership) -> bool:
+    if policy.ready_by is ReadyBy.LEADER_KEY or policy.hold is None or not policy.hold.on_crash:
+        return False
+    if alarm.endpoint != address(reign.name, view.members.get(reign.name), policy):
+        return False
+    pulse = _pulse(view, reign)
+    proven = pulse is not None and pulse.verdict is Verdict.READY and pulse.at >= alarm.at
+    return alarm.refuses or not proven
+
+
+def _trusted_at(alarm: Alarm, view: View, reign: Leadership, policy: Policy) -> float:
+    """When clients go on at the latest: one that says «not yet» is waited for, one that says nothing is not."""
+    pulse = _pulse(view, reign)
+    says_no = pulse is not None and pulse.verdict is Verdict.NOT_YET and pulse.at >= alarm.at
+    return float("inf") if says_no else alarm.at + policy.unknown_limit
+
+
+def _pulse(view: View, reign: Leadership) -> Readiness | None:
+    pulse = view.pulse
+    return pulse if pulse is not None and pulse.leadership == reign else None
+
+
+def _why_not_again(view: View, reign: Leadership) -> str:
+    pulse = _pulse(view, reign)
+    return "not asked yet" if pulse is None else pulse.problem or f"its role is {pulse.role}"
+
+
+def _stop_of(view: View, reign: Leadership, target: str) -> StopRequest | None:
+    """A stop of the leader's PostgreSQL that is still to come or under way.
+
+    Over with this reign, or once its PostgreSQL was seen to refuse connections and to take them again.
+    """
+    key = STOPS + reign.name
+    entry, alarm = view.entries.get(key), view.alarms.get(target)
+    if entry is None or not isinstance(entry.value, StopRequest):
+        return None
+    if entry.mod_revision < reign.create_revision:
+        return None
+    back = alarm is not None and not alarm.refuses and alarm.at > view.seen_at.get(key, alarm.at)
+    return None if back else entry.value
+
+
+def _while_announced(wish: Desired, view: View, policy: Policy, moment: Moment, reign: Leadership) -> Desired:
+    """A switchover that was asked for since this reign began, for now or for a date that has come.
+
+    A hint, never proof: it may be refused, withdrawn or put off, so it counts for `announced_limit` only.
+    """
+    due = _announced_for(view, reign, moment)
+    hold = policy.hold
+    if due is None or hold is None or hold.announced is not Announced.AT_ONCE:
+        return wish
+    until = due + hold.announced_limit
+    if moment.now >= until:
+        return wish
+    if moment.now < due:
+        return replace(wish, recheck_at=_sooner(wish.recheck_at, due))
+    detail = f"a switchover away from {reign.name} is announced"
+    return replace(wish, reason=Reason.ANNOUNCED, detail=detail, held=True, hold_until=until)
+
+
+def _announced_for(view: View, reign: Leadership, moment: Moment) -> float | None:
+    """The moment, by the monotonic clock, from which clients should wait; None if nothing is announced."""
+    entry = view.entries.get("failover")
+    if entry is None or not isinstance(entry.value, Failover) or entry.mod_revision < reign.create_revision:
+        return None
+    asked = entry.value
+    if not asked.announces or asked.leader not in (None, reign.name) or asked.candidate == reign.name:
+        return None
+    if asked.scheduled_at is None:
+        return view.seen_at.get("failover", moment.now)
+    return None if moment.wall is None else moment.now + (asked.scheduled_at - moment.wall) - _LEAD
+
+
 # --- etcd is silent -------------------------------------------------------------------------------
 
 
@@ -241,31 +449,56 @@ def _endpoint_of(node: NodeReport, view: View, policy: Policy) -> Endpoint | str
 # --- from what is to what should be ---------------------------------------------------------------
 
 
+_SAME_LIMIT = 0.25
+"""Seconds by which two ends of a hold may differ and count as one: they are told by two clocks."""
+
+
 def plan(actual: Actual, wish: Desired) -> tuple[Step, ...]:
-    """The steps between; none where nothing differs. Raises Fenced where the block knows better."""
+    """The steps between; none where nothing differs. Raises Fenced where the block knows better.
+
+    While clients wait the file is written, and no more: PgBouncer reads it in the step that releases them.
+    """
     steps: list[Step] = []
-    if wish.held and not actual.held:
-        steps.append(Hold())
+    if wish.held and actual.can_hold and not _is_held_until(actual, wish.hold_until):
+        steps.append(Hold(wish.hold_until))
     if wish.route is not None:
-        steps += _route_steps(actual, wish, wish.route)
-    if actual.held and not wish.held:
-        steps.append(Release())
+        steps += _write_steps(actual, wish, wish.route)
+    if not wish.held:
+        steps += _go_on_steps(actual, wish, misled=_is_misled(actual, wish))
+    if wish.guard is not None and actual.can_hold and actual.guard != wish.guard:
+        steps.append(Watch(wish.guard))
     return tuple(steps)
 
 
-def _route_steps(actual: Actual, wish: Desired, route: Route) -> list[Step]:
-    misled = any(database.endpoint != route.endpoint for database in actual.databases)
+def _is_held_until(actual: Actual, until: float) -> bool:
+    return actual.held is not None and abs(actual.held.until - until) <= _SAME_LIMIT
+
+
+def _is_misled(actual: Actual, wish: Desired) -> bool:
+    route = wish.route
+    return route is not None and any(database.endpoint != route.endpoint for database in actual.databases)
+
+
+def _write_steps(actual: Actual, wish: Desired, route: Route) -> list[Step]:
     stamp = stamp_over(actual.stamp, route)
     stale = route.source is Source.ETCD and stamp != actual.stamp
-    steps: list[Step] = []
-    if misled or stale:
-        refusal = admits(actual, wish, route)
-        if refusal:
-            raise Fenced("fence", refusal, _FENCED_HINTS[route.source])
-        steps.append(Write(Route(route.endpoint, stamp, route.source)))
-    if misled or actual.reload_owed or unconfirmed(actual, route.endpoint):
-        steps += [Reload(), Confirm(route.endpoint)]
-    return steps
+    if not stale and not _is_misled(actual, wish):
+        return []
+    refusal = admits(actual, wish, route)
+    if refusal:
+        raise Fenced("fence", refusal, _FENCED_HINTS[route.source])
+    return [Write(Route(route.endpoint, stamp, route.source))]
+
+
+def _go_on_steps(actual: Actual, wish: Desired, misled: bool) -> list[Step]:
+    """PgBouncer is made to follow the file, and clients that wait go on."""
+    if wish.route is None:
+        return [Release()] if actual.held is not None else []
+    endpoint = wish.route.endpoint
+    reload = misled or actual.reload_owed or bool(unconfirmed(actual, endpoint))
+    if actual.held is not None:
+        return [Release(endpoint, reload)]
+    return [Reload(), Confirm(endpoint)] if reload else []
 
 
 _FENCED_HINTS = {

@@ -11,6 +11,7 @@
         ├── TargetUnreachable  no connection, or it broke, or it did not answer in time
         ├── TargetRefused      the other side refused a step: permission, disk, another agent
         │   └── LoginRefused   … or refused to let us in: host key, key, password
+        ├── PrimaryRefuses     the primary takes no login from PgBouncer's host, so nobody is released yet
         ├── FileChanged        the file is not what it was when the step was planned
         └── NotConfirmed       PgBouncer does not show the route that was written
 
@@ -72,6 +73,10 @@ class TargetRefused(TargetError):
 
 class LoginRefused(TargetRefused):
     """The target's host or console does not let us in; asking often may lock us out."""
+
+
+class PrimaryRefuses(TargetError):
+    """The server that clients would be released to takes no login; they go on waiting."""
 
 
 class FileChanged(TargetError):

@@ -63,15 +63,18 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """The value of `failover`: an announcement, never proof. Empty after the switch."""
+    """The value of `failover`: an announcement, never proof. Empty after the switch.
+
+    `scheduled_at` is seconds since the epoch, None for now, infinity where it cannot be read.
+    """
 
     leader: str | None
     candidate: str | None
-    scheduled_at: str | None
+    scheduled_at: float | None
 
     @property
-    def is_for_now(self) -> bool:
-        return self.scheduled_at is None and bool(self.leader or self.candidate)
+    def announces(self) -> bool:
+        return bool(self.leader or self.candidate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,17 @@ class SystemId:
 
 
 @dataclass(frozen=True, slots=True)
+class StopRequest:
+    """The value of `pgbouncer-watcher/stop/<member>`: PostgreSQL of `member` is about to be stopped, and
+    `watcher barrier` waits there until every target is held for `id`. Its key outlives the wait by a few
+    seconds, which is until PostgreSQL refuses.
+    """
+
+    id: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
 class Malformed:
     """A key of ours whose value cannot be understood. Unknown, which is not the same as absent."""
 
@@ -99,7 +113,7 @@ class Malformed:
     hint: str
 
 
-Value: TypeAlias = Leader | Member | Failover | Config | SystemId | Malformed
+Value: TypeAlias = Leader | Member | Failover | Config | SystemId | StopRequest | Malformed
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +223,20 @@ class Readiness:
     problem: str = ""
 
 
-Sighting: TypeAlias = Listing | Change | Contact | HealthRound | Readiness
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What the guard beside one PgBouncer says of the server at `endpoint`: it refuses connections, or does
+    so no longer.
+    """
+
+    target: str
+    endpoint: Endpoint
+    refuses: bool
+    at: float
+    problem: str = ""
+
+
+Sighting: TypeAlias = Listing | Change | Contact | HealthRound | Readiness | Alarm
 
 
 # --- what is known, wanted, and there -------------------------------------------------------------
@@ -220,7 +247,9 @@ class View:
     """All that is known of one cluster. Made by `view.fold`, ordered by revision, never by arrival.
 
     `members` remembers every member ever seen, so that the fallback knows their addresses after their
-    keys are gone. `contact_at` is when etcd was last heard, `leader_since` when this reign was first seen.
+    keys are gone. `contact_at` is when etcd was last heard, `leader_since` when this reign was first seen,
+    `seen_at` when each key's present revision was. `readiness` stays READY for the rest of a reign, `pulse` is
+    the last answer whatever it was. `alarms` are each target's last.
     """
 
     began_at: float
@@ -231,7 +260,10 @@ class View:
     listed_asked_at: float | None = None
     contact_at: float | None = None
     leader_since: float | None = None
+    seen_at: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
     readiness: Readiness | None = None
+    pulse: Readiness | None = None
+    alarms: Mapping[str, Alarm] = field(default_factory=lambda: _EMPTY)
     health: HealthRound | None = None
 
 
@@ -278,20 +310,29 @@ class Reason(StrEnum):
     LEADER_UNUSABLE = "leader_unusable"
     STANDBY_CLUSTER = "standby_cluster"
     BLIND = "blind"
+    ANNOUNCED = "announced"
+    STOPPING = "stopping"
+    PRIMARY_REFUSES = "primary_refuses"
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
     """What should be. `route` None means: leave the route as it is.
 
-    `proven_at` is when the linearizable read began that showed this leadership, None if an event told
-    it (see `fence.admits`). `recheck_at` is when time alone may change this answer.
+    `held` is whether clients should wait, until `hold_until` at the latest. `guard` is the server that is to
+    be watched from beside PgBouncer, None: leave that as it is. `stop_id` is the stop of the leader's
+    PostgreSQL that waits for this hold (`watcher barrier`). `proven_at` is when the linearizable read began
+    that showed this leadership, None if an event told it (see `fence.admits`). `recheck_at` is when time
+    alone may change this answer.
     """
 
     reason: Reason
     detail: str
     route: Route | None = None
     held: bool = False
+    hold_until: float = float("inf")
+    guard: Endpoint | None = None
+    stop_id: str = ""
     proven_at: float | None = None
     recheck_at: float | None = None
 
@@ -316,6 +357,18 @@ class ConsoleDatabase:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A hold of ours that is in force: since when, until when at the latest, and whether it is complete: no
+    transaction runs any more (sessions aside, which may stay for ever).
+    """
+
+    databases: tuple[str, ...]
+    since: float
+    until: float
+    complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Actual:
     """What a target showed.
 
@@ -323,7 +376,9 @@ class Actual:
     `defined` are the names of all databases of the file, and `was_fallback` is where `*` led before the
     last write, both to tell PgBouncer's automatic databases from others. `shown` is `SHOW DATABASES`,
     None where the target has no console; then `reload_owed` says whether a write was not yet followed
-    by a reload that succeeded. `console_problem` is why a console showed nothing.
+    by a reload that succeeded. `console_problem` is why a console showed nothing, `hold_problem` why its
+    clients cannot be held just now. `can_hold` is whether they could be at all, `guard` which server is watched
+    from beside PgBouncer.
     """
 
     databases: tuple[Database, ...]
@@ -333,8 +388,11 @@ class Actual:
     was_fallback: Endpoint | None = None
     shown: tuple[ConsoleDatabase, ...] | None = None
     reload_owed: bool = False
-    held: bool = False
+    can_hold: bool = False
+    held: Held | None = None
+    guard: Endpoint | None = None
     console_problem: WatcherError | None = None
+    hold_problem: WatcherError | None = None
 
 
 # --- steps: what `decision.plan` is made of -------------------------------------------------------
@@ -342,7 +400,16 @@ class Actual:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Let clients wait."""
+    """Let clients wait, until then at the latest, whatever becomes of us."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """See from beside PgBouncer whether the server at `endpoint` refuses connections."""
+
+    endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,10 +433,17 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Let clients go on."""
+    """Let clients go on.
+
+    With an `endpoint`: once PgBouncer itself leads there, after `reload` where that is due, and the server
+    there takes a login; reload, confirmation and release are one step on the host. None: as things are.
+    """
+
+    endpoint: Endpoint | None = None
+    reload: bool = False
 
 
-Step: TypeAlias = Hold | Write | Reload | Confirm | Release
+Step: TypeAlias = Hold | Watch | Write | Reload | Confirm | Release
 
 
 # --- what happened -------------------------------------------------------------------------------
@@ -389,6 +463,7 @@ class Switch:
     heard_at: float
     ready_at: float
     steps: tuple[tuple[str, float], ...]
+    held_since: float | None = None
 
     @property
     def confirmed_at(self) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from watcher.decide.endpoint import check_host, parse_conn_url
@@ -100,7 +101,7 @@ def read_failover(value: bytes, place: str) -> Failover:
     return Failover(
         leader=_optional(data, "leader"),
         candidate=_optional(data, "member"),
-        scheduled_at=_optional(data, "scheduled_at"),
+        scheduled_at=_moment(_optional(data, "scheduled_at")),
     )
 
 
@@ -198,6 +199,17 @@ def _string(data: Mapping[str, Any], field: str) -> str:
 
 def _optional(data: Mapping[str, Any], field: str) -> str | None:
     return _string(data, field) or None
+
+
+def _moment(text: str | None) -> float | None:
+    """An ISO 8601 date with its zone as seconds since the epoch; infinity for what cannot be read as one."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return float("inf")
+    return moment.timestamp() if moment.tzinfo is not None else float("inf")
 
 
 def _role(data: Mapping[str, Any]) -> Role:

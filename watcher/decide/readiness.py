@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from watcher.decide.decision import Policy, ReadyBy, address, is_ready, needed_role
+from watcher.decide.decision import Policy, ReadyBy, address, is_doubted, is_ready, needed_role
 from watcher.decide.model import Endpoint, Leadership, Role, View
 from watcher.decide.view import leadership
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A leader to ask until it is in `role`.
+    """A leader to ask until it is in `role`; `again` if it was, and has to say so once more.
 
     `api_urls` are its own, those that answered lately first. `endpoint` is where clients would connect,
     or why that is not known.
@@ -22,13 +22,19 @@ class Want:
     api_urls: tuple[str, ...]
     endpoint: Endpoint | str
     by: ReadyBy
+    again: bool = False
 
 
 def wanted(view: View, policy: Policy) -> Want | None:
-    """None while nobody reigns whom clients may be sent to, and once the leader of this reign is ready."""
+    """None while nobody reigns whom clients may be sent to, and once the leader of this reign is ready and
+    nobody has seen it refuse connections since.
+    """
     reign = leadership(view)
     role = needed_role(view, policy)
-    if not isinstance(reign, Leadership) or role is None or is_ready(view, policy, reign):
+    if not isinstance(reign, Leadership) or role is None:
+        return None
+    again = is_ready(view, policy, reign)
+    if again and not is_doubted(view, policy, reign):
         return None
     member = view.members.get(reign.name)
     return Want(
@@ -37,6 +43,7 @@ def wanted(view: View, policy: Policy) -> Want | None:
         api_urls=_api_urls(view, reign.name),
         endpoint=address(reign.name, member, policy),
         by=policy.ready_by,
+        again=again,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from watcher.decide.model import (
+    Alarm,
     Change,
     Config,
     Contact,
@@ -40,6 +41,8 @@ def fold(view: View, sighting: Sighting) -> View:
             return replace(view, health=sighting)
         case Readiness():
             return _fold_readiness(view, sighting)
+        case Alarm():
+            return replace(view, alarms=MappingProxyType({**view.alarms, sighting.target: sighting}))
 
 
 def _fold_listing(view: View, listing: Listing) -> View:
@@ -76,10 +79,22 @@ def _with_entries(view: View, entries: Mapping[str, Entry], revision: int, at: f
         view,
         entries=MappingProxyType(dict(entries)),
         members=_remember(view.members, entries.values()),
+        seen_at=_first_seen(view, entries, at),
         revision=revision,
         contact_at=_later(view.contact_at, at),
     )
     return after if leadership(after) == leadership(view) else replace(after, leader_since=at)
+
+
+def _first_seen(view: View, entries: Mapping[str, Entry], at: float) -> Mapping[str, float]:
+    """When each key's present revision was first seen."""
+
+    def since(key: str, entry: Entry) -> float:
+        known = view.entries.get(key)
+        same = known is not None and known.mod_revision == entry.mod_revision
+        return view.seen_at.get(key, at) if same else at
+
+    return MappingProxyType({key: since(key, entry) for key, entry in entries.items()})
 
 
 def _remember(members: Mapping[str, Member], entries: Iterable[Entry]) -> Mapping[str, Member]:
@@ -96,7 +111,7 @@ def _fold_readiness(view: View, news: Readiness) -> View:
         and known.verdict is Verdict.READY
         and news.verdict is not Verdict.READY
     )
-    return view if keeps else replace(view, readiness=news)
+    return replace(view, pulse=news) if keeps else replace(view, readiness=news, pulse=news)
 
 
 def _later(known: float | None, at: float) -> float:
@@ -129,7 +144,7 @@ def says_the_same(before: View, after: View) -> bool:
 
 def _facts(view: View) -> tuple[object, ...]:
     values = {key: (entry.value, entry.create_revision) for key, entry in view.entries.items()}
-    return view.cluster_id, view.leader_since, view.readiness, view.health, values
+    return view.cluster_id, view.leader_since, view.readiness, view.pulse, view.alarms, view.health, values
 
 
 def system_id(view: View) -> str:

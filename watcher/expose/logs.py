@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 _REPEAT_AFTER = 60.0
 _ROOM = 2000  # lines
 _RACES = 3  # lost to another writer in a row, and still no reason to call anybody
+_CALM = (
+    Reason.LEADER,
+    Reason.STARTING,
+    Reason.NO_LEADER,
+    Reason.LEADER_NOT_READY,
+    Reason.ANNOUNCED,
+    Reason.STOPPING,
+)
 _QUIET = {"paramiko": logging.CRITICAL, "urllib3": logging.ERROR, "invoke": logging.ERROR}
 
 
@@ -163,7 +171,7 @@ class LogReporter:
         with self._lock:
             known, self._wish = self._wish, key
         if known != key:
-            calm = wish.reason in (Reason.LEADER, Reason.STARTING, Reason.NO_LEADER, Reason.LEADER_NOT_READY)
+            calm = wish.reason in _CALM
             self._log.bind(event="wish", reason=str(wish.reason)).log(
                 "INFO" if calm else "WARNING", "{}", wish.detail
             )
@@ -177,9 +185,33 @@ class LogReporter:
             how = "in sync again" if was_bad else "in sync"
             self._log.bind(event="in_sync", target=target).info("{}, leads to {}", how, _ends(actual))
 
+    def held(self, target: str, wish: Desired) -> None:
+        self._log.bind(event="hold", target=target, reason=str(wish.reason)).info(
+            "clients wait: {}", wish.detail
+        )
+
+    def released(self, target: str, wish: Desired, seconds: float) -> None:
+        self._log.bind(event="release", target=target, reason=str(wish.reason), held_ms=_ms(seconds)).info(
+            "clients go on after {:.2f} s: {}", seconds, wish.detail
+        )
+
+    def hold_ended(self, target: str, why: str, seconds: float) -> None:
+        """A hold was ended on PgBouncer's host, not by us."""
+        self._log.bind(event="hold_ended", target=target, held_ms=_ms(seconds)).warning(
+            "clients go on after {:.2f} s without our word: {}", seconds, why
+        )
+
+    def cut(self, target: str, count: int, how: str) -> None:
+        """Connections to a server that clients were led away from were still in use."""
+        self._log.bind(event="cut", target=target, count=count).warning(
+            "{} connections to the old server were still in use and were ended: {}", count, how
+        )
+
     def switched(self, switch: Switch) -> None:
         stamp = switch.route.stamp
         parts = _parts(switch)
+        held_since = switch.held_since
+        held_ms = None if held_since is None else _ms(switch.confirmed_at - held_since)
         with self._lock:
             self._met.add(switch.target)
         before = ", ".join(str(endpoint) for endpoint in switch.before)
@@ -194,12 +226,14 @@ class LogReporter:
             before=before,
             duration_ms=_ms(switch.confirmed_at - switch.heard_at),
             parts_ms=parts,
+            held_ms=held_ms,
         ).info(
-            "{} → {} ({}) confirmed {:.1f} ms after it was heard: {}",
+            "{} → {} ({}) confirmed {:.1f} ms after it was heard{}: {}",
             before,
             switch.route.endpoint,
             stamp.leader,
             (switch.confirmed_at - switch.heard_at) * 1000,
+            "" if held_ms is None else f", clients waited {held_ms:.0f} ms",
             ", ".join(f"{name} {ms}" for name, ms in parts.items()),
         )
 

@@ -17,10 +17,10 @@ from watcher.decide.model import Endpoint, NodeReport, Readiness, Role, Verdict
 from watcher.decide.readiness import Want
 from watcher.observe.postgres import SqlAnswer
 
-FAST = 0.02
+FAST = 0.01
 SLOW = 0.25
 PATIENCE = 3.0
-"""Seconds: between questions at first, later, and from when on."""
+"""Seconds: between questions at first, later, and from when on. Clients wait for the answer."""
 
 _STOP_TICK = 10.0
 
@@ -80,7 +80,7 @@ class ReadinessProbe:
         told: Readiness | None = None
         while want is not None and not stop.is_set():
             found = self.look_once(want)
-            if told is None or _differs(found, told):
+            if told is None or want.again or _differs(found, told):
                 told = found
                 self._post(found)
             before, want = want, self._want()

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from watcher.decide.backoff import Backoff
-from watcher.decide.decision import ConnectVia, Policy, ReadyBy
+from watcher.decide.decision import Announced, ConnectVia, HoldPolicy, Policy, ReadyBy
 from watcher.decide.endpoint import check_host, parse_address
 from watcher.decide.errors import MalformedPayload
 from watcher.decide.model import Endpoint
@@ -408,6 +408,49 @@ def _unique_names(targets: tuple[Target, ...]) -> tuple[Target, ...]:
     return targets
 
 
+# --- holds ----------------------------------------------------------------------------------------
+
+
+class Hold(Section):
+    enabled: bool = Field(
+        default=True,
+        description="Let clients wait in PgBouncer (`PAUSE`) while there is no primary, instead of failing.",
+    )
+    limit: Number = _seconds(
+        60.0,
+        600,
+        "No hold is longer. Above the cluster's ttl and its promotion, below PgBouncer's `query_wait_timeout`.",
+    )
+    announced: Announced = Field(
+        default=Announced.AT_ONCE,
+        description="When an announced switchover makes clients wait: `at_once`; `at_barrier`, only when the"
+        " leader's node says that it is about to stop PostgreSQL, which `watcher barrier` does there"
+        " (docs/barrier.md); `never`, only once the leader key has gone.",
+    )
+    announced_limit: Number = _seconds(
+        10.0, 600, "An announcement that nothing follows makes clients wait no longer."
+    )
+    on_crash: bool = Field(
+        default=True,
+        description="Let clients wait while the primary's PostgreSQL refuses connections from PgBouncer's host.",
+    )
+    sessions: Literal["leave", "fast_close", "cut"] = Field(
+        default="fast_close",
+        description="What becomes of connections that are still in use on the old server after a switch:"
+        " `leave` them; `fast_close`, each ends between two transactions; `cut`, after `cut_after` also"
+        " within one.",
+    )
+    cut_after: Number = _seconds(
+        5.0,
+        600,
+        "With `sessions: cut`, so long after the release what still hangs on the old server is ended.",
+    )
+
+    def _contradictions(self) -> Iterator[Fault]:
+        if self.announced_limit > self.limit:
+            yield Fault("announced_limit", f"is above `limit` = {self.limit:g}", "set it to `limit` or less")
+
+
 # --- the watcher itself ---------------------------------------------------------------------------
 
 
@@ -453,6 +496,9 @@ class Settings(BaseSettings):
     targets: Annotated[tuple[Target, ...], AfterValidator(_unique_names)] = Field(
         min_length=1, description="Every PgBouncer that is led to the leader."
     )
+    hold: Hold = Field(
+        default_factory=lambda: Hold(), description="When clients wait instead of failing (docs/holds.md)."
+    )
     resync_interval: Number = _seconds(
         10.0, 3600, "Each target is read again this often, and put right if somebody changed it."
     )
@@ -477,6 +523,18 @@ class Settings(BaseSettings):
         """The name in the markers of the target's block."""
         return target.block or self.cluster.scope
 
+    def can_hold(self, target: Target) -> bool:
+        """Whether clients of that target are ever held: it takes a console that reloads, which its own host
+        can speak to in the clear.
+        """
+        console = target.console
+        return (
+            self.hold.enabled
+            and console is not None
+            and console.tls is None
+            and target.reload_command is None
+        )
+
     def policy(self) -> Policy:
         """What `decide` needs to know of all this.
 
@@ -491,7 +549,14 @@ class Settings(BaseSettings):
             silence_limit=self.etcd.silence_limit,
             health_fresh=2 * (patroni.interval_when_silent + patroni.timeout),
             follow_standby_leader=cluster.follow_standby_leader,
+            hold=self._hold_policy(),
         )
+
+    def _hold_policy(self) -> HoldPolicy | None:
+        hold = self.hold
+        if not hold.enabled:
+            return None
+        return HoldPolicy(hold.limit, hold.announced, hold.announced_limit, hold.on_crash)
 
 
 def _endpoints(addresses: Mapping[str, str]) -> dict[str, Endpoint]:

@@ -1,19 +1,4 @@
-#!/usr/bin/python3
-"""What runs beside PgBouncer: reads and replaces its file as one locked step, and relays its console.
-
-One file, standard library only, Python 3.6 or newer, because it is sent over the SSH connection to
-hosts that have nothing of ours, or installed there behind a forced command:
-
-    restrict,command="/usr/bin/python3 -I /usr/local/lib/pgbouncer-watcher/agent.py
-        --file /etc/pgbouncer/pgbouncer.ini --console /var/run/postgresql/.s.PGSQL.6432" ssh-ed25519 …
-
-The caller then chooses only between two words: `file` (a JSON object a line: `read`, `write`, `reload`)
-and `console` (bytes to and from PgBouncer's console). A local target runs the same as a child process.
-Both end when their standard input ends, so nothing outlives the watcher.
-
-Promises of `write`: whoever reads the file at any instant sees the old or the new text whole; owner,
-mode and extended attributes stay; nothing is written unless the file still is what the caller read.
-"""
+"""The file on its own host: read whole, replaced untorn, one request a line."""
 
 import argparse
 import contextlib
@@ -24,26 +9,14 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
-PROTOCOL = 1
+from watcher.apply.agent.wire import PROTOCOL, Refused, say
+
 MAX_FILE = 16 * 1024 * 1024
-
-
-class Refused(Exception):
-    """A request that was not carried out: a code for the caller, and a sentence for people."""
-
-    def __init__(self, code: str, problem: str) -> None:
-        super().__init__(code, problem)
-        self.code = code
-        self.problem = problem
-
-
-# --- the file ------------------------------------------------------------------------------------
 
 
 def read(path: str) -> bytes:
@@ -362,91 +335,11 @@ def _what_it_says(child: "subprocess.Popen[bytes]", until: float) -> Optional[by
 
 def serve(options: argparse.Namespace) -> None:
     """Answers requests until standard input ends."""
-    _say({"agent": PROTOCOL})
+    say({"agent": PROTOCOL})
     for line in sys.stdin.buffer:
         try:
             request = json.loads(line.decode("ascii"))
         except ValueError:
-            _say({"error": "request", "problem": "not a line of JSON"})
+            say({"error": "request", "problem": "not a line of JSON"})
             continue
-        _say(answer(request, options))
-
-
-def _say(reply: Dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(reply) + "\n")
-    sys.stdout.flush()
-
-
-# --- the console ------------------------------------------------------------------------------------
-
-
-def relay(address: str) -> None:
-    """Bytes between our standard streams and PgBouncer until either side ends."""
-    try:
-        pooler = _connect(address)
-    except OSError as error:
-        _say({"error": "console", "problem": error.strerror or str(error)})
-        return
-    _say({"agent": PROTOCOL})
-    ends = {0: pooler.fileno(), pooler.fileno(): 1}
-    while True:
-        for source in select.select(list(ends), [], [])[0]:
-            chunk = os.read(source, 65536)
-            if not chunk:
-                return
-            _send(ends[source], chunk)
-
-
-def _send(fd: int, chunk: bytes) -> None:
-    while chunk:
-        chunk = chunk[os.write(fd, chunk) :]
-
-
-def _connect(address: str) -> socket.socket:
-    if address.startswith("/"):
-        pooler = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        pooler.settimeout(5)
-        pooler.connect(address)
-    else:
-        host, _, port = address.rpartition(":")
-        pooler = socket.create_connection((host.strip("[]"), int(port)), 5)
-        pooler.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    pooler.settimeout(None)
-    return pooler
-
-
-# --- the command line -------------------------------------------------------------------------------
-
-
-def main(arguments: List[str], asked: Optional[str]) -> int:
-    """`asked` is what an SSH client asked for where a forced command runs us."""
-    options = _options(arguments)
-    word = options.word or (asked or "").rpartition(" ")[2]
-    if word == "file":
-        serve(options)
-    elif word == "console" and options.console:
-        relay(options.console)
-    else:
-        no_console = "this agent was started without --console"
-        unknown = "this key starts an agent, which may be asked for `file` or `console` only"
-        _say({"error": "word", "problem": no_console if word == "console" else unknown})
-        return 1
-    return 0
-
-
-def _options(arguments: List[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Runs beside PgBouncer for pgbouncer-watcher.")
-    parser.add_argument("word", nargs="?", choices=["file", "console"])
-    parser.add_argument("--file", required=True, help="the file that holds the marked block")
-    parser.add_argument("--console", help="PgBouncer's Unix socket, or host:port")
-    parser.add_argument("--write", choices=["auto", "rename", "in_place"], default="auto")
-    parser.add_argument("--reload-command", help="makes PgBouncer read its file, where it has no console")
-    parser.add_argument("--limit", type=float, default=4.0, help="seconds for a lock or the reload command")
-    return parser.parse_args(arguments)
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:], os.environ.get("SSH_ORIGINAL_COMMAND")))
-    except (BrokenPipeError, ConnectionError, KeyboardInterrupt):
-        sys.exit(0)
+        say(answer(request, options))

@@ -1,0 +1,178 @@
+"""PgBouncer's console: its bytes relayed, or, once the watcher has logged in through us, simple queries.
+
+Whoever logs in is the watcher, so no password comes here. After that this end can speak by itself, which
+a hold needs that must end without the watcher. Columns are looked up by name (PgBouncer usage, «Admin console»).
+"""
+
+import os
+import select
+import socket
+import struct
+import time
+from typing import Dict, List, Optional
+
+from watcher.apply.agent.wire import PROTOCOL, Refused, say
+
+_CHUNK = 65536
+
+
+def dial(address: str) -> socket.socket:
+    """A connection to a Unix socket's path, or to host:port."""
+    if address.startswith("/"):
+        pooler = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        pooler.settimeout(5)
+        pooler.connect(address)
+    else:
+        host, _, port = address.rpartition(":")
+        pooler = socket.create_connection((host.strip("[]"), int(port)), 5)
+        pooler.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    pooler.settimeout(None)
+    return pooler
+
+
+def relay(address: str) -> None:
+    """Bytes between our standard streams and PgBouncer until either side ends."""
+    try:
+        pooler = dial(address)
+    except OSError as error:
+        say({"error": "console", "problem": error.strerror or str(error)})
+        return
+    say({"agent": PROTOCOL})
+    ends = {0: pooler.fileno(), pooler.fileno(): 1}
+    while True:
+        for source in select.select(list(ends), [], [])[0]:
+            chunk = os.read(source, _CHUNK)
+            if not chunk:
+                return
+            _send(ends[source], chunk)
+
+
+def _send(fd: int, chunk: bytes) -> None:
+    while chunk:
+        chunk = chunk[os.write(fd, chunk) :]
+
+
+class Reply:
+    """The answer to one statement: its rows by column, its tag, or PgBouncer's error."""
+
+    def __init__(self) -> None:
+        self.rows = []  # type: List[Dict[str, Optional[str]]]
+        self.tag = ""
+        self.error = ""
+        self._columns = []  # type: List[str]
+
+    def add(self, kind: bytes, body: bytes) -> None:
+        """One message of the server's (PostgreSQL protocol 3, «Message Formats»)."""
+        if kind == b"T":
+            self._columns = _column_names(body)
+        elif kind == b"D":
+            self.rows.append(dict(zip(self._columns, _values(body))))
+        elif kind == b"C":
+            self.tag = body.rstrip(b"\0").decode("utf-8", "replace")
+        elif kind == b"E":
+            self.error = error_fields(body).get("M", "an error without a message")
+
+
+class Console:
+    """One connection whose login is done. Not for two threads. OSError once it is broken."""
+
+    def __init__(self, pooler: socket.socket) -> None:
+        self._pooler = pooler
+        self._pending = bytearray()
+
+    def fileno(self) -> int:
+        return self._pooler.fileno()
+
+    def close(self) -> None:
+        self._pooler.close()
+
+    def post(self, *statements: str) -> None:
+        """Send them in one piece, so that PgBouncer takes them up in one turn of its loop; no wait."""
+        queries = (statement.encode("utf-8") + b"\0" for statement in statements)
+        self._pooler.sendall(b"".join(b"Q" + struct.pack("!I", len(query) + 4) + query for query in queries))
+
+    def ask(self, limit: float, *statements: str) -> List[Reply]:
+        """Post them and wait for every answer, at most `limit` seconds. An answer may be an error."""
+        until = time.monotonic() + limit
+        self.post(*statements)
+        return [self._reply(until) for _ in statements]
+
+    def rows(self, limit: float, statement: str) -> List[Dict[str, Optional[str]]]:
+        """The rows of one statement. Refused where PgBouncer refuses it."""
+        (reply,) = self.ask(limit, statement)
+        if reply.error:
+            raise Refused("console", "%s: %s" % (statement, reply.error))
+        return reply.rows
+
+    def arrived(self) -> List[Reply]:
+        """Answers that are there already, without a wait; OSError if PgBouncer hung up."""
+        found = []  # type: List[Reply]
+        while select.select([self._pooler], [], [], 0)[0]:
+            self._receive()
+            while self._has_reply():
+                found.append(self._reply(0.0))
+        return found
+
+    def _reply(self, until: float) -> Reply:
+        reply = Reply()
+        while True:
+            kind, body = self._message(until)
+            if kind == b"Z":
+                return reply
+            reply.add(kind, body)
+
+    def _message(self, until: float) -> "tuple[bytes, bytes]":
+        while len(self._pending) < 5 or len(self._pending) < self._length():
+            if not select.select([self._pooler], [], [], max(0.0, until - time.monotonic()))[0]:
+                raise OSError("PgBouncer's console did not answer in time")
+            self._receive()
+        end = self._length()
+        kind, body = bytes(self._pending[:1]), bytes(self._pending[5:end])
+        del self._pending[:end]
+        return kind, body
+
+    def _length(self) -> int:
+        return 1 + int(struct.unpack("!I", self._pending[1:5])[0])
+
+    def _receive(self) -> None:
+        chunk = self._pooler.recv(_CHUNK)
+        if not chunk:
+            raise OSError("PgBouncer closed its console")
+        self._pending += chunk
+
+    def _has_reply(self) -> bool:
+        """Whether a whole answer, up to ReadyForQuery, is there."""
+        at = 0
+        while len(self._pending) >= at + 5:
+            end = at + 1 + int(struct.unpack("!I", self._pending[at + 1 : at + 5])[0])
+            if len(self._pending) >= end and self._pending[at : at + 1] == b"Z":
+                return True
+            at = end
+        return False
+
+
+def _column_names(body: bytes) -> List[str]:
+    names, at = [], 2
+    for _ in range(struct.unpack("!H", body[:2])[0]):
+        end = body.index(b"\0", at)
+        names.append(body[at:end].decode("utf-8", "replace"))
+        at = end + 19
+    return names
+
+
+def _values(body: bytes) -> List[Optional[str]]:
+    values, at = [], 2  # type: List[Optional[str]], int
+    for _ in range(struct.unpack("!H", body[:2])[0]):
+        size = struct.unpack("!i", body[at : at + 4])[0]
+        at += 4
+        values.append(None if size < 0 else body[at : at + size].decode("utf-8", "replace"))
+        at += max(size, 0)
+    return values
+
+
+def error_fields(body: bytes) -> Dict[str, str]:
+    """The fields of an ErrorResponse: M the message, C the code."""
+    parts = body.split(b"\0")
+    return {
+        part[:1].decode("ascii", "replace"): part[1:].decode("utf-8", "replace") for part in parts if part
+    }

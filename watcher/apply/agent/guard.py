@@ -1,0 +1,93 @@
+"""Notices within a millisecond that the primary refuses connections, at next to no cost.
+
+A connection is kept open to the primary's port, and nothing said on it: PostgreSQL keeps one process for it
+and drops it after `authentication_timeout` (60 s by default); we make a new one before that. When the
+server dies or begins to shut down, the connection ends, and a greeting tells whether it really refuses. What
+merely does not answer (a lost packet, a hung server) is no refusal.
+"""
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+from typing import Optional
+
+from watcher.apply.agent.greeting import REFUSES, TAKES, Answer, greet_postgres
+
+WIRE_SECONDS = 45.0
+"""Less than PostgreSQL's `authentication_timeout`, which would end it."""
+
+_CONNECT_LIMIT = 2.0
+_GREETING_LIMIT = 1.0
+_SHORTEST = 1.0  # a wire that ends sooner than that, while the server takes logins, is not renewed at once
+_ASK_AGAIN = 0.05  # while it refuses
+
+
+class Guard:
+    """Watches one server in a thread of its own; `alarm` writes a byte each time that `refuses` changes."""
+
+    def __init__(self, host: str, port: int, user: str, alarm: int) -> None:
+        self.host = host
+        self.port = port
+        self.refuses = False
+        self.problem = ""
+        self._user = user
+        self._alarm = alarm
+        wake, waker = os.pipe()  # as files, closed when the last thread has let go of them
+        self._wake, self._waker = os.fdopen(wake, "rb", 0), os.fdopen(waker, "wb", 0)
+        self._over = False
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.daemon = True
+        self._thread.start()
+
+    def stop(self) -> None:
+        """It says nothing any more; its thread ends soon."""
+        self._over = True
+        self._waker.write(b"x")
+
+    def _watch(self) -> None:
+        while not self._over:
+            began = time.monotonic()
+            if self._ended_unasked() and not self._over:
+                self._find_out()
+            if not self.refuses:
+                self._rest(_SHORTEST - (time.monotonic() - began))
+
+    def _ended_unasked(self) -> bool:
+        """Keep a wire for its time; True if the server ended it, or let none be made."""
+        wire = self._connect()
+        if wire is None:
+            return True
+        try:
+            ready = select.select([wire, self._wake], [], [], WIRE_SECONDS)[0]
+            return wire in ready
+        finally:
+            wire.close()
+
+    def _connect(self) -> Optional[socket.socket]:
+        with contextlib.suppress(OSError):
+            return socket.create_connection((self.host, self.port), _CONNECT_LIMIT)
+        return None
+
+    def _find_out(self) -> None:
+        """Say so if it refuses, and once it takes logins again. Silence says nothing either way."""
+        while not self._over:
+            answer = greet_postgres(self.host, self.port, self._user, _GREETING_LIMIT)
+            if answer.verdict == REFUSES and not self.refuses:
+                self._say(True, answer)
+            elif answer.verdict == TAKES and self.refuses:
+                self._say(False, answer)
+            if not self.refuses:
+                return
+            self._rest(_ASK_AGAIN)
+
+    def _say(self, refuses: bool, answer: Answer) -> None:
+        self.refuses, self.problem = refuses, answer.problem
+        if not self._over:
+            os.write(self._alarm, b"x")
+
+    def _rest(self, seconds: float) -> None:
+        if seconds > 0:
+            select.select([self._wake], [], [], seconds)

@@ -1,0 +1,536 @@
+"""Lets PgBouncer's clients wait, on a lease: `PAUSE` now, `RESUME` when told to, or at the latest when the
+limit is over or our standard input ends, whatever became of the watcher.
+
+Two consoles: one that pauses (an answer to PAUSE comes only when every transaction is done, perhaps never),
+one for all else. The watcher logs in through us (`dial`, `pass`), then asks (`begin`, `hold`, `release`,
+`guard`). Lines with `event` come unasked: `alarm`, `complete`, `ended`, `cut`.
+"""
+
+import argparse
+import base64
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+
+from watcher.apply.agent.console import Console, Reply, dial
+from watcher.apply.agent.greeting import TAKES, greet_postgres
+from watcher.apply.agent.guard import Guard
+from watcher.apply.agent.record import Records, identity
+from watcher.apply.agent.wire import PROTOCOL, Refused, say
+
+QUIET_LIMIT = 0.03
+"""Seconds in which a server's login that is under way may end before its pool is paused: a login that PAUSE
+breaks off marks the pool as failed, and a failed pool turns clients away (PgBouncer objects.c,
+disconnect_server)."""
+
+PAUSED_LIMIT = 0.5
+LOGIN_RETRY = "0.01"
+"""`server_login_retry` around RESUME, so that a pool marked as failed tries at once. Never 0, which spins."""
+
+LOGIN_LIMIT = 2.0
+FAST_CLOSE_SECONDS = 1.0  # PgBouncer looks at its servers every third of a second
+LONGEST_HOLD = 600.0
+"""No hold is longer, whatever is asked for."""
+
+
+def keep(options: argparse.Namespace) -> None:
+    """Answers requests and keeps holds until standard input ends; then nothing is held by us any more."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
+    holder = Holder(options.file, options.console, options.limit)
+    say({"agent": PROTOCOL})
+    try:
+        holder.serve()
+    except OSError as error:
+        sys.stderr.write("%s\n" % error)
+    finally:
+        holder.let_go("the watcher has gone")
+
+
+def _named(row: Dict[str, Optional[str]], column: str) -> str:
+    return row.get(column) or ""
+
+
+def _count(row: Dict[str, Optional[str]], *columns: str) -> int:
+    return sum(int(row.get(column) or 0) for column in columns)
+
+
+def _quoted(name: str) -> str:
+    return '"%s"' % name.replace('"', '""')
+
+
+class Holder:
+    """The holds on one PgBouncer. All in one thread, but for the guard's."""
+
+    def __init__(self, file: str, address: str, limit: float) -> None:
+        self._file = file
+        self._address = address
+        self._limit = limit
+        self._consoles = {}  # type: Dict[str, socket.socket]
+        self._control = None  # type: Optional[Console]
+        self._pauser = None  # type: Optional[Console]
+        self._records = None  # type: Optional[Records]
+        self._version = (0, 0)
+        self._held = []  # type: List[str]
+        self._is_held = False
+        self._is_complete = False
+        self._began = 0.0
+        self._until = float("inf")
+        self._look_at = float("inf")
+        self._changed = {}  # type: Dict[str, str]  # settings as they were before we changed them
+        self._set_to = {}  # type: Dict[str, str]  # and what we changed them to
+        self._config_now = {}  # type: Dict[str, str]
+        self._later = []  # type: List[Tuple[float, Callable[[], None]]]
+        self._guard = None  # type: Optional[Guard]
+        self._on_refusal = None  # type: Optional[Dict[str, Any]]
+        self._bell, self._ring = os.pipe()
+
+    # --- the loop -------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        pending = b""
+        while True:
+            sources = [0, self._bell] + ([self._pauser.fileno()] if self._pauser else [])
+            ready = select.select(sources, [], [], self._next_due())[0]
+            if self._bell in ready:
+                os.read(self._bell, 4096)
+                self._heed_guard()
+            if 0 in ready:
+                chunk = os.read(0, 65536)
+                if not chunk:
+                    return
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    say(self._answer(line))
+            elif self._pauser is not None and self._pauser.fileno() in ready:
+                self._pauser.arrived()  # when all transactions are done; OSError if PgBouncer has gone
+                self._look_at = 0.0
+            self._do_what_is_due()
+
+    def _next_due(self) -> Optional[float]:
+        due = min([self._until, self._look_at] + [at for at, _ in self._later])
+        return None if due == float("inf") else max(0.0, due - time.monotonic())
+
+    def _do_what_is_due(self) -> None:
+        now = time.monotonic()
+        if self._is_held and now >= self._until:
+            self._end_at_limit()
+        if now >= self._look_at:
+            self._see_whether_complete()
+        due, self._later = (
+            [one for one in self._later if one[0] <= now],
+            [one for one in self._later if one[0] > now],
+        )
+        for _, action in due:
+            action()
+
+    def _answer(self, line: bytes) -> Dict[str, Any]:
+        try:
+            request = json.loads(line.decode("ascii"))
+            return self._carry_out(request["verb"], request)
+        except Refused as error:
+            return {"error": error.code, "problem": error.problem}
+        except OSError as error:
+            return {"error": "console", "problem": error.strerror or str(error)}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return {"error": "request", "problem": repr(error)}
+
+    def _carry_out(self, verb: str, request: Dict[str, Any]) -> Dict[str, Any]:
+        if verb == "dial":
+            self._consoles[request["console"]] = dial(self._address)
+            return {}
+        if verb == "pass":
+            return self._pass(self._consoles[request["console"]], base64.b64decode(request["bytes"]))
+        if verb == "begin":
+            return self._begin()
+        if self._control is None:
+            raise Refused("request", "no console is logged in")
+        if verb == "hold":
+            return self._hold(request["databases"], float(request["limit"]))
+        if verb == "release":
+            return self._release(request)
+        if verb == "guard":
+            return self._watch(request)
+        raise Refused("request", "unknown verb %r" % verb)
+
+    # --- logging in -----------------------------------------------------------------------------------
+
+    def _pass(self, pooler: socket.socket, sent: bytes) -> Dict[str, Any]:
+        """The watcher's bytes to PgBouncer, and what it answers."""
+        pooler.settimeout(self._limit)
+        pooler.sendall(sent)
+        said = pooler.recv(65536)
+        if not said:
+            raise OSError("PgBouncer hung up during the login")
+        return {"bytes": base64.b64encode(said).decode("ascii")}
+
+    def _begin(self) -> Dict[str, Any]:
+        """Both consoles are logged in. Ends what an agent before us left behind."""
+        self._control, self._pauser = Console(self._consoles["control"]), Console(self._consoles["pause"])
+        self._records = Records(self._file, identity(self._consoles["control"]))
+        (version,) = self._control.ask(self._limit, "SHOW VERSION")
+        found = re.search(r"(\d+)\.(\d+)", " ".join(_named(row, "version") for row in version.rows))
+        self._version = (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+        return {"left": self._end_left()}
+
+    def _end_left(self) -> List[str]:
+        """Resume what a dead agent paused, and put back what it set; the databases that were paused still."""
+        records = self._known_records()
+        ended = []  # type: List[str]
+        with records.turn():
+            left = records.take_left()
+            if left:
+                paused = self._paused()
+                kept = {name for other in records.others() for name in other["databases"]}
+                names = {name for record in left for name in record["databases"]}
+                ended = sorted((names & paused) - kept)
+                for record in left:
+                    self._set(record["settings"])
+                self._resume(ended)
+        return ended
+
+    def _known_records(self) -> Records:
+        if self._records is None:
+            raise Refused("request", "no console is logged in")
+        return self._records
+
+    # --- PgBouncer ------------------------------------------------------------------------------------
+
+    def _ask(self, *statements: str) -> List[Reply]:
+        if self._control is None:
+            raise Refused("request", "no console is logged in")
+        return self._control.ask(self._limit, *statements)
+
+    def _rows(self, statement: str) -> List[Dict[str, Optional[str]]]:
+        (reply,) = self._ask(statement)
+        if reply.error:
+            raise Refused("console", "%s: %s" % (statement, reply.error))
+        return reply.rows
+
+    def _paused(self) -> Set[str]:
+        return {_named(row, "name") for row in self._rows("SHOW DATABASES") if _count(row, "paused")}
+
+    def _resume(self, databases: List[str]) -> None:
+        """One that is not paused any more is as good as resumed."""
+        if databases:
+            self._ask(*["RESUME %s" % _quoted(name) for name in databases])
+
+    def _set(self, settings: Dict[str, str]) -> None:
+        if settings:
+            self._ask(*["SET %s='%s'" % (name, value.replace("'", "''")) for name, value in settings.items()])
+
+    def _config(self) -> Dict[str, str]:
+        return _config_of(self._rows("SHOW CONFIG"))
+
+    def _change(self, config: Dict[str, str], name: str, value: str) -> None:
+        """Set it for a while: what it was goes on record first, as another agent knew it if that changed it."""
+        if name not in config or config[name] == value:
+            return
+        original = config[name]
+        for other in self._known_records().others():
+            original = other["settings"].get(name, original)
+        self._changed.setdefault(name, original)
+        self._set_to[name] = value
+        self._note()
+        self._set({name: value})
+
+    def _change_back(self, *names: str) -> None:
+        known = {name: self._changed[name] for name in names if name in self._changed}
+        self._set(known)
+        for name in known:
+            del self._changed[name]
+        self._note()
+
+    def _note(self) -> None:
+        records = self._known_records()
+        if self._held or self._changed:
+            records.note(self._held, self._changed)
+        else:
+            records.forget()
+
+    # --- holding --------------------------------------------------------------------------------------
+
+    def _hold(self, databases: List[str], limit: float) -> Dict[str, Any]:
+        """Pause those that are not; from now on for `limit` seconds. Idempotent: again, it sets the limit anew."""
+        now = time.monotonic()
+        if not self._is_held:
+            with self._known_records().turn():
+                self._pause(databases)
+            self._is_held, self._is_complete, self._began = True, False, now
+            self._look_at = 0.0
+            self._see_whether_complete()
+        self._until = min(now + limit, self._began + LONGEST_HOLD)
+        return self._status()
+
+    def _pause(self, databases: List[str]) -> None:
+        config, rows = self._config(), self._rows("SHOW DATABASES")
+        shared = {name for other in self._known_records().others() for name in other["databases"]}
+        paused = {_named(row, "name") for row in rows if _count(row, "paused")}
+        known = {_named(row, "name") for row in rows}
+        self._held = [name for name in databases if name in known and (name not in paused or name in shared)]
+        self._note()
+        fresh = [name for name in self._held if name not in paused]
+        try:
+            self._let_logins_end(config, fresh)
+            self._send_pauses(fresh)
+        except (OSError, Refused):
+            self._undo()
+            raise
+
+    def _let_logins_end(self, config: Dict[str, str], databases: List[str]) -> None:
+        """No login begins from here on, and the one that may be under way in each pool gets a moment."""
+        self._change(config, "min_pool_size", "0")  # or a paused pool goes on logging in, each broken off
+        self._change(config, "max_db_connections", "1")
+        until = time.monotonic() + QUIET_LIMIT
+        while self._sums(databases, "sv_login") and time.monotonic() < until:
+            time.sleep(0.001)
+
+    def _sums(self, databases: List[str], *columns: str, **but: str) -> int:
+        rows = (row for row in self._rows("SHOW POOLS") if _named(row, "database") in databases)
+        return sum(
+            _count(row, *columns) for row in rows if not any(row.get(name) == v for name, v in but.items())
+        )
+
+    def _send_pauses(self, databases: List[str]) -> None:
+        if self._pauser is None:
+            raise Refused("request", "no console is logged in")
+        self._pauser.arrived()
+        if databases:
+            self._pauser.post(*["PAUSE %s" % _quoted(name) for name in databases])
+        until = time.monotonic() + PAUSED_LIMIT
+        while set(databases) - self._paused():
+            errors = [reply.error for reply in self._pauser.arrived() if reply.error]
+            if errors or time.monotonic() > until:
+                raise Refused("pause", errors[0] if errors else "PAUSE was not carried out")
+            time.sleep(0.001)
+        self._change_back("max_db_connections")
+
+    def _undo(self) -> None:
+        with contextlib.suppress(OSError, Refused):
+            self._resume(self._not_shared())
+            self._held = []
+            self._change_back(*list(self._changed))
+
+    def _see_whether_complete(self) -> None:
+        """Complete when no transaction runs in what we hold. Sessions, which may stay for ever, do not count."""
+        self._look_at = float("inf")
+        if not self._is_held or self._is_complete:
+            return
+        if self._sums(self._held, "sv_active", "sv_tested", pool_mode="session"):
+            self._look_at = time.monotonic() + (0.003 if time.monotonic() - self._began < 0.3 else 0.03)
+            return
+        self._is_complete = True
+        say(dict(self._status(), event="complete"))
+
+    def _status(self) -> Dict[str, Any]:
+        now = time.monotonic()
+        return {
+            "held": self._is_held,
+            "complete": self._is_complete,
+            "databases": self._held,
+            "age": now - self._began if self._is_held else 0.0,
+            "left": self._until - now if self._is_held else 0.0,
+        }
+
+    # --- releasing ------------------------------------------------------------------------------------
+
+    def _release(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        """Let clients go on: after `reload`, if the route is `expect` and `greet` takes logins.
+
+        Refused, and everything stays held, where PgBouncer shows another route or the server takes no login.
+        """
+        if not self._is_held:
+            return {"was_held": False}
+        if request.get("greet"):
+            self._check_logins(*request["greet"])
+        with self._known_records().turn():
+            rows = self._reload_and_look(bool(request.get("reload")), request.get("expect") or {})
+            names = self._held if request.get("sure") else self._not_shared()
+            old = self._old_servers()
+            self._make_room(old)
+            self._resume(names)
+        held, self._held = self._held, []
+        held_for = self._over()
+        self._after_release(held, old, request)
+        return {"was_held": True, "held_for": held_for, "shown": rows}
+
+    def _check_logins(self, host: str, port: int, user: str) -> None:
+        answer = greet_postgres(host, port, user, min(1.0, self._limit))
+        if answer.verdict != TAKES:
+            raise Refused("login", "%s:%s takes no login: %s" % (host, port, answer.problem))
+
+    def _reload_and_look(self, reload: bool, expect: Dict[str, Any]) -> List[Dict[str, Optional[str]]]:
+        """In one turn of PgBouncer's loop, as far as can be: between RELOAD and RESUME a new client makes a
+        paused pool log in and be marked as failed.
+        """
+        asked = (["RELOAD"] if reload else []) + ["SHOW CONFIG", "SHOW DATABASES"]
+        replies = self._ask(*asked)
+        for statement, reply in zip(asked, replies):
+            if reply.error:
+                raise Refused("console", "%s: %s" % (statement, reply.error))
+        config, rows = _config_of(replies[-2].rows), replies[-1].rows
+        self._check_route(rows, expect)
+        for name in list(self._changed):  # RELOAD takes back what was set
+            if config.get(name) != self._set_to.get(name):
+                del self._changed[name]
+        if float(config.get("server_login_retry") or 0) > float(LOGIN_RETRY):
+            self._change(config, "server_login_retry", LOGIN_RETRY)
+        self._config_now = config
+        return rows
+
+    def _check_route(self, rows: List[Dict[str, Optional[str]]], expect: Dict[str, Any]) -> None:
+        shown = {_named(row, "name"): (_named(row, "host"), _count(row, "port")) for row in rows}
+        for name, (host, port) in expect.items():
+            if shown.get(name) != (host, port):
+                where = "%s:%s" % shown[name] if name in shown else "not at all"
+                raise Refused(
+                    "route", "PgBouncer shows %s at %s instead of %s:%s" % (name, where, host, port)
+                )
+
+    def _not_shared(self) -> List[str]:
+        """What no other agent that lives holds as well."""
+        shared = {name for other in self._known_records().others() for name in other["databases"]}
+        return [name for name in self._held if name not in shared]
+
+    def _over(self) -> float:
+        """Nothing is held any more; for how long it was."""
+        self._is_held, self._is_complete = False, False
+        self._until = self._look_at = float("inf")
+        return time.monotonic() - self._began
+
+    def _end_at_limit(self) -> None:
+        self.let_go("the hold has lasted its limit")
+
+    def let_go(self, why: str) -> None:
+        """End our hold without a condition, and put every setting back."""
+        if self._control is None or not (self._is_held or self._changed):
+            return
+        was_held, complete = self._is_held, self._is_complete
+        with contextlib.suppress(OSError, Refused), self._known_records().turn():
+            self._resume(self._not_shared())
+            self._held = []
+            self._later.clear()
+            self._change_back(*list(self._changed))
+        held_for = self._over()
+        if was_held:
+            with contextlib.suppress(OSError):
+                say({"event": "ended", "why": why, "held_for": held_for, "complete": complete})
+
+    # --- after a release ------------------------------------------------------------------------------
+
+    def _old_servers(self) -> List[Dict[str, Optional[str]]]:
+        """Connections in use that still lead where the database no longer does."""
+        return [
+            row
+            for row in self._rows("SHOW SERVERS")
+            if _named(row, "database") in self._held
+            and _named(row, "state") == "active"
+            and _count(row, "close_needed")
+        ]
+
+    def _make_room(self, old: List[Dict[str, Optional[str]]]) -> None:
+        """Old connections count against a pool's size until they end: let it grow by so many meanwhile."""
+        if old:
+            config = self._config_now
+            size = int(config.get("default_pool_size") or 20) + len(old)
+            self._change(config, "default_pool_size", str(size))
+
+    def _after_release(
+        self, held: List[str], old: List[Dict[str, Optional[str]]], request: Dict[str, Any]
+    ) -> None:
+        now = time.monotonic()
+        self._change_back("min_pool_size")
+        if "server_login_retry" in self._changed:
+            self._later.append((now, lambda: self._await_logins(held, now + LOGIN_LIMIT)))
+        if old and request.get("close_sessions"):
+            self._change(self._config_now, "server_fast_close", "1")
+            self._later.append((now + FAST_CLOSE_SECONDS, lambda: self._change_back("server_fast_close")))
+        if old:
+            cut_after = request.get("cut_after")
+            at = now + (float(cut_after) if cut_after is not None else FAST_CLOSE_SECONDS)
+            self._later.append((at, lambda: self._cut_old(held, now, cut_after is not None)))
+
+    def _await_logins(self, databases: List[str], until: float) -> None:
+        """Put `server_login_retry` back once every pool that has clients waiting has a server."""
+        rows = [row for row in self._rows("SHOW POOLS") if _named(row, "database") in databases]
+        waiting = [
+            row
+            for row in rows
+            if _count(row, "cl_waiting") and not _count(row, "sv_active", "sv_idle", "sv_used")
+        ]
+        if waiting and time.monotonic() < until:
+            self._later.append((time.monotonic() + 0.01, lambda: self._await_logins(databases, until)))
+        else:
+            self._change_back("server_login_retry")
+
+    def _cut_old(self, databases: List[str], since: float, by_force: bool) -> None:
+        """Connections to the old server that are still in use: end them, each fails for the client that has it."""
+        self._held, held = databases, self._held
+        try:
+            old = self._old_servers()
+        finally:
+            self._held = held
+        if old and by_force:
+            self._cut(old, time.monotonic() - since)
+        self._change_back("default_pool_size")
+
+    def _cut(self, old: List[Dict[str, Optional[str]]], seconds: float) -> None:
+        if self._version >= (1, 24):
+            clients = {_named(row, "ptr"): _named(row, "id") for row in self._rows("SHOW CLIENTS")}
+            doomed = [clients[_named(row, "link")] for row in old if _named(row, "link") in clients]
+            if doomed:
+                self._ask(*["KILL_CLIENT %s" % client for client in doomed])
+            say({"event": "cut", "count": len(doomed), "how": "KILL_CLIENT"})
+            return
+        self._cut_by_age(old, seconds)
+
+    def _cut_by_age(self, old: List[Dict[str, Optional[str]]], seconds: float) -> None:
+        """Before PgBouncer 1.24: `query_timeout` for a moment, just short enough for what began before the
+        release, and only while it can meet nobody else.
+        """
+        age = max(1, int(seconds - 0.5))
+        if any(_count(row, "maxwait") >= age for row in self._rows("SHOW POOLS")):
+            say({"event": "cut", "count": 0, "how": "others wait as long: left to tcp_user_timeout"})
+            return
+        self._change(self._config(), "query_timeout", str(age))
+        self._later.append(
+            (time.monotonic() + FAST_CLOSE_SECONDS, lambda: self._change_back("query_timeout"))
+        )
+        say({"event": "cut", "count": len(old), "how": "query_timeout"})
+
+    # --- the guard ------------------------------------------------------------------------------------
+
+    def _watch(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        """Watch `host` and `port` from now on, or nobody; with `hold`, a refusal is answered by a hold at once."""
+        if self._guard is not None:
+            self._guard.stop()
+        self._on_refusal = request.get("hold")
+        host = request.get("host")
+        self._guard = Guard(host, int(request["port"]), request["user"], self._ring) if host else None
+        return {}
+
+    def _heed_guard(self) -> None:
+        guard = self._guard
+        if guard is None:
+            return
+        status = {}  # type: Dict[str, Any]
+        if guard.refuses and self._on_refusal is not None and not self._is_held:
+            asked = self._on_refusal
+            status = self._answer(
+                json.dumps(
+                    {"verb": "hold", "databases": asked["databases"], "limit": asked["limit"]}
+                ).encode()
+            )
+        where = {"host": guard.host, "port": guard.port}
+        say(dict(status or self._status(), event="alarm", refuses=guard.refuses, why=guard.problem, **where))
+
+
+def _config_of(rows: List[Dict[str, Optional[str]]]) -> Dict[str, str]:
+    return {_named(row, "key"): _named(row, "value") for row in rows}

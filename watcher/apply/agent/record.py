@@ -1,0 +1,116 @@
+"""What a hold has changed at PgBouncer, on the disk before it is done, so that whoever comes after can undo it.
+
+One file an agent, beside PgBouncer's own, locked while that agent lives. A record that nobody has locked was
+left by one that was killed: its pauses are ours to end. A pause without a record is an operator's, and is
+never touched. Records say which PgBouncer they are about, since a pause does not outlive it.
+"""
+
+import contextlib
+import fcntl
+import glob
+import json
+import os
+import socket
+import struct
+import tempfile
+from typing import Any, Dict, Iterator, List, Optional
+
+_MARK = ".watcher-hold-"
+_LOCK = ".watcher-hold.lock"
+
+
+class Records:
+    """The records about the PgBouncer whose file is `path`. Where its folder cannot be written, in the
+    folder for temporary files.
+    """
+
+    def __init__(self, path: str, pooler: str) -> None:
+        folder, name = os.path.split(os.path.realpath(path))
+        if not os.access(folder, os.W_OK):
+            folder, name = tempfile.gettempdir(), os.path.realpath(path).strip("/").replace("/", "-")
+        self._base = os.path.join(folder, "." + name)
+        self._pooler = pooler
+        self._own = "%s%s%d" % (self._base, _MARK, os.getpid())
+        self._file = None  # type: Optional[int]
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """One agent at a time begins or ends a hold."""
+        lock = os.open(self._base + _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def note(self, databases: List[str], settings: Dict[str, str]) -> None:
+        """Replace what our record says: what we paused, and settings as they were before we changed them."""
+        if self._file is None:
+            self._file = os.open(self._own, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        line = {"pooler": self._pooler, "databases": databases, "settings": settings}
+        content = json.dumps(line).encode("ascii")
+        os.pwrite(self._file, content, 0)
+        os.ftruncate(self._file, len(content))
+
+    def forget(self) -> None:
+        """There is nothing left to undo."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._own)
+            os.close(self._file)
+            self._file = None
+
+    def others(self) -> List[Dict[str, Any]]:
+        """The records of other agents that live, about this PgBouncer."""
+        return [record for record in self._all(alive=True) if record["pooler"] == self._pooler]
+
+    def take_left(self) -> List[Dict[str, Any]]:
+        """The records of agents that are dead, about this PgBouncer; all of the dead are removed."""
+        return [record for record in self._all(alive=False) if record["pooler"] == self._pooler]
+
+    def _all(self, alive: bool) -> Iterator[Dict[str, Any]]:
+        for path in glob.glob(glob.escape(self._base + _MARK) + "*"):
+            if path != self._own:
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                    record = self._look_at(path, alive)
+                    if record is not None:
+                        yield record
+
+    def _look_at(self, path: str, alive: bool) -> Optional[Dict[str, Any]]:
+        """The record, where its agent lives or not as asked for; one of a dead agent is removed."""
+        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(file).st_uid != os.geteuid() or _is_locked(file) != alive:
+                return None
+            text = os.pread(file, 1 << 20, 0)
+            if not alive:
+                os.unlink(path)
+            record = json.loads(text.decode("ascii"))
+            return {
+                "pooler": str(record["pooler"]),
+                "databases": [str(name) for name in record["databases"]],
+                "settings": {str(name): str(value) for name, value in record["settings"].items()},
+            }
+        finally:
+            os.close(file)
+
+
+def _is_locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def identity(pooler: socket.socket) -> str:
+    """Which process answers at the other end of a Unix socket, empty where that cannot be told."""
+    if pooler.family != socket.AF_UNIX:
+        return ""
+    with contextlib.suppress(OSError, IndexError):
+        pid = struct.unpack("3i", pooler.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        with open("/proc/%d/stat" % pid) as stat:
+            started = stat.read().rpartition(")")[2].split()[19]
+        return "%d since %s" % (pid, started)
+    return ""

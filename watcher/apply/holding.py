@@ -1,0 +1,291 @@
+"""The agent beside PgBouncer that lets its clients wait (`agent/hold.py`), as seen from here.
+
+One channel and a reader thread for it, since the agent also speaks unasked: a hold is complete, or has
+ended, or the server it watches refuses connections. What it says is kept in `held` and `guard`, and told to
+the callbacks. Its two consoles are logged in to by pg8000 through the agent, so no password leaves here.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from watcher.apply.agent_link import FROZEN_HINT, Place, Stream, parse_reply, read_line
+from watcher.apply.console import Console, ConsoleAccess
+from watcher.decide.errors import TargetError, TargetUnreachable
+from watcher.decide.model import Endpoint, Held
+
+CONSOLES = ("control", "pause")
+LOGIN_AS = "pgbouncer_watcher"
+"""The role that greetings name. It need not exist: whatever the server answers, it takes logins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How holds are kept on one target. `on_refusal` is the longest hold, in seconds, that the agent begins
+    by itself when the server it watches refuses connections; None: none. `cut_after` seconds after a release
+    connections that are still in use on the old server are ended; None: never.
+    """
+
+    on_refusal: float | None = 60.0
+    close_sessions: bool = True
+    cut_after: float | None = 5.0
+    login_as: str = LOGIN_AS
+
+
+@dataclass(frozen=True, slots=True)
+class Ear:
+    """Who is told what the agent says unasked. Called in its reader's thread; must be quick.
+
+    `changed` for every change of `held`; `alarm` with what the guard found; `ended` with why a hold ended
+    without us and how long it was; `cut` with how many old connections were ended, and how.
+    """
+
+    changed: Callable[[], None] = lambda: None
+    alarm: Callable[[Endpoint, bool, str], None] = lambda *_: None
+    ended: Callable[[str, float], None] = lambda *_: None
+    cut: Callable[[int, str], None] = lambda *_: None
+
+
+class Holding:
+    """Holds on one target. Steps come from one thread; `held` may be read by any.
+
+    Every call is bounded by `limit` seconds and raises TargetError. Whatever happens to us, the agent ends
+    its holds: when the channel ends, or at the limit that was asked for.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        access: ConsoleAccess,
+        terms: Terms,
+        limit: float,
+        ear: Ear,
+        clock: Callable[[], float],
+    ) -> None:
+        self.held: Held | None = None
+        self.guard: Endpoint | None = None
+        self.left: tuple[str, ...] = ()
+        self._place = place
+        self._access = access
+        self._terms = terms
+        self._limit = limit
+        self._ear = ear
+        self._clock = clock
+        self._name = f"{place.name} hold"
+        self._stream: Stream | None = None
+        self._replies: queue.SimpleQueue[dict[str, Any] | Exception] = queue.SimpleQueue()
+
+    @property
+    def connected(self) -> bool:
+        return self._stream is not None
+
+    def open(self) -> None:
+        """Be ready to hold; ends what a dead agent left behind (`left` says which databases). Idempotent."""
+        if self._stream is not None:
+            return
+        stream = self._place.open("hold")
+        stream.settimeout(None)
+        self._replies = queue.SimpleQueue()
+        self._stream, self.held, self.guard = stream, None, None
+        reader = threading.Thread(
+            target=self._read, args=(stream, self._replies), name=self._name, daemon=True
+        )
+        reader.start()
+        try:
+            for console in CONSOLES:
+                self._log_in(console)
+            self.left = tuple(self._ask(verb="begin")["left"])
+        except BaseException:
+            self.close()
+            raise
+
+    def hold(self, databases: Iterable[str], until: float) -> None:
+        """Let clients of these databases wait until then at the latest; returns once new ones wait."""
+        self.open()
+        limit = max(0.0, until - self._clock())
+        self._note(self._ask(verb="hold", databases=list(databases), limit=limit))
+
+    def release(
+        self, endpoint: Endpoint | None, reload: bool, names: Iterable[str]
+    ) -> list[dict[str, Any]] | None:
+        """Let clients go on; the rows of SHOW DATABASES, None if nothing was held. See `model.Release`."""
+        terms = self._terms
+        request: dict[str, Any] = {"verb": "release", "reload": reload, "sure": endpoint is not None}
+        if endpoint is not None:
+            request["expect"] = {name: [endpoint.host, endpoint.port] for name in names}
+            request["greet"] = [endpoint.host, endpoint.port, terms.login_as]
+            request["close_sessions"] = terms.close_sessions
+            request["cut_after"] = terms.cut_after
+        reply = self._ask(**request)
+        self.held = None
+        return reply.get("shown")
+
+    def watch(self, endpoint: Endpoint, databases: Iterable[str]) -> None:
+        """Watch that server from now on; a refusal begins a hold there and then, where the terms say so."""
+        self.open()
+        limit = self._terms.on_refusal
+        hold = None if limit is None else {"databases": list(databases), "limit": limit}
+        where = {"host": endpoint.host, "port": endpoint.port, "user": self._terms.login_as}
+        self._ask(verb="guard", hold=hold, **where)
+        self.guard = endpoint
+
+    def close(self) -> None:
+        """Ends the channel, and with it every hold."""
+        stream, self._stream = self._stream, None
+        self.held = self.guard = None
+        if stream is not None:
+            stream.close()
+
+    # --- asking ---------------------------------------------------------------------------------------
+
+    def _log_in(self, console: str) -> None:
+        """By pg8000, through the agent; its object is not used any more then: the agent goes on."""
+        self._ask(verb="dial", console=console)
+        access = ConsoleAccess(user=self._access.user, password=self._access.password)
+        stream = _Tunnel(lambda sent: self._pass(console, sent))
+        Console(self._place.name, access, lambda: stream, self._limit).log_in()
+
+    def _pass(self, console: str, sent: bytes) -> bytes:
+        reply = self._ask(verb="pass", console=console, bytes=base64.b64encode(sent).decode("ascii"))
+        return base64.b64decode(reply["bytes"])
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        stream = self._stream
+        if stream is None:
+            raise TargetUnreachable(self._name, "the connection broke", "it is opened anew")
+        try:
+            stream.sendall(json.dumps(request).encode("ascii") + b"\n")
+            reply = self._replies.get(timeout=self._limit)
+        except queue.Empty as error:
+            self.close()
+            raise TargetUnreachable(self._name, f"no answer within {self._limit:g} s", FROZEN_HINT) from error
+        except (OSError, EOFError) as error:
+            self.close()
+            raise TargetUnreachable(
+                self._name, f"the connection broke: {error}", "it is opened anew"
+            ) from error
+        if isinstance(reply, Exception):
+            self.close()
+            raise reply
+        return reply
+
+    # --- hearing --------------------------------------------------------------------------------------
+
+    def _read(self, stream: Stream, replies: queue.SimpleQueue[dict[str, Any] | Exception]) -> None:
+        """The reader's thread, until the channel ends."""
+        pending = bytearray()
+        try:
+            while True:
+                self._hear(read_line(stream, None, pending), stream, replies)
+        except (OSError, EOFError) as error:
+            problem = f"the connection broke: {error!r}"
+            replies.put(TargetUnreachable(self._name, problem, "it is opened anew"))
+        if self._stream is stream:
+            self._stream = self.held = self.guard = None
+            self._ear.changed()
+
+    def _hear(
+        self, line: bytes, stream: Stream, replies: queue.SimpleQueue[dict[str, Any] | Exception]
+    ) -> None:
+        said = _object(line)
+        if "event" in said:
+            if self._stream is stream:
+                self._heed(said)
+            return
+        try:
+            replies.put(parse_reply(line, self._name))
+        except TargetError as error:
+            replies.put(error)
+
+    def _heed(self, said: Mapping[str, Any]) -> None:
+        event = said["event"]
+        if event == "cut":
+            self._ear.cut(int(said["count"]), str(said["how"]))
+            return
+        if event == "ended":
+            self.held = None
+            self._ear.ended(str(said["why"]), float(said["held_for"]))
+        else:
+            self._note(said)
+        if event == "alarm":
+            endpoint = Endpoint(str(said["host"]), int(said["port"]))
+            self._ear.alarm(endpoint, bool(said["refuses"]), str(said["why"]))
+        self._ear.changed()
+
+    def _note(self, status: Mapping[str, Any]) -> None:
+        if not status.get("held"):
+            self.held = None
+            return
+        now, known = self._clock(), self.held
+        self.held = Held(
+            databases=tuple(status["databases"]),
+            since=now - float(status["age"]) if known is None else known.since,
+            until=now + float(status["left"]),
+            complete=bool(status["complete"]),
+        )
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        said = json.loads(line)
+        if isinstance(said, dict):
+            return said
+    return {}
+
+
+class _Tunnel:
+    """A `Stream` for pg8000's login: what it sends goes out when it waits for the answer."""
+
+    def __init__(self, exchange: Callable[[bytes], bytes]) -> None:
+        self._exchange = exchange
+        self._unsent = b""
+        self._unread = b""
+
+    def settimeout(self, timeout: float | None, /) -> None:
+        """Each exchange is bounded already."""
+
+    def sendall(self, data: bytes, /) -> None:
+        self._unsent += data
+
+    def recv(self, size: int, /) -> bytes:
+        if not self._unread:
+            sent, self._unsent = self._unsent, b""
+            self._unread = self._exchange(sent)
+        chunk, self._unread = self._unread[:size], self._unread[size:]
+        return chunk
+
+    def close(self) -> None:
+        """The agent keeps the connection."""
+
+    def makefile(self, mode: Literal["rwb"]) -> io.BufferedRWPair:
+        del mode  # the only one
+        return io.BufferedRWPair(_TunnelFile(self), _TunnelFile(self))
+
+
+class _TunnelFile(io.RawIOBase):
+    def __init__(self, tunnel: _Tunnel) -> None:
+        super().__init__()
+        self._tunnel = tunnel
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        chunk = self._tunnel.recv(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def write(self, data: Any, /) -> int:
+        self._tunnel.sendall(bytes(data))
+        return len(data)
