@@ -11,25 +11,21 @@ from tests.support.addresses import take_address
 from tests.support.postgres import APP, APP_PASSWORD, psql
 from tests.support.processes import Process
 from tests.support.waiting import BedError, wait_for
+from watcher.decide.advice import recommended
 
 READY_SECONDS = 10.0
 SOCKET_PATH_LIMIT = 107
 ADMIN, ADMIN_PASSWORD = "admin", "admin-password"
 STATS, STATS_PASSWORD = "stats", "stats-password"
 
+DEBIAN_VERSION = (1, 18)
+
 RECOMMENDED: Mapping[str, str] = {
-    "server_login_retry": "0.2",
-    "min_pool_size": "0",
-    "server_connect_timeout": "3",
-    "tcp_keepalive": "1",
-    "tcp_keepidle": "5",
-    "tcp_keepintvl": "1",
-    "tcp_keepcnt": "3",
-    "tcp_user_timeout": "3000",
-    "query_wait_timeout": "120",
-    "client_login_timeout": "60",
+    name: value
+    for name, value in recommended(DEBIAN_VERSION).items()
+    if name != "pool_mode"  # which is a parameter of its own
 }
-"""What the project recommends to its users; pass it as `ini_extra`."""
+"""What the project recommends to its users, as every version here takes it; pass it as `ini_extra`."""
 
 
 class PgBouncer(AbstractContextManager["PgBouncer"]):
