@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ import yaml
 from tests.e2e.test_stage import Keys
 from tests.support.etcd import EtcdCluster
 from tests.support.folders import bed_folder
-from tests.support.pgbouncer import RECOMMENDED, PgBouncer
+from tests.support.pgbouncer import RECOMMENDED, PgBouncer, Version
 from watcher.__main__ import main
 
 
@@ -80,11 +81,20 @@ def test_pgbouncers_defaults_are_advised_against(service_folder: Path, said: Sai
         ]
 
 
-def test_what_is_recommended_is_not_advised_against(service_folder: Path, said: Said) -> None:
-    with PgBouncer(service_folder / "b", ini_extra=RECOMMENDED) as bouncer:
+@pytest.mark.parametrize("version", get_args(Version))
+def test_what_is_recommended_is_not_advised_against(
+    service_folder: Path, said: Said, version: Version
+) -> None:
+    with PgBouncer(service_folder / "b", ini_extra=RECOMMENDED, version=version) as bouncer:
         assert _of(said(bouncer)) == []
-        version = bouncer.console("SHOW VERSION")[0]["version"].split()[-1]
-        assert [line for line in said(bouncer) if f"version is {version}" in line]
+        number = bouncer.console("SHOW VERSION")[0]["version"].split()[-1]
+        assert [line for line in said(bouncer) if f"version is {number}, better " in line]
+
+
+def test_what_a_newer_pgbouncer_can_do_is_asked_for(service_folder: Path, said: Said) -> None:
+    without = {**RECOMMENDED, "max_prepared_statements": "0"}
+    with PgBouncer(service_folder / "b", ini_extra=without, version="new") as bouncer:
+        assert _of(said(bouncer)) == ["max_prepared_statements"]
 
 
 def test_a_database_that_goes_its_own_way_is_named_and_one_outside_the_block_is_not(
