@@ -197,7 +197,7 @@ SHORTCOMINGS: tuple[tuple[Version, str], ...] = (
     ((1, 21), "in transaction pools prepared statements fail on the connections to the new primary"),
     (
         (1, 24),
-        "a client stuck on a primary that vanished is only freed together with all others of its database",
+        "no command frees a client stuck on a primary that vanished but one that cuts its whole database",
     ),
     ((1, 25), "RELOAD is answered as if it had worked where the new route was not taken"),
     ((1, 25, 2), "a packet of anybody's can crash it, unless its distribution mended that (CVE-2026-6664)"),
