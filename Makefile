@@ -22,7 +22,7 @@ $(VENV)/.installed: requirements-dev.txt pyproject.toml
 venv: $(VENV)/.installed ## the virtual environment, from the lock
 
 .PHONY: bed
-bed: venv ## what the test bed needs: Debian's etcd, PostgreSQL, PgBouncer, sshd; Patroni from PyPI
+bed: venv ## what the test bed needs: Debian's etcd, PostgreSQL, PgBouncer (and a newer one), sshd; Patroni from PyPI
 	@$(SUDO) $(PYTHON) -m tests.support.install
 
 .PHONY: demo

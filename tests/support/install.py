@@ -1,4 +1,5 @@
-"""Installs what the test bed needs, on Debian: packages, two accounts, a virtual environment with Patroni.
+"""Installs what the test bed needs, on Debian: packages, two accounts, a virtual environment with Patroni,
+and, unpacked beside Debian's own, a newer PgBouncer.
 
     python3 -m tests.support.install
 
@@ -17,7 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-STATE = Path("/var/lib/pgbouncer-watcher-bed")
+from tests.support import newer_pgbouncer
+from tests.support.install_steps import STATE, InstallError, run, say
+
 PATRONI_VENV = STATE / "venv-patroni-4"
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 BOUNCER_ACCOUNTS = ("bed-bouncer1", "bed-bouncer2")
@@ -68,25 +71,6 @@ NEEDS = (
 )
 
 
-class InstallError(Exception):
-    """The machine is not as the bed needs it; the text ends with a line HINT."""
-
-
-def say(text: str) -> None:
-    """One line for each thing done."""
-    print(text, flush=True)
-
-
-def run(argv: Sequence[str | Path], hint: str) -> None:
-    """Run a command; on a failure show the end of what it said, and the hint."""
-    words = [str(word) for word in argv]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-        raise InstallError(f"{' '.join(words)}: exit {done.returncode}\n{said}\nHINT: {hint}")
-
-
 def missing_packages() -> list[Need]:
     """Needs that are not met."""
     return [need for need in NEEDS if not need.is_met()]
@@ -109,7 +93,9 @@ def venv_is_current() -> bool:
 
 
 def what_is_missing() -> list[str]:
-    """What install() would add, in words; empty when the bed can run."""
+    """What the bed cannot run without, in words. The newer PgBouncer is not of it: few tests need that, and
+    they fail without it, with the remedy.
+    """
     missing = [f"package {need.package}" for need in missing_packages()]
     missing += [f"account {account}" for account in missing_accounts()]
     return missing if venv_is_current() else [*missing, f"Patroni in {PATRONI_VENV}"]
@@ -189,6 +175,14 @@ def create_venv() -> None:
     _pins_file(PATRONI_VENV).write_text("\n".join(PATRONI_PINS) + "\n")
 
 
+def create_newer_pgbouncer() -> None:
+    """Where it cannot be had the bed runs all the same, so that is said and no more."""
+    try:
+        newer_pgbouncer.create()
+    except InstallError as error:
+        say(f"WARNING: tests of a newer PgBouncer will fail, for it cannot be had here:\n{error}")
+
+
 def become_root() -> None:
     """Go on as root, by way of sudo."""
     if os.geteuid() == 0:
@@ -201,7 +195,7 @@ def become_root() -> None:
 
 def install() -> None:
     """Add whatever is missing."""
-    if not what_is_missing():
+    if not what_is_missing() and newer_pgbouncer.is_current():
         say("nothing is missing")
         return
     become_root()
@@ -213,6 +207,8 @@ def install() -> None:
         create_account(account)
     if not venv_is_current():
         create_venv()
+    if not newer_pgbouncer.is_current():
+        create_newer_pgbouncer()
     if still := what_is_missing():
         raise InstallError(
             f"still missing: {', '.join(still)}\nHINT: this release of Debian packs it otherwise"

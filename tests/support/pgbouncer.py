@@ -4,32 +4,41 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
+from tests.support import newer_pgbouncer
 from tests.support.accounts import own_file, own_folder
 from tests.support.addresses import take_address
+from tests.support.install_steps import InstallError
 from tests.support.postgres import APP, APP_PASSWORD, psql
 from tests.support.processes import Process
 from tests.support.waiting import BedError, wait_for
+from watcher.decide.advice import recommended
 
 READY_SECONDS = 10.0
 SOCKET_PATH_LIMIT = 107
 ADMIN, ADMIN_PASSWORD = "admin", "admin-password"
 STATS, STATS_PASSWORD = "stats", "stats-password"
 
+Version = Literal["debian", "new"]
+DEBIAN_VERSION = (1, 18)
+
 RECOMMENDED: Mapping[str, str] = {
-    "server_login_retry": "0.2",
-    "min_pool_size": "0",
-    "server_connect_timeout": "3",
-    "tcp_keepalive": "1",
-    "tcp_keepidle": "5",
-    "tcp_keepintvl": "1",
-    "tcp_keepcnt": "3",
-    "tcp_user_timeout": "3000",
-    "query_wait_timeout": "120",
-    "client_login_timeout": "60",
+    name: value
+    for name, value in recommended(DEBIAN_VERSION).items()
+    if name != "pool_mode"  # which is a parameter of its own
 }
-"""What the project recommends to its users; pass it as `ini_extra`."""
+"""What the project recommends to its users, as every version here takes it; pass it as `ini_extra`."""
+
+
+def _program(version: Version) -> list[str | Path]:
+    """Raises BedError with the remedy where the machine does not have it."""
+    if version == "debian":
+        return ["/usr/sbin/pgbouncer"]
+    try:
+        return newer_pgbouncer.command()
+    except InstallError as error:
+        raise BedError(str(error)) from error
 
 
 class PgBouncer(AbstractContextManager["PgBouncer"]):
@@ -39,7 +48,7 @@ class PgBouncer(AbstractContextManager["PgBouncer"]):
     `outside` are lines of [databases] beside the block. With `include_file` the block is in a file of its own
     that pgbouncer.ini includes; `config_file` is the one with the block either way. Users are `app`,
     `admin`, `stats` (SHOW only) and those of `users`, with their passwords in the userlist; under the default
-    auth_type trust no password is asked for.
+    auth_type trust no password is asked for. `version` is Debian 12's own 1.18, or a new one, at least 1.24.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class PgBouncer(AbstractContextManager["PgBouncer"]):
         stats_users: Iterable[str] = (STATS,),
         include_file: bool = False,
         ini_extra: Mapping[str, str] | None = None,
+        version: Version = "debian",
     ) -> None:
         self.folder = own_folder(folder, account)
         self.address = address or take_address()
@@ -87,7 +97,7 @@ class PgBouncer(AbstractContextManager["PgBouncer"]):
         self._check_socket_path()
         self.write_files()
         self.process = Process(
-            f"pgbouncer at {self.address}", ["/usr/sbin/pgbouncer", self.ini], log=self.log, user=account
+            f"pgbouncer at {self.address}", [*_program(version), self.ini], log=self.log, user=account
         )
 
     def _check_socket_path(self) -> None:

@@ -55,6 +55,20 @@ class Console:
         """`SHOW DATABASES`."""
         return databases_in(self.rows("SHOW DATABASES"), self._place)
 
+    def version(self) -> str:
+        """`SHOW VERSION`, as it says it: `PgBouncer 1.18.0`."""
+        return " ".join(str(value) for row in self.rows("SHOW VERSION") for value in row.values())
+
+    def config(self) -> dict[str, str]:
+        """`SHOW CONFIG`: the live value of each setting, as text, in the unit of that setting."""
+        rows = self.rows("SHOW CONFIG")
+        try:
+            return {str(row["key"]): str(row["value"]) for row in rows}
+        except KeyError as error:
+            raise TargetRefused(
+                self._place, f"SHOW CONFIG has no column {error}", "is this PgBouncer?"
+            ) from error
+
     def reload(self) -> None:
         """`RELOAD`. PgBouncer 1.18 answers so even where it failed: confirm by `databases`."""
         self.rows("RELOAD")
@@ -171,4 +185,11 @@ def _database(row: Mapping[str, Any]) -> ConsoleDatabase:
         port=int(row["port"]),
         paused=bool(int(row.get("paused") or 0)),
         disabled=bool(int(row.get("disabled") or 0)),
+        pool_mode=row.get("pool_mode") or None,
+        pool_size=_size(row.get("pool_size")),
+        min_pool_size=_size(row.get("min_pool_size")),
     )
+
+
+def _size(value: Any) -> int | None:
+    return None if value is None else int(value)

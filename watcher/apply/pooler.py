@@ -130,6 +130,10 @@ class Pooler:
         if self._console is not None and not self._reloads_by_command:
             self._console.check_admin()
 
+    def tuning(self) -> tuple[str, dict[str, str]] | None:
+        """PgBouncer's version and live settings, in its own words; None where it has no console."""
+        return (self._console.version(), self._console.config()) if self._console is not None else None
+
     def close(self) -> None:
         """Ends every connection, and with them our holds; the next call opens them anew."""
         self._drop_link()

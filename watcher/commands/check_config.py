@@ -10,14 +10,15 @@ from watcher.board import Board
 from watcher.commands.exit_code import ExitCode
 from watcher.commands.looking import at_each_target
 from watcher.commands.saying import say
+from watcher.decide.advice import advise, of_block
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import Leadership, View
-from watcher.decide.view import leadership
+from watcher.decide.view import config, leadership
 from watcher.settings import Loaded, Settings, redacted
 
 
 def check_config(loaded: Loaded) -> ExitCode:
-    """BAD_SETTINGS on any fault. Changes nothing anywhere."""
+    """BAD_SETTINGS on any fault; advice on PgBouncer's own settings is none. Changes nothing anywhere."""
     for line in redacted(loaded):
         say(line)
     for warning in loaded.warnings:
@@ -25,7 +26,9 @@ def check_config(loaded: Loaded) -> ExitCode:
     settings, board = loaded.settings, Board(0.0)
     outcomes = [_check_etcd(settings, board, endpoint) for endpoint in settings.etcd.endpoints]
     outcomes += [_check_node(settings, url) for url in dict.fromkeys(app.node_urls(settings, board.view))]
-    outcomes += [outcome for target in at_each_target(settings, _check_target) for outcome in target]
+    ttl = config(board.view).ttl
+    of_targets = at_each_target(settings, lambda pooler: _check_target(pooler, ttl))
+    outcomes += [outcome for target in of_targets for outcome in target]
     say(f"{sum(outcomes)} of {len(outcomes)} checks passed")
     return ExitCode.OK if all(outcomes) else ExitCode.BAD_SETTINGS
 
@@ -75,7 +78,7 @@ def _check_node(settings: Settings, url: str) -> bool:
     return _tried(f"Patroni {url}", attempt)
 
 
-def _check_target(pooler: Pooler) -> list[bool]:
+def _check_target(pooler: Pooler, ttl: float) -> list[bool]:
     """Connection and host key, file and marker, console, rights: each only where the one before held."""
 
     def file() -> str:
@@ -101,4 +104,19 @@ def _check_target(pooler: Pooler) -> list[bool]:
             _tried(f"target {pooler.name} console", console),
             _tried(f"target {pooler.name} rights", rights),
         ]
+        if outcomes[1]:
+            _advise_target(pooler, ttl)
     return outcomes
+
+
+def _advise_target(pooler: Pooler, ttl: float) -> None:
+    """What would help in a failover: a line each, and no fault, for a watcher works without it too."""
+    subject = f"target {pooler.name}"
+    try:
+        actual, tuning = pooler.read(), pooler.tuning()
+    except WatcherError as error:
+        say(f"advice   {subject}: none, its settings cannot be read: {_problem(subject, error)}")
+        return
+    if tuning is not None:
+        for advice in advise(*tuning, of_block(actual), ttl):
+            say(f"advice   {subject}: {advice}")

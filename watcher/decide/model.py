@@ -347,13 +347,19 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleDatabase:
-    """One row of `SHOW DATABASES` (PgBouncer usage)."""
+    """One row of `SHOW DATABASES` (PgBouncer usage).
+
+    `pool_mode` is None where the database has none of its own, the sizes where they are not shown.
+    """
 
     name: str
     host: str | None
     port: int
     paused: bool = False
     disabled: bool = False
+    pool_mode: str | None = None
+    pool_size: int | None = None
+    min_pool_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
