@@ -214,8 +214,8 @@ def _holding(settings: s.Settings, target: s.Target, place: Place, ear: Ear) -> 
     hold, sql = settings.hold, settings.cluster.sql
     terms = Terms(
         on_refusal=hold.limit if hold.on_crash else None,
-        close_sessions=hold.sessions != "leave",
-        cut_after=hold.cut_after if hold.sessions == "cut" else None,
+        close_sessions=hold.old_connections != "leave",
+        cut_after=hold.cut_after if hold.old_connections == "cut" else None,
         login_as=sql.user if sql else LOGIN_AS,
     )
     return Holding(place, _console_access(target), terms, target.step_timeout, ear, time.monotonic)

@@ -169,7 +169,7 @@ class Reconciler:
         return self._until_next(wish)
 
     def _wished(self, view: View) -> Desired:
-        """What is wished for here, its hold no longer than the policy allows from when it was first wished."""
+        """What is wished for here; its hold no longer than the policy lets it be, from its first moment."""
         wall = self._wall() if self._wall is not None else None
         wish = desired(view, self._policy, self.beat_at, self._target.name, wall)
         if not wish.held:
@@ -194,9 +194,10 @@ class Reconciler:
             raise failure
 
     def _take(self, steps: tuple[Step, ...]) -> WatcherError | None:
-        """One after the other. Clients who cannot be held are led all the same; why they cannot is returned."""
+        """One after the other. Who cannot be held is led all the same; why not is returned."""
         failure: WatcherError | None = None
         for step in steps:
+            self._note_when_ready(step)
             try:
                 self._target.take(step)
             except TargetError as error:
@@ -207,6 +208,11 @@ class Reconciler:
             if self._undertaking is not None and not isinstance(step, Watch):
                 self._undertaking.steps.append((type(step).__name__.lower(), self._clock()))
         return failure
+
+    def _note_when_ready(self, step: Step) -> None:
+        """How long clients had to wait for the leader alone is a part of a switch of its own."""
+        if isinstance(step, Release) and self._undertaking is not None and self._undertaking.steps:
+            self._undertaking.steps.append(("ready", self.beat_at))
 
     def _tell_hold(self, wish: Desired) -> None:
         """Says when a hold has begun, and when it is over, whoever began or ended it."""
@@ -245,8 +251,8 @@ class Reconciler:
             self._undertaking = _Undertaking(route, led, heard_at, self.beat_at, held_since)
 
     def _finish(self, wish: Desired, is_whole: bool) -> None:
-        """All steps were taken, and all is well if `is_whole`. While clients wait, or without a route to wish for, a switch that was under
-        way stays so.
+        """All steps were taken, and all is well if `is_whole`. While clients wait, or without a route to wish
+        for, a switch that was under way stays so.
         """
         if wish.route is None or wish.held:
             return

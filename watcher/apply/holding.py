@@ -36,7 +36,7 @@ class Terms:
 
     on_refusal: float | None = 60.0
     close_sessions: bool = True
-    cut_after: float | None = 5.0
+    cut_after: float | None = 2.0
     login_as: str = LOGIN_AS
 
 

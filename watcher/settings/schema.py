@@ -419,7 +419,7 @@ class Hold(Section):
     limit: Number = _seconds(
         60.0,
         600,
-        "No hold is longer. Above the cluster's ttl and its promotion, below PgBouncer's `query_wait_timeout`.",
+        "No hold is longer. Above the cluster's ttl and promotion, below PgBouncer's `query_wait_timeout`.",
     )
     announced: Announced = Field(
         default=Announced.AT_ONCE,
@@ -432,18 +432,16 @@ class Hold(Section):
     )
     on_crash: bool = Field(
         default=True,
-        description="Let clients wait while the primary's PostgreSQL refuses connections from PgBouncer's host.",
+        description="Let clients wait while the primary's PostgreSQL refuses connections from beside PgBouncer.",
     )
-    sessions: Literal["leave", "fast_close", "cut"] = Field(
-        default="fast_close",
-        description="What becomes of connections that are still in use on the old server after a switch:"
-        " `leave` them; `fast_close`, each ends between two transactions; `cut`, after `cut_after` also"
-        " within one.",
+    old_connections: Literal["leave", "fast_close", "cut"] = Field(
+        default="cut",
+        description="What becomes of clients that are still connected to the old server after a switch, since"
+        " it hangs or cannot be reached: `leave` them there; `fast_close`, each ends between two of its"
+        " transactions; `cut`, after `cut_after` within one, too.",
     )
     cut_after: Number = _seconds(
-        5.0,
-        600,
-        "With `sessions: cut`, so long after the release what still hangs on the old server is ended.",
+        2.0, 600, "With `old_connections: cut`, so long after clients go on the rest is ended."
     )
 
     def _contradictions(self) -> Iterator[Fault]:

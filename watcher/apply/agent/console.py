@@ -1,7 +1,8 @@
 """PgBouncer's console: its bytes relayed, or, once the watcher has logged in through us, simple queries.
 
 Whoever logs in is the watcher, so no password comes here. After that this end can speak by itself, which
-a hold needs that must end without the watcher. Columns are looked up by name (PgBouncer usage, «Admin console»).
+a hold needs that must end without the watcher. Columns are looked up by name (PgBouncer usage, «Admin
+console»).
 """
 
 import os
@@ -9,7 +10,7 @@ import select
 import socket
 import struct
 import time
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 from watcher.apply.agent.wire import PROTOCOL, Refused, say
 
@@ -56,10 +57,10 @@ class Reply:
     """The answer to one statement: its rows by column, its tag, or PgBouncer's error."""
 
     def __init__(self) -> None:
-        self.rows = []  # type: List[Dict[str, Optional[str]]]
+        self.rows: List[Dict[str, Optional[str]]] = []
         self.tag = ""
         self.error = ""
-        self._columns = []  # type: List[str]
+        self._columns: List[str] = []
 
     def add(self, kind: bytes, body: bytes) -> None:
         """One message of the server's (PostgreSQL protocol 3, «Message Formats»)."""
@@ -106,7 +107,7 @@ class Console:
 
     def arrived(self) -> List[Reply]:
         """Answers that are there already, without a wait; OSError if PgBouncer hung up."""
-        found = []  # type: List[Reply]
+        found: List[Reply] = []
         while select.select([self._pooler], [], [], 0)[0]:
             self._receive()
             while self._has_reply():
@@ -121,7 +122,7 @@ class Console:
                 return reply
             reply.add(kind, body)
 
-    def _message(self, until: float) -> "tuple[bytes, bytes]":
+    def _message(self, until: float) -> Tuple[bytes, bytes]:
         while len(self._pending) < 5 or len(self._pending) < self._length():
             if not select.select([self._pooler], [], [], max(0.0, until - time.monotonic()))[0]:
                 raise OSError("PgBouncer's console did not answer in time")
@@ -152,7 +153,8 @@ class Console:
 
 
 def _column_names(body: bytes) -> List[str]:
-    names, at = [], 2
+    names: List[str] = []
+    at = 2
     for _ in range(struct.unpack("!H", body[:2])[0]):
         end = body.index(b"\0", at)
         names.append(body[at:end].decode("utf-8", "replace"))
@@ -161,7 +163,8 @@ def _column_names(body: bytes) -> List[str]:
 
 
 def _values(body: bytes) -> List[Optional[str]]:
-    values, at = [], 2  # type: List[Optional[str]], int
+    values: List[Optional[str]] = []
+    at = 2
     for _ in range(struct.unpack("!H", body[:2])[0]):
         size = struct.unpack("!i", body[at : at + 4])[0]
         at += 4

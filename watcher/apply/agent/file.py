@@ -233,7 +233,7 @@ def _whole(file: int) -> bytes:
     if os.fstat(file).st_size > MAX_FILE:
         raise Refused("large", f"has more than {MAX_FILE} bytes")
     os.lseek(file, 0, os.SEEK_SET)
-    parts = []  # type: List[bytes]
+    parts: List[bytes] = []
     while True:
         part = os.read(file, 1 << 20)
         if not part:

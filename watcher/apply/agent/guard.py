@@ -61,8 +61,8 @@ class Guard:
         if wire is None:
             return True
         try:
-            ready = select.select([wire, self._wake], [], [], WIRE_SECONDS)[0]
-            return wire in ready
+            ready = select.select([wire.fileno(), self._wake.fileno()], [], [], WIRE_SECONDS)[0]
+            return wire.fileno() in ready
         finally:
             wire.close()
 

@@ -73,23 +73,23 @@ class Holder:
         self._file = file
         self._address = address
         self._limit = limit
-        self._consoles = {}  # type: Dict[str, socket.socket]
-        self._control = None  # type: Optional[Console]
-        self._pauser = None  # type: Optional[Console]
-        self._records = None  # type: Optional[Records]
+        self._consoles: Dict[str, socket.socket] = {}
+        self._control: Optional[Console] = None
+        self._pauser: Optional[Console] = None
+        self._records: Optional[Records] = None
         self._version = (0, 0)
-        self._held = []  # type: List[str]
+        self._held: List[str] = []
         self._is_held = False
         self._is_complete = False
         self._began = 0.0
         self._until = float("inf")
         self._look_at = float("inf")
-        self._changed = {}  # type: Dict[str, str]  # settings as they were before we changed them
-        self._set_to = {}  # type: Dict[str, str]  # and what we changed them to
-        self._config_now = {}  # type: Dict[str, str]
-        self._later = []  # type: List[Tuple[float, Callable[[], None]]]
-        self._guard = None  # type: Optional[Guard]
-        self._on_refusal = None  # type: Optional[Dict[str, Any]]
+        self._changed: Dict[str, str] = {}  # settings as they were before we changed them
+        self._set_to: Dict[str, str] = {}  # and what we changed them to
+        self._config_now: Dict[str, str] = {}
+        self._later: List[Tuple[float, Callable[[], None]]] = []
+        self._guard: Optional[Guard] = None
+        self._on_refusal: Optional[Dict[str, Any]] = None
         self._bell, self._ring = os.pipe()
 
     # --- the loop -------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ class Holder:
     def _end_left(self) -> List[str]:
         """Resume what a dead agent paused, and put back what it set; the databases that were paused still."""
         records = self._known_records()
-        ended = []  # type: List[str]
+        ended: List[str] = []
         with records.turn():
             left = records.take_left()
             if left:
@@ -230,7 +230,7 @@ class Holder:
         return _config_of(self._rows("SHOW CONFIG"))
 
     def _change(self, config: Dict[str, str], name: str, value: str) -> None:
-        """Set it for a while: what it was goes on record first, as another agent knew it if that changed it."""
+        """Set it for a while; what it was goes on record first, as an agent knew it that changed it before us."""
         if name not in config or config[name] == value:
             return
         original = config[name]
@@ -258,7 +258,7 @@ class Holder:
     # --- holding --------------------------------------------------------------------------------------
 
     def _hold(self, databases: List[str], limit: float) -> Dict[str, Any]:
-        """Pause those that are not; from now on for `limit` seconds. Idempotent: again, it sets the limit anew."""
+        """Pause those that are not, for `limit` seconds from now on. Said again, it sets the limit anew."""
         now = time.monotonic()
         if not self._is_held:
             with self._known_records().turn():
@@ -319,7 +319,7 @@ class Holder:
             self._change_back(*list(self._changed))
 
     def _see_whether_complete(self) -> None:
-        """Complete when no transaction runs in what we hold. Sessions, which may stay for ever, do not count."""
+        """Complete when no transaction runs in what we hold. Sessions may stay for ever and do not count."""
         self._look_at = float("inf")
         if not self._is_held or self._is_complete:
             return
@@ -353,7 +353,7 @@ class Holder:
         with self._known_records().turn():
             rows = self._reload_and_look(bool(request.get("reload")), request.get("expect") or {})
             names = self._held if request.get("sure") else self._not_shared()
-            old = self._old_servers()
+            old = self._old_servers(self._held)
             self._make_room(old)
             self._resume(names)
         held, self._held = self._held, []
@@ -425,12 +425,12 @@ class Holder:
 
     # --- after a release ------------------------------------------------------------------------------
 
-    def _old_servers(self) -> List[Dict[str, Optional[str]]]:
+    def _old_servers(self, databases: List[str]) -> List[Dict[str, Optional[str]]]:
         """Connections in use that still lead where the database no longer does."""
         return [
             row
             for row in self._rows("SHOW SERVERS")
-            if _named(row, "database") in self._held
+            if _named(row, "database") in databases
             and _named(row, "state") == "active"
             and _count(row, "close_needed")
         ]
@@ -470,45 +470,47 @@ class Holder:
         else:
             self._change_back("server_login_retry")
 
-    def _cut_old(self, databases: List[str], since: float, by_force: bool) -> None:
-        """Connections to the old server that are still in use: end them, each fails for the client that has it."""
-        self._held, held = databases, self._held
-        try:
-            old = self._old_servers()
-        finally:
-            self._held = held
-        if old and by_force:
-            self._cut(old, time.monotonic() - since)
-        self._change_back("default_pool_size")
-
-    def _cut(self, old: List[Dict[str, Optional[str]]], seconds: float) -> None:
-        if self._version >= (1, 24):
-            clients = {_named(row, "ptr"): _named(row, "id") for row in self._rows("SHOW CLIENTS")}
-            doomed = [clients[_named(row, "link")] for row in old if _named(row, "link") in clients]
-            if doomed:
-                self._ask(*["KILL_CLIENT %s" % client for client in doomed])
-            say({"event": "cut", "count": len(doomed), "how": "KILL_CLIENT"})
+    def _cut_old(self, databases: List[str], since: float, by_force: bool, tries: int = 10) -> None:
+        """End the connections to the old server that are still in use; each fails for the client that has it."""
+        old = self._old_servers(databases)
+        if not old or not by_force or not tries:
+            self._change_back("default_pool_size", "query_timeout")
             return
-        self._cut_by_age(old, seconds)
+        if self._version >= (1, 24):
+            self._kill_clients(old)
+        else:
+            self._cut_by_age(old, time.monotonic() - since)
+        again = time.monotonic() + FAST_CLOSE_SECONDS
+        self._later.append((again, lambda: self._cut_old(databases, since, by_force, tries - 1)))
+
+    def _kill_clients(self, old: List[Dict[str, Optional[str]]]) -> None:
+        clients = {_named(row, "ptr"): _named(row, "id") for row in self._rows("SHOW CLIENTS")}
+        doomed = [clients[_named(row, "link")] for row in old if _named(row, "link") in clients]
+        if doomed:
+            self._ask(*["KILL_CLIENT %s" % client for client in doomed])
+            say({"event": "cut", "count": len(doomed), "how": "KILL_CLIENT"})
 
     def _cut_by_age(self, old: List[Dict[str, Optional[str]]], seconds: float) -> None:
-        """Before PgBouncer 1.24: `query_timeout` for a moment, just short enough for what began before the
-        release, and only while it can meet nobody else.
+        """Before PgBouncer 1.24: `query_timeout` for a moment, longer than anything can have lasted that
+        began since the release, and than any client waits; not at all while another query is as old.
         """
-        age = max(1, int(seconds - 0.5))
-        if any(_count(row, "maxwait") >= age for row in self._rows("SHOW POOLS")):
-            say({"event": "cut", "count": 0, "how": "others wait as long: left to tcp_user_timeout"})
+        waits = max([_count(row, "maxwait") for row in self._rows("SHOW POOLS")] + [0])
+        limit = max(int(seconds), waits) + 2
+        ours = {_named(row, "ptr") for row in old}
+        active = [row for row in self._rows("SHOW SERVERS") if _named(row, "state") == "active"]
+        now = max([_moment(row) for row in self._rows("SHOW CLIENTS")] + [0.0])  # the one that asks is us
+        if any(now - _moment(row) >= limit - 1 for row in active if _named(row, "ptr") not in ours):
             return
-        self._change(self._config(), "query_timeout", str(age))
-        self._later.append(
-            (time.monotonic() + FAST_CLOSE_SECONDS, lambda: self._change_back("query_timeout"))
-        )
-        say({"event": "cut", "count": len(old), "how": "query_timeout"})
+        doomed = [row for row in old if now - _moment(row) > limit]
+        if doomed:
+            self._change_back("query_timeout")
+            self._change(self._config(), "query_timeout", str(limit))
+            say({"event": "cut", "count": len(doomed), "how": "query_timeout"})
 
     # --- the guard ------------------------------------------------------------------------------------
 
     def _watch(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        """Watch `host` and `port` from now on, or nobody; with `hold`, a refusal is answered by a hold at once."""
+        """Watch `host` and `port` from now on, or nobody; with `hold`, a refusal begins a hold at once."""
         if self._guard is not None:
             self._guard.stop()
         self._on_refusal = request.get("hold")
@@ -520,7 +522,7 @@ class Holder:
         guard = self._guard
         if guard is None:
             return
-        status = {}  # type: Dict[str, Any]
+        status: Dict[str, Any] = {}
         if guard.refuses and self._on_refusal is not None and not self._is_held:
             asked = self._on_refusal
             status = self._answer(
@@ -530,6 +532,14 @@ class Holder:
             )
         where = {"host": guard.host, "port": guard.port}
         say(dict(status or self._status(), event="alarm", refuses=guard.refuses, why=guard.problem, **where))
+
+
+def _moment(row: Dict[str, Optional[str]]) -> float:
+    """A row's `request_time` in seconds of PgBouncer's own clock and zone, good for differences only."""
+    try:
+        return time.mktime(time.strptime(_named(row, "request_time")[:19], "%Y-%m-%d %H:%M:%S"))
+    except ValueError:
+        return 0.0
 
 
 def _config_of(rows: List[Dict[str, Optional[str]]]) -> Dict[str, str]:

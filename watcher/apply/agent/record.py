@@ -1,4 +1,4 @@
-"""What a hold has changed at PgBouncer, on the disk before it is done, so that whoever comes after can undo it.
+"""What a hold has changed at PgBouncer, on the disk before it is done, so that a successor can undo it.
 
 One file an agent, beside PgBouncer's own, locked while that agent lives. A record that nobody has locked was
 left by one that was killed: its pauses are ours to end. A pause without a record is an operator's, and is
@@ -31,7 +31,7 @@ class Records:
         self._base = os.path.join(folder, "." + name)
         self._pooler = pooler
         self._own = "%s%s%d" % (self._base, _MARK, os.getpid())
-        self._file = None  # type: Optional[int]
+        self._file: Optional[int] = None
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
