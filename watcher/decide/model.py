@@ -91,6 +91,17 @@ class SystemId:
 
 
 @dataclass(frozen=True, slots=True)
+class StopRequest:
+    """The value of `pgbouncer-watcher/stop/<member>`: PostgreSQL of `member` is about to be stopped, and
+    `watcher barrier` waits there until every target is held for `id`. Its key outlives the wait by a few
+    seconds, which is until PostgreSQL refuses.
+    """
+
+    id: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
 class Malformed:
     """A key of ours whose value cannot be understood. Unknown, which is not the same as absent."""
 
@@ -99,7 +110,7 @@ class Malformed:
     hint: str
 
 
-Value: TypeAlias = Leader | Member | Failover | Config | SystemId | Malformed
+Value: TypeAlias = Leader | Member | Failover | Config | SystemId | StopRequest | Malformed
 
 
 @dataclass(frozen=True, slots=True)

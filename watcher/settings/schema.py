@@ -408,6 +408,23 @@ def _unique_names(targets: tuple[Target, ...]) -> tuple[Target, ...]:
     return targets
 
 
+class Barrier(Section):
+    enabled: bool = Field(
+        default=False,
+        description="Announce the targets in etcd, and say there when each is held, so that `watcher barrier`"
+        " on the Patroni nodes can wait for it before PostgreSQL is stopped. The etcd user must be able to"
+        " write below `pgbouncer-watcher/` of the cluster's keys.",
+    )
+    ttl: Number = Field(
+        default=15.0,
+        ge=5,
+        le=300,
+        allow_inf_nan=False,
+        description="So long after this watcher died the barrier no longer waits for it.",
+        json_schema_extra={"unit": "seconds"},
+    )
+
+
 # --- the watcher itself ---------------------------------------------------------------------------
 
 
@@ -452,6 +469,10 @@ class Settings(BaseSettings):
     patroni: Patroni = Field(default_factory=lambda: Patroni(), description="The nodes' REST API.")
     targets: Annotated[tuple[Target, ...], AfterValidator(_unique_names)] = Field(
         min_length=1, description="Every PgBouncer that is led to the leader."
+    )
+    barrier: Barrier = Field(
+        default_factory=lambda: Barrier(),
+        description="Stops of PostgreSQL that wait until targets are held (docs/barrier.md).",
     )
     resync_interval: Number = _seconds(
         10.0, 3600, "Each target is read again this often, and put right if somebody changed it."
