@@ -137,7 +137,7 @@ JSON = st.recursive(
     )
 )
 def test_no_json_is_more_than_malformed(data: dict[str, Any]) -> None:
-    for key in ("members/x", "config", "failover"):
+    for key in ("members/x", "config", "failover", "pgbouncer-watcher/stop/x"):
         assert read_entry(key, text(data), 1, 2, "here") is not None
     for body in (data, {"patroni": data, **data}, {"members": data}, {"members": [data]}):
         for read in (
