@@ -19,6 +19,7 @@ happened, a line on standard error says what.
 
 import argparse
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -185,7 +186,7 @@ class Etcd:
                 self._drop()
                 if time.monotonic() >= until:
                     raise Unheard("etcd does not answer: {}".format(str(error) or repr(error))) from error
-                time.sleep(0.02)
+                time.sleep(0.05)
 
     def _ask_one(self, path: str, question: Dict[str, Any]) -> Dict[str, Any]:
         if self._connection is None:
@@ -205,7 +206,7 @@ class Etcd:
             return ""
         try:
             answer = self._post("auth/authenticate", {"name": user, "password": self._access.password or ""})
-        except Unheard as error:
+        except (Unheard, OSError) as error:
             if "authentication is not enabled" in str(error):
                 return ""
             raise
@@ -216,17 +217,27 @@ class Etcd:
         headers = {"Authorization": self._token} if self._token else {}
         self._connection.request("POST", "/v3/" + path, json.dumps(question).encode(), headers)
         response = self._connection.getresponse()
-        answer = json.loads(response.read().decode())
+        answer = _parsed(response.read().decode(errors="replace"))
         if response.status != 200:
             _refuse(answer)
-        return dict(answer)
+        return answer
 
     def _drop(self) -> None:
         """The next question goes to the next member, over a new connection with a new token."""
+        self.close()
+        self._turn += 1
+
+    def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
         self._connection, self._token = None, ""
-        self._turn += 1
+
+
+def _parsed(text: str) -> Dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError):
+        raise OSError("is that etcd's client port? it says {!r}".format(text.strip()[:160])) from None
 
 
 _FOR_GOOD = (3, 7)  # INVALID_ARGUMENT (a wrong password), PERMISSION_DENIED
@@ -426,12 +437,15 @@ def main(arguments: Optional[List[str]] = None, prog: str = "watcher barrier") -
         return OK
     if options.check:
         return _check(options)
-    _end_at_the_latest(began_at + options.limit + GRACE)
+    latest = _end_at_the_latest(began_at + options.limit + GRACE)
     try:
         settings = settings_of(options)
-        Barrier(settings, Etcd(settings.access), _say, began_at).run()
+        with contextlib.closing(Etcd(settings.access)) as etcd:
+            Barrier(settings, etcd, _say, began_at).run()
     except Exception as error:  # whatever it is, it must not keep PostgreSQL from being stopped
         _say("the stop goes on without holds: {}".format(_described(error)))
+    finally:
+        latest.cancel()
     return OK
 
 
@@ -439,7 +453,8 @@ def _check(options: argparse.Namespace) -> int:
     """What a stop would find, and no more: nothing is written."""
     try:
         settings = settings_of(options)
-        seen = Barrier(settings, Etcd(settings.access), _say).look()
+        with contextlib.closing(Etcd(settings.access)) as etcd:
+            seen = Barrier(settings, etcd, _say).look()
     except Unusable as error:
         _say(str(error))
         return BAD_SETTINGS
@@ -460,7 +475,7 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _end_at_the_latest(at: float) -> None:
+def _end_at_the_latest(at: float) -> threading.Timer:
     """From a thread, because a resolver that hangs heeds neither time-outs nor signals."""
 
     def end() -> None:
@@ -470,6 +485,7 @@ def _end_at_the_latest(at: float) -> None:
     timer = threading.Timer(at - time.monotonic(), end)
     timer.daemon = True
     timer.start()
+    return timer
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
