@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from watcher import barrier
 from watcher.apply.agent import bundle
 from watcher.commands.exit_code import ExitCode
 from watcher.commands.saying import say, say_error, warned
@@ -22,7 +23,9 @@ _WORDS = {
     "plan": "show what `once` would change, as a diff; nothing is written",
     "check-config": "show the settings in force and their sources, then try all that they lead to",
     "agent": "print the agent that a PgBouncer host may have installed (docs/install.md)",
+    "barrier": "run by Patroni before it stops PostgreSQL: waits until targets are held (docs/barrier.md)",
 }
+_WITHOUT_SETTINGS = ("agent", "barrier")
 _SOURCES = """\
 Settings come from the first of these that has one: flags, WATCHER_* variables, files of --secrets-dir,
 the file of --config, defaults. Secrets have no flag: a process list shows flags to everybody.
@@ -32,7 +35,10 @@ All settings: docs/configuration.md
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code, one of `ExitCode`; argparse's own 2 for a wrong flag means the same there."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["barrier"]:
+        return barrier.main(given[1:])  # has flags, limits and exit codes of its own; see also `entry`
+    options = _parser().parse_args(given)
     try:
         return _carry_out(options)
     except WatcherError as error:  # the others are told where they happen
@@ -85,12 +91,13 @@ def _parser() -> argparse.ArgumentParser:
             word,
             allow_abbrev=False,
             help=does,
-            usage=f"watcher {word}" + ("" if word == "agent" else " [--config FILE] [--SETTING VALUE …]"),
+            usage=f"watcher {word}"
+            + ("" if word in _WITHOUT_SETTINGS else " [--config FILE] [--SETTING VALUE …]"),
             description=does[0].upper() + does[1:] + ".",
-            epilog="" if word == "agent" else f"{_SOURCES}\n{_exit_codes()}",
+            epilog="" if word in _WITHOUT_SETTINGS else f"{_SOURCES}\n{_exit_codes()}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if word != "agent":
+        if word not in _WITHOUT_SETTINGS:
             _add_settings(child)
     return parser
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -22,9 +24,11 @@ from watcher.decide.decision import ConnectVia
 from watcher.decide.endpoint import parse_address
 from watcher.decide.model import Alarm, Endpoint, Sighting, View
 from watcher.decide.readiness import wanted
+from watcher.expose.herald import Herald
 from watcher.expose.logs import LogReporter
 from watcher.mailbox import Mailbox
 from watcher.observe.etcd import EtcdAccess, EtcdState, EtcdWatch
+from watcher.observe.etcd_client import EtcdClient
 from watcher.observe.health_probe import HealthProbe
 from watcher.observe.patroni_rest import PatroniRest, RestLimits
 from watcher.observe.postgres import Postgres, SqlLogin
@@ -35,6 +39,7 @@ from watcher.reconciler import Reconciler
 Job = Callable[[threading.Event], None]
 
 _REREAD_LIMIT = 2.0  # seconds for the read that finds out whether a member of etcd is frozen
+_HERALD_LIMIT = 1.5  # seconds for one of its calls: the other members of etcd are to be asked in time
 
 
 class Watcher:
@@ -47,6 +52,7 @@ class Watcher:
         self._reporter = LogReporter(settings.cluster.scope, time.monotonic)
         self.board = Board(time.monotonic())
         self._mailboxes: list[Mailbox[View]] = []
+        self._herald = herald(settings, self._reporter) if settings.barrier.enabled else None
         self._threads = [
             threading.Thread(target=job, args=(self._stop,), name=name, daemon=True)
             for name, job in self._jobs()
@@ -62,6 +68,8 @@ class Watcher:
         self._wake_readiness.set()
         for mailbox in self._mailboxes:
             mailbox.nudge()
+        if self._herald is not None:
+            self._herald.nudge()
 
     def stop(self) -> tuple[str, ...]:
         """Asks every thread to end and waits; the names of those that were still busy at the limit."""
@@ -81,6 +89,8 @@ class Watcher:
         yield "readiness", readiness_probe(self._settings, self.board, self._wake_readiness).run
         yield "health check", health_probe(self._settings, self.board).run
         yield "etcd", etcd_watch(self._settings, self.board.post, self._on_etcd).run
+        if self._herald is not None:
+            yield "herald", self._herald.run
 
     def _reconciler(self, target: s.Target) -> Reconciler:
         mailbox = Mailbox(self.board.view)
@@ -96,8 +106,18 @@ class Watcher:
             clock=time.monotonic,
             random=random.random,
             wall=time.time,
+            acknowledge=lambda stop_id: self._acknowledge(target, stop_id),
             last_hold=self._settings.stop_limit,
         )
+
+    def _acknowledge(self, target: s.Target, stop_id: str | None) -> None:
+        """To `watcher barrier`, which waits for those targets alone that could be held."""
+        if self._herald is None or not self._settings.can_hold(target):
+            return
+        if stop_id is None:
+            self._herald.withdraw(target.name)
+        else:
+            self._herald.tell(target.name, stop_id)
 
     def _ear(self, target: str, mailbox: Mailbox[View]) -> Ear:
         """What the agent beside a PgBouncer says unasked: to the board, to the worker, to the log."""
@@ -126,8 +146,12 @@ def etcd_watch(
     endpoints: tuple[str, ...] = (),
 ) -> EtcdWatch:
     """The watch on the cluster's prefix; `endpoints` instead of all of the settings'."""
+    return EtcdWatch(etcd_access(settings, endpoints), settings.cluster.prefix, post, on_state)
+
+
+def etcd_access(settings: s.Settings, endpoints: tuple[str, ...] = ()) -> EtcdAccess:
     etcd, trust = settings.etcd, _trust(settings.etcd.tls)
-    access = EtcdAccess(
+    return EtcdAccess(
         endpoints=endpoints or etcd.endpoints,
         ca=trust.ca,
         certificate=trust.certificate,
@@ -138,7 +162,6 @@ def etcd_watch(
         reread_interval=etcd.reread_interval,
         reread_limit=min(etcd.timeout, _REREAD_LIMIT),
     )
-    return EtcdWatch(access, settings.cluster.prefix, post, on_state)
 
 
 def patroni_rest(settings: s.Settings) -> PatroniRest:
@@ -188,6 +211,21 @@ def readiness_probe(
         board.post,
         Postgres(login) if login else None,
         lambda: settings.patroni.nodes,
+    )
+
+
+# --- the barrier -----------------------------------------------------------------------------------
+
+
+def herald(settings: s.Settings, reporter: LogReporter) -> Herald:
+    """What tells `watcher barrier` of our targets and holds; nothing is connected yet."""
+    access = replace(etcd_access(settings), timeout=min(settings.etcd.timeout, _HERALD_LIMIT))
+    turn = itertools.cycle(access.parsed())
+    return Herald(
+        settings.cluster.prefix,
+        lambda wanted: EtcdClient(access, next(turn), wanted),
+        lambda connected, place, problem: reporter.source_state("barrier", connected, place, problem),
+        ttl=settings.barrier.ttl,
     )
 
 

@@ -94,11 +94,12 @@ class Reconciler:
         clock: Callable[[], float],
         random: Callable[[], float],
         wall: Callable[[], float] | None = None,
-        acknowledge: Callable[[str], None] = lambda _: None,
+        acknowledge: Callable[[str | None], None] = lambda _: None,
         last_hold: float = 0.0,
     ) -> None:
-        """`acknowledge` is told for which stop of the primary all clients wait by now, empty for none; at
-        the end a hold may go on for `last_hold` seconds, so that a switch under way is finished.
+        """`acknowledge` is told for which stop of the primary all clients wait by now, empty for none, None
+        while they could not be made to; at the end a hold may go on for `last_hold` seconds, so that a switch
+        under way is finished.
         """
         self.beat_at = clock()
         self._target = target
@@ -118,7 +119,7 @@ class Reconciler:
         self._settled: Endpoint | None = None
         self._wall = wall
         self._acknowledge = acknowledge
-        self._acknowledged = ""
+        self._acknowledged: str | None = None
         self._last_hold = last_hold
         self._held_since: float | None = None
         self._told_hold: Held | None = None
@@ -185,7 +186,7 @@ class Reconciler:
             self._begin(view, wish.route, actual)
         failure = self._take(steps) or actual.hold_problem
         self._tell_hold(wish)
-        self._acknowledge_hold(wish)
+        self._acknowledge_hold(wish.stop_id)
         if not steps and actual.console_problem is not None:
             failure = actual.console_problem
         self._finish(wish, failure is None)
@@ -223,14 +224,15 @@ class Reconciler:
         if held is not None and (told is None or held.since != told.since):
             self._reporter.held(self._target.name, wish)
 
-    def _acknowledge_hold(self, wish: Desired) -> None:
-        """Told at each change; what is held is seen by the agent, and it wakes us when it is complete."""
+    def _acknowledge_hold(self, stop_id: str) -> None:
+        """Told at each change; the agent wakes us when a hold is complete."""
         last = self._target.last
         complete = last is not None and last.held is not None and last.held.complete
-        stop_id = wish.stop_id if complete else ""
-        if stop_id != self._acknowledged:
-            self._acknowledged = stop_id
-            self._acknowledge(stop_id)
+        could = last is not None and last.can_hold
+        told = (stop_id if complete else "") if could else None
+        if told != self._acknowledged:
+            self._acknowledged = told
+            self._acknowledge(told)
 
     def _look(self) -> Actual:
         """The last look while it is fresh: what is written is compared on the target anyway."""
@@ -283,6 +285,7 @@ class Reconciler:
     def _after_failure(self, error: WatcherError) -> float:
         failures, self._failures = self._failures, self._failures + 1
         self._reporter.failed(self._target.name, error, self._failures)
+        self._acknowledge_hold(self._wish.stop_id if self._wish is not None else "")
         delay = self._delay(error, failures)
         self._retry_at = self._clock() + delay
         return delay

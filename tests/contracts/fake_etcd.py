@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from watcher.observe.etcd_access import EtcdAccess, EtcdEndpoint
@@ -23,6 +23,7 @@ class FakeEtcd:
     lossy: bool = False  # events are not delivered
     opened: list[str] = field(default_factory=list)
     streams: list["FakeStream"] = field(default_factory=list)
+    leases: dict[int, set[str]] = field(default_factory=dict)  # lease → its keys
     _keys: dict[bytes, KeyValue] = field(default_factory=dict)
     _history: list[KeyValue] = field(default_factory=list)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -40,7 +41,29 @@ class FakeEtcd:
         with self._lock:
             self.revision += 1
             del self._keys[key.encode()]
+            self.attach(key, 0)
             return self._tell(KeyValue(key.encode(), b"", 0, self.revision, deleted=True))
+
+    def has(self, key: str) -> bool:
+        return key.encode() in self._keys
+
+    def grant(self) -> int:
+        with self._lock:
+            lease = len(self.opened) * 1000 + len(self.leases) + 1
+            self.leases[lease] = set()
+            return lease
+
+    def attach(self, key: str, lease: int) -> None:
+        """A key hangs on one lease at most, that of its last write."""
+        for keys in self.leases.values():
+            keys.discard(key)
+        if lease:
+            self.leases[lease].add(key)
+
+    def end_lease(self, lease: int) -> None:
+        with self._lock:
+            for key in sorted(self.leases.pop(lease)):
+                self.delete(key)
 
     def compact(self) -> None:
         self.compacted = self.revision
@@ -109,6 +132,7 @@ class FakeClient:
     def __init__(self, etcd: FakeEtcd, endpoint: str) -> None:
         self._etcd = etcd
         self._endpoint = endpoint
+        self.place = f"etcd {endpoint}"
 
     def authenticate(self) -> None:
         self._check()
@@ -120,12 +144,33 @@ class FakeClient:
     def watch(self, prefix: str, revision: int) -> FakeStream:
         return self._etcd.watch(prefix, revision)
 
+    def grant(self, seconds: int) -> int:  # noqa: ARG002 - knows no time
+        self._check()
+        return self._etcd.grant()
+
+    def write(self, puts: Mapping[str, str], deletes: Iterable[str], lease: int) -> None:
+        self._check()
+        if puts and lease not in self._etcd.leases:
+            raise EtcdUnheard(self.place, "requested lease not found")
+        for key, value in puts.items():
+            self._etcd.put(key, value)
+            self._etcd.attach(key, lease)
+        for key in filter(self._etcd.has, deletes):
+            self._etcd.delete(key)
+
+    def keep_alive(self, lease: int) -> bool:
+        self._check()
+        return lease in self._etcd.leases
+
+    def revoke(self, lease: int) -> None:
+        self._check()
+        self._etcd.end_lease(lease)
+
     def close(self) -> None:
         """Nothing to close."""
 
     def _check(self) -> None:
-        place = f"etcd {self._endpoint}"
         if self._endpoint in self._etcd.down:
-            raise EtcdUnheard(place, "Connection refused", reason=Reason.REFUSED)
+            raise EtcdUnheard(self.place, "Connection refused", reason=Reason.REFUSED)
         if self._etcd.denied:
-            raise EtcdDenied(place, "permission denied", reason=Reason.DENIED)
+            raise EtcdDenied(self.place, "permission denied", reason=Reason.DENIED)

@@ -5,7 +5,7 @@ import http.client
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -157,7 +157,8 @@ class PatroniCluster(AbstractContextManager["PatroniCluster"]):
 
     Entering starts it and waits for a leader that takes writes and for its replicas. `auth` is how loopback
     logs in. `dcs` is merged into the dynamic configuration at the start; `node_config` into every node's
-    file (`{"postgresql": {"before_stop": …}}`). `standby_of` (host, port) makes it a standby cluster.
+    file (`{"postgresql": {"before_stop": …}}`), or what it makes of each node. `standby_of` (host, port)
+    makes it a standby cluster.
     `etcd_user` is (user, password).
     """
 
@@ -175,7 +176,7 @@ class PatroniCluster(AbstractContextManager["PatroniCluster"]):
         version: Version = "4",
         auth: str = "trust",
         dcs: Mapping[str, Any] | None = None,
-        node_config: Mapping[str, Any] | None = None,
+        node_config: Mapping[str, Any] | Callable[[Node], Mapping[str, Any]] | None = None,
         standby_of: tuple[str, int] | None = None,
         etcd_user: tuple[str, str] | None = None,
     ) -> None:
@@ -187,7 +188,7 @@ class PatroniCluster(AbstractContextManager["PatroniCluster"]):
         self.ttl, self.loop_wait = ttl, loop_wait
         self.standby_of = standby_of
         self._auth = auth
-        self._node_config = dict(node_config or {})
+        self._node_config = node_config or {}
         self._etcd_user = etcd_user
         self._dcs: dict[str, Any] = {
             "ttl": ttl,
@@ -221,7 +222,8 @@ class PatroniCluster(AbstractContextManager["PatroniCluster"]):
 
     def write_config(self, node: Node) -> None:
         """Write the node's file (JSON, which YAML includes), readable by PostgreSQL's account alone."""
-        config = _merged(self._config(node), self._node_config)
+        extra = self._node_config(node) if callable(self._node_config) else self._node_config
+        config = _merged(self._config(node), extra)
         own_file(node.config_file, json.dumps(config, indent=1), POSTGRES_ACCOUNT, 0o600)
 
     def _config(self, node: Node) -> dict[str, Any]:

@@ -63,6 +63,17 @@ def test_all_that_may_change_a_decision_is_news() -> None:
     assert news == [True] * 5
 
 
+def test_a_request_to_stop_is_news_and_what_watchers_tell_the_barrier_is_none() -> None:
+    stop = read_entry("pgbouncer-watcher/stop/node1", b'{"id": "a1", "member": "node1"}', 12, 12, "here")
+    assert stop is not None
+    known = board()
+    news = heard(known)
+    known.post(Change(1, (Deletion("pgbouncer-watcher/targets/pgb1/w1", 11),), 3.0))
+    known.post(Change(1, (stop,), 4.0))
+    known.post(Change(1, (Deletion("pgbouncer-watcher/stop/node1", 13),), 5.0))
+    assert news == [True, False, True, True]
+
+
 def test_a_view_without_news_reaches_a_reader_that_looks_and_wakes_none() -> None:
     known = board()
     mailbox: Mailbox[View] = Mailbox(known.view)

@@ -12,7 +12,7 @@ import pytest
 from watcher.__main__ import main
 from watcher.commands.exit_code import ExitCode
 
-WORDS = ["run", "once", "plan", "check-config", "agent"]
+WORDS = ["run", "once", "plan", "check-config", "agent", "barrier"]
 
 
 def _exit_code(*arguments: str) -> int | str | None:
@@ -47,7 +47,8 @@ def test_no_flag_takes_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["walk"], ["run", "--unheard-of", "1"], ["agent", "--config", "x"]]
+    "arguments",
+    [[], ["walk"], ["run", "--unheard-of", "1"], ["agent", "--config", "x"], ["barrier", "--config", "x"]],
 )
 def test_a_wrong_word_or_flag_is_refused_with_the_usage(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
@@ -87,3 +88,23 @@ def test_help_does_not_load_grpc_or_ssh() -> None:
     script = f"import sys; from watcher.__main__ import main\ntry: main(['--help'])\nfinally: print({loaded})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("set()\n")
+
+
+def test_the_barrier_starts_without_what_the_other_commands_need() -> None:
+    heavy = "{'grpc', 'paramiko', 'pydantic', 'urllib3', 'watcher.__main__'}"
+    script = (
+        "import sys; from watcher.entry import main\nsys.argv = ['watcher', 'barrier', '--check']\n"
+        f"code = main(); print(code, set(sys.modules) & {heavy})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 set()\n"
+
+
+def test_the_barrier_and_the_other_words_go_through_the_same_door() -> None:
+    script = "import sys; from watcher.entry import main\nsys.argv = ['watcher', {!r}]\nsys.exit(main())"
+    for word, said in (("barrier", "scope"), ("agent", "What runs beside PgBouncer")):
+        done = subprocess.run(
+            [sys.executable, "-c", script.format(word)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0
+        assert said in done.stdout + done.stderr

@@ -19,6 +19,7 @@ from watcher.decide.model import (
     Member,
     NodeReport,
     Role,
+    StopRequest,
     SystemId,
 )
 from watcher.decide.patroni import (
@@ -48,6 +49,12 @@ def text(data: Any) -> bytes:
     return json.dumps(data).encode()
 
 
+def test_a_request_to_stop_names_its_stop_and_its_member() -> None:
+    value = text({"id": "a1", "member": "node1", "limit": 10, "more": []})
+    entry = read_entry("pgbouncer-watcher/stop/node1", value, 5, 9, "here")
+    assert entry == Entry("pgbouncer-watcher/stop/node1", StopRequest("a1", "node1"), 5, 9)
+
+
 # --- which key is what --------------------------------------------------------------------------------
 
 
@@ -60,6 +67,7 @@ def test_keys_of_ours_become_entries_with_their_revisions() -> None:
         ("config", b"{}", Config),
         ("failover", b"{}", Failover),
         ("initialize", b"730", SystemId),
+        ("pgbouncer-watcher/stop/node1", b'{"id": "a1", "member": "node1"}', StopRequest),
     ):
         found = read_entry(key, value, 1, 2, "here")
         assert found is not None
@@ -67,7 +75,11 @@ def test_keys_of_ours_become_entries_with_their_revisions() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["history", "status", "sync", "failsafe", "", "leaders", "members", "optime/leader"]
+    "key",
+    [
+        *("history", "status", "sync", "failsafe", "", "leaders", "members", "optime/leader"),
+        *("pgbouncer-watcher/targets/pgb1/w1", "pgbouncer-watcher/stop", "stop/node1"),
+    ],
 )
 def test_other_keys_mean_nothing(key: str) -> None:
     assert read_entry(key, b"x", 1, 2, "here") is None
@@ -78,6 +90,11 @@ def test_other_keys_mean_nothing(key: str) -> None:
     [
         ("leader", b"", "not a member's name"),
         ("leader", b"a\nb", "not a member's name"),
+        ("pgbouncer-watcher/stop/node1", b"", "not JSON"),
+        ("pgbouncer-watcher/stop/node1", b'{"member": "node1"}', "no readable `id`"),
+        ("pgbouncer-watcher/stop/node1", b'{"id": "a\\nb", "member": "node1"}', "no readable `id`"),
+        ("pgbouncer-watcher/stop/node1", b'{"id": "a1", "member": "node2"}', "not of member 'node1'"),
+        ("pgbouncer-watcher/stop/node1", b'{"id": "a1"}', "not of member 'node1'"),
         ("leader", b"a" * 257, "not a member's name"),
         ("leader", b"\xff", "is not UTF-8"),
         ("members/x", b"", "is not JSON"),
@@ -120,7 +137,7 @@ JSON = st.recursive(
     )
 )
 def test_no_json_is_more_than_malformed(data: dict[str, Any]) -> None:
-    for key in ("members/x", "config", "failover"):
+    for key in ("members/x", "config", "failover", "pgbouncer-watcher/stop/x"):
         assert read_entry(key, text(data), 1, 2, "here") is not None
     for body in (data, {"patroni": data, **data}, {"members": data}, {"members": [data]}):
         for read in (

@@ -5,6 +5,7 @@ from typing import Any
 class Etcd3Client:
     channel: Any
     kvstub: Any
+    leasestub: Any
     def close(self) -> None: ...
 
 def client(

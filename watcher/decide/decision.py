@@ -27,6 +27,7 @@ from enum import StrEnum
 from watcher.decide.errors import Fenced
 from watcher.decide.fence import admits, stamp_over
 from watcher.decide.model import (
+    STOP_KEYS,
     Actual,
     Alarm,
     Confirm,
@@ -244,9 +245,6 @@ def address(name: str, member: Member | None, policy: Policy) -> Endpoint | str:
 _LEAD = 0.15
 """Seconds before the date of a scheduled switchover at which clients begin to wait."""
 
-STOPS = "pgbouncer-watcher/stop/"
-"""Below it each member that is about to stop its PostgreSQL has a key (`watcher barrier`)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Moment:
@@ -276,17 +274,16 @@ def _by_what_threatens(
     wish: Desired, view: View, policy: Policy, moment: Moment, target: str, reign: Leadership
 ) -> Desired:
     """The leader leads and is ready, but may not be for long, or its PostgreSQL is not."""
-    wish = _while_refused(wish, view, policy, target)
-    if wish.held:
-        return wish
-    wish = _until_proven_again(wish, view, policy, moment.now, target, reign)
-    if wish.held:
-        return wish
     stop = _stop_of(view, reign, target)
-    if stop is not None:
+    held = _while_refused(wish, view, policy, target)
+    if not held.held:
+        held = _until_proven_again(wish, view, policy, moment.now, target, reign)
+    if not held.held and stop is not None:
         detail = f"{reign.name} is about to stop its PostgreSQL"
-        return replace(wish, reason=Reason.STOPPING, detail=detail, held=True, stop_id=stop.id)
-    return _while_announced(wish, view, policy, moment, reign)
+        held = replace(wish, reason=Reason.STOPPING, detail=detail, held=True)
+    if not held.held:
+        held = _while_announced(wish, view, policy, moment, reign)
+    return replace(held, stop_id=stop.id) if held.held and stop is not None else held
 
 
 def _while_refused(wish: Desired, view: View, policy: Policy, target: str) -> Desired:
@@ -335,7 +332,7 @@ def _doubts(alarm: Alarm, view: View, policy: Policy, reign: Leadership) -> bool
 
 
 def _trusted_at(alarm: Alarm, view: View, reign: Leadership, policy: Policy) -> float:
-    """When clients go on at the latest. One that says «not yet» is waited for, one that says nothing is not."""
+    """When clients go on at the latest. «Not yet» is waited for, silence is not."""
     pulse = _pulse(view, reign)
     says_no = pulse is not None and pulse.verdict is Verdict.NOT_YET and pulse.at >= alarm.at
     return float("inf") if says_no else alarm.at + policy.unknown_limit
@@ -356,7 +353,7 @@ def _stop_of(view: View, reign: Leadership, target: str) -> StopRequest | None:
 
     Over with this reign, or once its PostgreSQL was seen to refuse connections and to take them again.
     """
-    key = STOPS + reign.name
+    key = STOP_KEYS + reign.name
     entry, alarm = view.entries.get(key), view.alarms.get(target)
     if entry is None or not isinstance(entry.value, StopRequest):
         return None

@@ -93,6 +93,10 @@ class SystemId:
     value: str
 
 
+STOP_KEYS = "pgbouncer-watcher/stop/"
+"""Below the cluster's prefix, one for each member; Patroni does not heed them."""
+
+
 @dataclass(frozen=True, slots=True)
 class StopRequest:
     """The value of `pgbouncer-watcher/stop/<member>`: PostgreSQL of `member` is about to be stopped, and

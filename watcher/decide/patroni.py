@@ -1,4 +1,5 @@
-"""What Patroni writes → model, or `MalformedPayload`. The only place that knows Patroni's formats.
+"""What Patroni writes → model, or `MalformedPayload`. The only place that knows Patroni's formats, and
+that of the one key beside them which `watcher barrier` writes on a Patroni node.
 
 Keys under `/{namespace}/{scope}/` (Patroni dcs/__init__.py) and REST bodies (Patroni api.py), as
 written by Patroni 2, 3 and 4: the role was `master` before 4.0 and is `primary` since.
@@ -14,6 +15,7 @@ from typing import Any
 from watcher.decide.endpoint import check_host, parse_conn_url
 from watcher.decide.errors import MalformedPayload
 from watcher.decide.model import (
+    STOP_KEYS,
     Config,
     Endpoint,
     Entry,
@@ -23,6 +25,7 @@ from watcher.decide.model import (
     Member,
     NodeReport,
     Role,
+    StopRequest,
     SystemId,
     Value,
 )
@@ -57,6 +60,9 @@ def _reader_of(key: str) -> Callable[[bytes, str], Value] | None:
     if key.startswith("members/"):
         name = key.removeprefix("members/")
         return lambda value, place: read_member(name, value, place)
+    if key.startswith(STOP_KEYS):
+        member = key.removeprefix(STOP_KEYS)
+        return lambda value, place: read_stop_request(member, value, place)
     return _READERS.get(key)
 
 
@@ -113,6 +119,16 @@ def read_config(value: bytes, place: str) -> Config:
         standby_cluster=isinstance(data.get("standby_cluster"), dict) and bool(data["standby_cluster"]),
         ttl=float(ttl) if isinstance(ttl, int | float) and 0 < ttl < 86400 else 30.0,
     )
+
+
+def read_stop_request(member: str, value: bytes, place: str) -> StopRequest:
+    data = _object(value, place)
+    stop_id = _string(data, "id")
+    if not 0 < len(stop_id) <= 64 or not stop_id.isprintable():
+        raise MalformedPayload(place, "has no readable `id`", "see who else writes here")
+    if _string(data, "member") != member:
+        raise MalformedPayload(place, f"is not of member {member[:80]!r}", "see who else writes here")
+    return StopRequest(stop_id, member)
 
 
 def read_system_id(value: bytes, place: str) -> SystemId:

@@ -1,4 +1,5 @@
-"""One connection to one member of etcd: authenticate, list, watch. The sole importer of etcd3 and grpc.
+"""One connection to one member of etcd: authenticate, list, watch, and keys that live with a lease.
+The sole importer of etcd3 and grpc.
 
 etcd3 gives the channel, TLS and the generated calls. Its own `Watcher` is not used: it spins while etcd
 is down, and swallows a refusal, so a watch refused for want of a permission is silent for ever. Here a
@@ -7,10 +8,11 @@ stream carries one watch, and everything that ends it is raised as one `EtcdUnhe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -156,10 +158,41 @@ class EtcdClient:
         stub = etcdrpc.WatchStub(self._client.channel)
         return EtcdStream(self.place, stub, etcdrpc.WatchRequest(create_request=create), self._metadata)
 
+    def grant(self, seconds: int) -> int:
+        """A new lease; its keys go `seconds` after it was last kept alive. etcd may grant more."""
+        request = etcdrpc.LeaseGrantRequest(TTL=seconds)
+        return int(self._call(self._client.leasestub.LeaseGrant, request, self._access.timeout).ID)
+
+    def write(self, puts: Mapping[str, str], deletes: Iterable[str], lease: int) -> None:
+        """All at one revision. What is put goes with `lease`; deleting what is not there is no error."""
+        operations = [_put(key, value, lease) for key, value in puts.items()]
+        operations += [_delete(key) for key in deletes]
+        request = etcdrpc.TxnRequest(success=operations)
+        self._call(self._client.kvstub.Txn, request, self._access.timeout)
+
+    def keep_alive(self, lease: int) -> bool:
+        """Whether the lease still lived; if so, it lives for its whole time again."""
+        request = etcdrpc.LeaseKeepAliveRequest(ID=lease)
+        with self._translating():
+            answers = self._client.leasestub.LeaseKeepAlive(
+                iter((request,)), timeout=self._access.timeout, metadata=self._metadata
+            )
+            lives = [answer.TTL > 0 for answer in answers]  # to the end, so that nothing of the call stays
+        return any(lives)
+
+    def revoke(self, lease: int) -> None:
+        """End a lease: its keys go at once."""
+        request = etcdrpc.LeaseRevokeRequest(ID=lease)
+        self._call(self._client.leasestub.LeaseRevoke, request, self._access.timeout)
+
     def _call(self, method: Any, request: Any, limit: float) -> Any:
+        with self._translating():
+            return self._answer(method.future(request, timeout=limit, metadata=self._metadata))
+
+    @contextlib.contextmanager
+    def _translating(self) -> Iterator[None]:
         try:
-            call = method.future(request, timeout=limit, metadata=self._metadata)
-            return self._answer(call)
+            yield
         except grpc.RpcError as error:
             raise translated(error, self.place) from error
         except grpc.FutureCancelledError as error:
@@ -268,6 +301,16 @@ def _range(prefix: str) -> tuple[bytes, bytes]:
     if not prefix.endswith("/"):
         raise ValueError(f"the prefix {prefix!r} does not end with a slash")
     return prefix.encode(), prefix[:-1].encode() + b"0"
+
+
+def _put(key: str, value: str, lease: int) -> Any:
+    return etcdrpc.RequestOp(
+        request_put=etcdrpc.PutRequest(key=key.encode(), value=value.encode(), lease=lease)
+    )
+
+
+def _delete(key: str) -> Any:
+    return etcdrpc.RequestOp(request_delete_range=etcdrpc.DeleteRangeRequest(key=key.encode()))
 
 
 def _said(header: Any, keys: tuple[KeyValue, ...]) -> Said:

@@ -421,18 +421,19 @@ class Hold(Section):
         600,
         "No hold is longer. Above the cluster's ttl and promotion, below PgBouncer's `query_wait_timeout`.",
     )
-    announced: Announced = Field(
-        default=Announced.AT_ONCE,
+    announced: Announced | None = Field(
+        default=None,
         description="When an announced switchover makes clients wait: `at_once`; `at_barrier`, only when the"
         " leader's node says that it is about to stop PostgreSQL, which `watcher barrier` does there"
-        " (docs/barrier.md); `never`, only once the leader key has gone.",
+        " (docs/barrier.md); `never`, only once the leader key has gone. Not set: `at_barrier` with"
+        " `barrier.enabled`, else `at_once`.",
     )
     announced_limit: Number = _seconds(
         10.0, 600, "An announcement that nothing follows makes clients wait no longer."
     )
     on_crash: bool = Field(
         default=True,
-        description="Let clients wait while the primary's PostgreSQL refuses connections from beside PgBouncer.",
+        description="Let clients wait while the primary's PostgreSQL refuses PgBouncer's host.",
     )
     old_connections: Literal["leave", "fast_close", "cut"] = Field(
         default="cut",
@@ -447,6 +448,23 @@ class Hold(Section):
     def _contradictions(self) -> Iterator[Fault]:
         if self.announced_limit > self.limit:
             yield Fault("announced_limit", f"is above `limit` = {self.limit:g}", "set it to `limit` or less")
+
+
+class Barrier(Section):
+    enabled: bool = Field(
+        default=False,
+        description="Announce the targets in etcd, and say there when each is held, so that `watcher barrier`"
+        " on the Patroni nodes can wait for it before PostgreSQL is stopped. The etcd user must be able to"
+        " write below `pgbouncer-watcher/` of the cluster's keys.",
+    )
+    ttl: Number = Field(
+        default=15.0,
+        ge=5,
+        le=300,
+        allow_inf_nan=False,
+        description="So long after this watcher died the barrier no longer waits for it.",
+        json_schema_extra={"unit": "seconds"},
+    )
 
 
 # --- the watcher itself ---------------------------------------------------------------------------
@@ -496,6 +514,10 @@ class Settings(BaseSettings):
     )
     hold: Hold = Field(
         default_factory=lambda: Hold(), description="When clients wait instead of failing (docs/holds.md)."
+    )
+    barrier: Barrier = Field(
+        default_factory=lambda: Barrier(),
+        description="Stops of PostgreSQL that wait until targets are held (docs/barrier.md).",
     )
     resync_interval: Number = _seconds(
         10.0, 3600, "Each target is read again this often, and put right if somebody changed it."
@@ -554,7 +576,8 @@ class Settings(BaseSettings):
         hold = self.hold
         if not hold.enabled:
             return None
-        return HoldPolicy(hold.limit, hold.announced, hold.announced_limit, hold.on_crash)
+        announced = hold.announced or (Announced.AT_BARRIER if self.barrier.enabled else Announced.AT_ONCE)
+        return HoldPolicy(hold.limit, announced, hold.announced_limit, hold.on_crash)
 
 
 def _endpoints(addresses: Mapping[str, str]) -> dict[str, Endpoint]:

@@ -16,6 +16,29 @@ class WatchCreateRequest:
 class WatchRequest:
     def __init__(self, *, create_request: WatchCreateRequest) -> None: ...
 
+class LeaseGrantRequest:
+    def __init__(self, *, TTL: int) -> None: ...  # noqa: N803 - etcd's own name
+
+class LeaseKeepAliveRequest:
+    def __init__(self, *, ID: int) -> None: ...  # noqa: N803
+
+class LeaseRevokeRequest:
+    def __init__(self, *, ID: int) -> None: ...  # noqa: N803
+
+class PutRequest:
+    def __init__(self, *, key: bytes, value: bytes, lease: int) -> None: ...
+
+class DeleteRangeRequest:
+    def __init__(self, *, key: bytes) -> None: ...
+
+class RequestOp:
+    def __init__(
+        self, *, request_put: PutRequest = ..., request_delete_range: DeleteRangeRequest = ...
+    ) -> None: ...
+
+class TxnRequest:
+    def __init__(self, *, success: list[RequestOp]) -> None: ...
+
 class AuthStub:
     Authenticate: Any
     def __init__(self, channel: Any) -> None: ...

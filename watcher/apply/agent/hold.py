@@ -230,7 +230,7 @@ class Holder:
         return _config_of(self._rows("SHOW CONFIG"))
 
     def _change(self, config: Dict[str, str], name: str, value: str) -> None:
-        """Set it for a while; what it was goes on record first, as an agent knew it that changed it before us."""
+        """Set it for a while; what it was goes on record first, as whoever changed it before us knew it."""
         if name not in config or config[name] == value:
             return
         original = config[name]
@@ -471,7 +471,7 @@ class Holder:
             self._change_back("server_login_retry")
 
     def _cut_old(self, databases: List[str], since: float, by_force: bool, tries: int = 10) -> None:
-        """End the connections to the old server that are still in use; each fails for the client that has it."""
+        """End connections to the old server that are still in use; each fails for the client that has it."""
         old = self._old_servers(databases)
         if not old or not by_force or not tries:
             self._change_back("default_pool_size", "query_timeout")

@@ -1,0 +1,19 @@
+"""The door of the installed program. `watcher barrier` goes through without what all else needs.
+
+Patroni waits for the barrier at every stop, and settings, gRPC and SSH take longer to import than it does.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """The exit code."""
+    if sys.argv[1:2] == ["barrier"]:
+        from watcher import barrier
+
+        return barrier.main(sys.argv[2:])
+    from watcher.__main__ import main as command_line
+
+    return command_line()
