@@ -348,7 +348,7 @@ def _pulse(view: View, reign: Leadership) -> Readiness | None:
 
 def _why_not_again(view: View, reign: Leadership) -> str:
     pulse = _pulse(view, reign)
-    return "not asked yet" if pulse is None else pulse.problem or f"its role is {pulse.role}"
+    return "it has not said so again" if pulse is None or not pulse.problem else pulse.problem
 
 
 def _stop_of(view: View, reign: Leadership, target: str) -> StopRequest | None:
@@ -456,15 +456,16 @@ _SAME_LIMIT = 0.25
 def plan(actual: Actual, wish: Desired) -> tuple[Step, ...]:
     """The steps between; none where nothing differs. Raises Fenced where the block knows better.
 
-    While clients wait the file is written, and no more: PgBouncer reads it in the step that releases them.
+    While clients wait the file is written, and no more: PgBouncer reads it in the step that releases them,
+    and a stamp that merely learned something has time until after that.
     """
     steps: list[Step] = []
     if wish.held and actual.can_hold and not _is_held_until(actual, wish.hold_until):
         steps.append(Hold(wish.hold_until))
-    if wish.route is not None:
-        steps += _write_steps(actual, wish, wish.route)
-    if not wish.held:
-        steps += _go_on_steps(actual, wish, misled=_is_misled(actual, wish))
+    misled = _is_misled(actual, wish)
+    writes = [] if wish.route is None else _write_steps(actual, wish, wish.route, misled)
+    goes_on = [] if wish.held else _go_on_steps(actual, wish, misled)
+    steps += writes + goes_on if misled else goes_on + writes
     if wish.guard is not None and actual.can_hold and actual.guard != wish.guard:
         steps.append(Watch(wish.guard))
     return tuple(steps)
@@ -479,10 +480,10 @@ def _is_misled(actual: Actual, wish: Desired) -> bool:
     return route is not None and any(database.endpoint != route.endpoint for database in actual.databases)
 
 
-def _write_steps(actual: Actual, wish: Desired, route: Route) -> list[Step]:
+def _write_steps(actual: Actual, wish: Desired, route: Route, misled: bool) -> list[Step]:
     stamp = stamp_over(actual.stamp, route)
     stale = route.source is Source.ETCD and stamp != actual.stamp
-    if not stale and not _is_misled(actual, wish):
+    if not stale and not misled:
         return []
     refusal = admits(actual, wish, route)
     if refusal:

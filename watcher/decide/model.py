@@ -473,4 +473,5 @@ class Switch:
 
     @property
     def confirmed_at(self) -> float:
-        return self.steps[-1][1]
+        """When PgBouncer itself showed the route; a release counts, since it looks first."""
+        return next(at for name, at in reversed(self.steps) if name in ("confirm", "release"))
