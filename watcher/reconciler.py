@@ -169,7 +169,7 @@ class Reconciler:
         return self._until_next(wish)
 
     def _wished(self, view: View) -> Desired:
-        """What is wished for here, its hold no longer than the policy allows from when it was first wished."""
+        """What is wished for here, its hold no longer than the policy allows since it was first wished."""
         wall = self._wall() if self._wall is not None else None
         wish = desired(view, self._policy, self.beat_at, self._target.name, wall)
         if not wish.held:
@@ -194,7 +194,7 @@ class Reconciler:
             raise failure
 
     def _take(self, steps: tuple[Step, ...]) -> WatcherError | None:
-        """One after the other. Clients who cannot be held are led all the same; why they cannot is returned."""
+        """One after the other. Who cannot be held is led all the same; why it cannot be is returned."""
         failure: WatcherError | None = None
         for step in steps:
             try:
@@ -245,8 +245,8 @@ class Reconciler:
             self._undertaking = _Undertaking(route, led, heard_at, self.beat_at, held_since)
 
     def _finish(self, wish: Desired, is_whole: bool) -> None:
-        """All steps were taken, and all is well if `is_whole`. While clients wait, or without a route to wish for, a switch that was under
-        way stays so.
+        """All steps were taken, and all is well if `is_whole`. While clients wait, or without a route to
+        wish for, a switch that was under way stays so.
         """
         if wish.route is None or wish.held:
             return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.apply.agent import bundle, file as agent
+from watcher.apply.agent import file as agent
 
 OLDEST = (3, 6)
 

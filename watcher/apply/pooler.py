@@ -50,8 +50,8 @@ class Pooler:
 
     `read()` looks at everything; `last` is what was seen last, None before the first look and after an
     error. `take(step)` carries one step out and is idempotent; what it writes is written only over the
-    text that was seen last, so a `last` of some seconds ago is as good as a fresh look; its hold is as of now.
-    Without `holding` its clients cannot be held. Raises TargetError and BlockError.
+    text that was seen last, so a `last` of some seconds ago is as good as a fresh look; its hold is as of
+    now. Without `holding` its clients cannot be held. Raises TargetError and BlockError.
     """
 
     def __init__(

@@ -27,8 +27,8 @@ from enum import StrEnum
 from watcher.decide.errors import Fenced
 from watcher.decide.fence import admits, stamp_over
 from watcher.decide.model import (
-    Alarm,
     Actual,
+    Alarm,
     Confirm,
     ConsoleDatabase,
     Desired,
@@ -335,7 +335,7 @@ def _doubts(alarm: Alarm, view: View, policy: Policy, reign: Leadership) -> bool
 
 
 def _trusted_at(alarm: Alarm, view: View, reign: Leadership, policy: Policy) -> float:
-    """When clients go on at the latest: one that says «not yet» is waited for, one that says nothing is not."""
+    """When clients go on at the latest: one that says «not yet» is waited for, one that is silent is not."""
     pulse = _pulse(view, reign)
     says_no = pulse is not None and pulse.verdict is Verdict.NOT_YET and pulse.at >= alarm.at
     return float("inf") if says_no else alarm.at + policy.unknown_limit

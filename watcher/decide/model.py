@@ -248,8 +248,8 @@ class View:
 
     `members` remembers every member ever seen, so that the fallback knows their addresses after their
     keys are gone. `contact_at` is when etcd was last heard, `leader_since` when this reign was first seen,
-    `seen_at` when each key's present revision was. `readiness` stays READY for the rest of a reign, `pulse` is
-    the last answer whatever it was. `alarms` are each target's last.
+    `seen_at` when each key's present revision was. `readiness` stays READY for the rest of a reign, `pulse`
+    is the last answer whatever it was. `alarms` are each target's last.
     """
 
     began_at: float
@@ -383,8 +383,8 @@ class Actual:
     last write, both to tell PgBouncer's automatic databases from others. `shown` is `SHOW DATABASES`,
     None where the target has no console; then `reload_owed` says whether a write was not yet followed
     by a reload that succeeded. `console_problem` is why a console showed nothing, `hold_problem` why its
-    clients cannot be held just now. `can_hold` is whether they could be at all, `guard` which server is watched
-    from beside PgBouncer.
+    clients cannot be held just now. `can_hold` is whether they could be at all, `guard` which server is
+    watched from beside PgBouncer.
     """
 
     databases: tuple[Database, ...]

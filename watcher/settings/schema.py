@@ -419,7 +419,8 @@ class Hold(Section):
     limit: Number = _seconds(
         60.0,
         600,
-        "No hold is longer. Above the cluster's ttl and its promotion, below PgBouncer's `query_wait_timeout`.",
+        "No hold is longer. Above the cluster's ttl and its promotion, below PgBouncer's"
+        " `query_wait_timeout`.",
     )
     announced: Announced = Field(
         default=Announced.AT_ONCE,
@@ -432,7 +433,8 @@ class Hold(Section):
     )
     on_crash: bool = Field(
         default=True,
-        description="Let clients wait while the primary's PostgreSQL refuses connections from PgBouncer's host.",
+        description="Let clients wait while the primary's PostgreSQL refuses connections from PgBouncer's"
+        " host.",
     )
     sessions: Literal["leave", "fast_close", "cut"] = Field(
         default="fast_close",

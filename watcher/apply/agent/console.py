@@ -1,7 +1,8 @@
 """PgBouncer's console: its bytes relayed, or, once the watcher has logged in through us, simple queries.
 
 Whoever logs in is the watcher, so no password comes here. After that this end can speak by itself, which
-a hold needs that must end without the watcher. Columns are looked up by name (PgBouncer usage, «Admin console»).
+a hold needs that must end without the watcher. Columns are looked up by name (PgBouncer usage, «Admin
+console»).
 """
 
 import os

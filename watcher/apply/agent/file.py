@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional  # noqa: F401 - in type comments
 
 from watcher.apply.agent.wire import PROTOCOL, Refused, say
 

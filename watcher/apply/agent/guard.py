@@ -61,8 +61,8 @@ class Guard:
         if wire is None:
             return True
         try:
-            ready = select.select([wire, self._wake], [], [], WIRE_SECONDS)[0]
-            return wire in ready
+            ends = [wire.fileno(), self._wake.fileno()]
+            return ends[0] in select.select(ends, [], [], WIRE_SECONDS)[0]
         finally:
             wire.close()
 

@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple  # noqa: F401 - in type comments
 
 from watcher.apply.agent.console import Console, Reply, dial
 from watcher.apply.agent.greeting import TAKES, greet_postgres
@@ -230,7 +230,7 @@ class Holder:
         return _config_of(self._rows("SHOW CONFIG"))
 
     def _change(self, config: Dict[str, str], name: str, value: str) -> None:
-        """Set it for a while: what it was goes on record first, as another agent knew it if that changed it."""
+        """Set it for a while: what it was goes on record first, by another agent's word if it changed it."""
         if name not in config or config[name] == value:
             return
         original = config[name]
@@ -258,7 +258,7 @@ class Holder:
     # --- holding --------------------------------------------------------------------------------------
 
     def _hold(self, databases: List[str], limit: float) -> Dict[str, Any]:
-        """Pause those that are not; from now on for `limit` seconds. Idempotent: again, it sets the limit anew."""
+        """Pause those that are not, for `limit` seconds from now on. Again, it sets the limit anew."""
         now = time.monotonic()
         if not self._is_held:
             with self._known_records().turn():
@@ -319,7 +319,7 @@ class Holder:
             self._change_back(*list(self._changed))
 
     def _see_whether_complete(self) -> None:
-        """Complete when no transaction runs in what we hold. Sessions, which may stay for ever, do not count."""
+        """Complete once no transaction runs in what we hold. Sessions, which may stay, do not count."""
         self._look_at = float("inf")
         if not self._is_held or self._is_complete:
             return
@@ -471,7 +471,7 @@ class Holder:
             self._change_back("server_login_retry")
 
     def _cut_old(self, databases: List[str], since: float, by_force: bool) -> None:
-        """Connections to the old server that are still in use: end them, each fails for the client that has it."""
+        """End connections to the old server that are still in use; each fails for the client that has it."""
         self._held, held = databases, self._held
         try:
             old = self._old_servers()
@@ -508,7 +508,7 @@ class Holder:
     # --- the guard ------------------------------------------------------------------------------------
 
     def _watch(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        """Watch `host` and `port` from now on, or nobody; with `hold`, a refusal is answered by a hold at once."""
+        """Watch `host` and `port` from now on, or nobody; `hold`: a refusal is answered by a hold at once."""
         if self._guard is not None:
             self._guard.stop()
         self._on_refusal = request.get("hold")

@@ -1,4 +1,4 @@
-"""What a hold has changed at PgBouncer, on the disk before it is done, so that whoever comes after can undo it.
+"""What a hold has changed at PgBouncer, on the disk before it is done, so that a later agent can undo it.
 
 One file an agent, beside PgBouncer's own, locked while that agent lives. A record that nobody has locked was
 left by one that was killed: its pauses are ours to end. A pause without a record is an operator's, and is
