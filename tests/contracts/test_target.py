@@ -1,7 +1,6 @@
 """What every target promises: the fake in memory, and the real one by each of its ways to a PgBouncer."""
 
 import os
-import shutil
 import socket
 import stat
 import struct
@@ -14,12 +13,12 @@ from typing import Protocol, Self
 import pytest
 
 from tests.support.accounts import own_file
+from tests.support.agent import write_agent
 from tests.support.fake_target import FakePgBouncer, FakeTarget
 from tests.support.folders import bed_folder
 from tests.support.pgbouncer import ADMIN, ADMIN_PASSWORD, STATS, STATS_PASSWORD, PgBouncer
 from tests.support.sshd import Sshd
 from tests.support.waiting import wait_for
-from watcher.apply import agent
 from watcher.apply.agent_link import Place
 from watcher.apply.console import Console, ConsoleAccess
 from watcher.apply.local import LocalPlace
@@ -117,7 +116,7 @@ class RealWorld(AbstractContextManager["RealWorld"]):
         self.pgbouncer = PgBouncer(folder / "pgbouncer", include_file=include_file)
         self.sshd = Sshd(folder / "sshd", account=self.pgbouncer.account)
         self.file = self.pgbouncer.config_file
-        self.agent = Path(shutil.copy(agent.__file__, folder / "agent.py"))
+        self.agent = write_agent(folder)
         self._way = way
         self._targets = ExitStack()
         whole, block = self.file.read_text(), self.pgbouncer.block("127.0.0.1", 1)

@@ -18,14 +18,18 @@ from typing import Any
 
 import pytest
 
+from tests.support.agent import write_agent
 from tests.support.folders import bed_folder
 from tests.support.pgbouncer import ADMIN, ADMIN_PASSWORD, PgBouncer
 from tests.support.processes import run
 from tests.support.waiting import wait_for
-from watcher.apply import agent
+from watcher.apply.agent import file as agent
+from watcher.apply.agent.main import main
+from watcher.apply.agent.wire import PROTOCOL, Refused
 from watcher.apply.console import Console, ConsoleAccess
 
 NOBODY = 65534
+GREETING = f'{{"agent": {PROTOCOL}}}\n'
 OLD, NEW = b"old\n" * 500, b"a new line\n" * 40_000  # NEW has more than a hundred pages
 SHORT, LONG = b"short\n" * 10, b"longer\n" * 500  # within one page of the kernel's
 
@@ -164,7 +168,7 @@ def test_a_file_that_somebody_keeps_open_is_not_written_in_place(folder: Path) -
     path.write_bytes(OLD)
     with path.open("rb"):
         begun = time.monotonic()
-        with pytest.raises(agent.Refused, match="kept open by another") as refused:
+        with pytest.raises(Refused, match="kept open by another") as refused:
             replace(path, NEW, "in_place", limit=0.2)
         assert refused.value.code == "busy"
         assert 0.2 <= time.monotonic() - begun < 1
@@ -202,7 +206,7 @@ def test_without_leases_nothing_is_written_in_place(folder: Path) -> None:
     switch = Path("/proc/sys/fs/leases-enable")
     switch.write_text("0")
     try:
-        with pytest.raises(agent.Refused, match="its file system grants no lease") as refused:
+        with pytest.raises(Refused, match="its file system grants no lease") as refused:
             replace(path, NEW, "in_place")
     finally:
         switch.write_text("1")
@@ -218,7 +222,7 @@ def test_who_may_write_a_file_that_is_not_his_is_told_why_he_gets_no_lease(folde
     def try_as_nobody() -> None:
         os.setuid(NOBODY)
         begun = time.monotonic()
-        with pytest.raises(agent.Refused, match="only the account that owns it") as refused:
+        with pytest.raises(Refused, match="only the account that owns it") as refused:
             replace(path, NEW, "in_place", limit=5)
         assert refused.value.code == "lease"
         assert time.monotonic() - begun < 1
@@ -284,7 +288,7 @@ def count_up(path: Path, until: float) -> None:
     won = 0
     while time.monotonic() < until:
         content = path.read_bytes()
-        with suppress(agent.Refused):
+        with suppress(Refused):
             agent.write(
                 str(path),
                 agent.digest(content),
@@ -325,7 +329,7 @@ def test_a_lock_that_is_never_given_back_is_an_error_in_time(folder: Path) -> No
     path.write_bytes(OLD)
     lock = os.open(folder, os.O_RDONLY)
     agent._lock(lock, time.monotonic())
-    with pytest.raises(agent.Refused, match="another watcher"):
+    with pytest.raises(Refused, match="another watcher"):
         replace(path, NEW, limit=0.1)
     os.close(lock)
     assert path.read_bytes() == OLD
@@ -367,7 +371,7 @@ def test_an_owner_that_cannot_be_kept_is_refused_with_the_file_as_it_was(folder:
 
     def try_as_nobody() -> None:
         os.setuid(NOBODY)
-        with pytest.raises(agent.Refused, match="cannot keep its owner"):
+        with pytest.raises(Refused, match="cannot keep its owner"):
             replace(path, NEW)
 
     path.chmod(0o644)
@@ -426,14 +430,14 @@ def test_a_pgbouncer_that_reloads_during_the_writes_drops_no_database(folder: Pa
 
 
 def start_agent(path: Path, word: str, *arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-I", agent.__file__, word, "--file", str(path), *arguments]
+    command = [sys.executable, "-I", str(write_agent(path.parent)), word, "--file", str(path), *arguments]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_an_agent_ends_with_its_input(folder: Path) -> None:
     with start_agent(folder / "x", "file") as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == '{"agent": 1}\n'
+        assert process.stdout.readline() == GREETING
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(2) == 0
@@ -460,7 +464,7 @@ def test_an_agent_answers_nonsense_with_an_error_and_lives_on(folder: Path) -> N
 
 def test_a_key_that_may_only_ask_for_words_gets_nothing_else(folder: Path) -> None:
     for asked in ("rm -rf /", "", "console", "file; id"):
-        assert agent.main(["--file", str(folder / "x")], asked) == 1
+        assert main(["--file", str(folder / "x")], asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -489,7 +493,7 @@ def test_a_relay_ends_when_pgbouncer_hangs_up(folder: Path) -> None:
         with start_agent(folder / "x", "console", "--console", address) as process:
             pooler, _ = listener.accept()
             assert process.stdout is not None
-            assert process.stdout.readline() == '{"agent": 1}\n'
+            assert process.stdout.readline() == GREETING
             pooler.sendall(b"hello\n")
             assert process.stdout.readline() == "hello\n"
             pooler.close()
@@ -512,7 +516,7 @@ def test_the_agent_runs_on_old_and_new_versions_of_python(folder: Path, version:
     path = folder / "x"
     path.write_bytes(OLD)
     request = json.dumps({"verb": "write", "expect": agent.digest(OLD), "text": "new"}) + "\n"
-    command = [found, "-I", agent.__file__, "file", "--file", str(path)]
+    command = [found, "-I", str(write_agent(folder)), "file", "--file", str(path)]
     said = subprocess.run(command, input=request, capture_output=True, text=True, timeout=10, check=True)
     assert agent.digest(b"new") in said.stdout
     assert path.read_bytes() == b"new"

@@ -14,20 +14,20 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.agent import write_agent
 from tests.support.fake_target import NODES, POLICY, FakePgBouncer, FakeTarget, Reports, led_by
 from tests.support.folders import bed_folder
 from tests.support.pgbouncer import ADMIN, ADMIN_PASSWORD, STATS, STATS_PASSWORD, PgBouncer
 from tests.support.processes import run
 from tests.support.sshd import Sshd, generate_key
 from tests.support.waiting import wait_for
-from watcher.apply import agent
 from watcher.apply.console import Console, ConsoleAccess
 from watcher.apply.local import LocalPlace
 from watcher.apply.pooler import Pooler
 from watcher.apply.ssh import SshAccess, SshPlace
 from watcher.decide.backoff import Backoff
 from watcher.decide.errors import LoginRefused, NotConfirmed, TargetError, TargetRefused, TargetUnreachable
-from watcher.decide.model import Confirm, Endpoint, Hold, Reload, Route, Stamp, Write
+from watcher.decide.model import Confirm, Endpoint, Hold, Release, Reload, Route, Stamp, Step, Watch, Write
 from watcher.mailbox import Mailbox
 from watcher.reconciler import Reconciler, Target
 
@@ -218,7 +218,7 @@ def test_an_agent_that_does_not_know_our_options_shows_its_last_words(host: Host
 @pytest.mark.parametrize(
     ("forced", "problem", "hint"),
     [
-        ("""echo '{"agent": 2}'""", "speaks version 2, we speak 1", "watcher agent"),
+        ("""echo '{"agent": 1}'""", "speaks version 1, we speak 2", "watcher agent"),
         ("""echo '{"agent": null}'""", "speaks version None", "watcher agent"),
         ("echo Welcome", "not an agent: it said 'Welcome'", "another forced command"),
         ("echo '[1]'", "no JSON object", "another forced command"),
@@ -242,13 +242,13 @@ def test_a_forced_command_that_never_greets_is_given_up_in_time(host: Host, forc
 
 
 def test_a_key_bound_to_our_agent_gets_no_other_agent_in(host: Host) -> None:
-    installed = Path(shutil.copy(agent.__file__, host.folder / "agent.py"))
+    installed = write_agent(host.folder)
     host.sshd.authorize("restrict", f"{PYTHON} -I {installed} --file {host.pgbouncer.config_file}")
     refusal(host, TargetRefused, "this key starts an agent", "set `ssh.agent_command`")
 
 
 def test_a_key_bound_without_a_console_shows_the_file_and_says_what_is_missing(host: Host) -> None:
-    installed = Path(shutil.copy(agent.__file__, host.folder / "agent.py"))
+    installed = write_agent(host.folder)
     host.sshd.authorize("restrict", f"{PYTHON} -I {installed} --file {host.pgbouncer.config_file}")
     target = host.target(agent_command="agent")
     actual = target.read()
@@ -601,9 +601,10 @@ def test_a_frozen_host_delays_no_other_target_and_follows_after_the_thaw(host: H
     assert not slow.connected
 
 
-def test_a_step_that_no_target_takes_yet_is_an_error(target: Pooler) -> None:
-    with pytest.raises(TargetError, match="cannot hold yet"):
-        target.take(Hold())
+@pytest.mark.parametrize("step", [Hold(1e9), Watch(ROUTE.endpoint), Release(ROUTE.endpoint)])
+def test_a_target_that_was_given_no_hold_says_so(target: Pooler, step: Step) -> None:
+    with pytest.raises(TargetError, match="its clients cannot be held"):
+        target.take(step)
 
 
 def test_a_connection_does_not_wait_for_full_packets(host: Host) -> None:

@@ -6,8 +6,8 @@ what a reconciler needs otherwise: views in which somebody leads, and a reporter
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from watcher.decide.config_block import parse, rewrite
 from watcher.decide.decision import ConnectVia, Policy, ReadyBy, unconfirmed
@@ -15,7 +15,9 @@ from watcher.decide.errors import (
     BlockError,
     FileChanged,
     NotConfirmed,
+    PrimaryRefuses,
     TargetError,
+    TargetRefused,
     TargetUnreachable,
     WatcherError,
 )
@@ -26,11 +28,15 @@ from watcher.decide.model import (
     Desired,
     Endpoint,
     Entry,
+    Held,
+    Hold,
     Leader,
+    Release,
     Reload,
     Step,
     Switch,
     View,
+    Watch,
     Write,
 )
 
@@ -62,9 +68,19 @@ class Reports:
     synced: list[Actual] = field(default_factory=list)
     switches: list[Switch] = field(default_factory=list)
     failures: list[WatcherError] = field(default_factory=list)
+    holds: list[Desired] = field(default_factory=list)
+    releases: list[tuple[Desired, float]] = field(default_factory=list)
 
     def wished(self, wish: Desired) -> None:
         self.wishes.append(wish)
+
+    def held(self, target: str, wish: Desired) -> None:
+        del target
+        self.holds.append(wish)
+
+    def released(self, target: str, wish: Desired, seconds: float) -> None:
+        del target
+        self.releases.append((wish, seconds))
 
     def in_sync(self, target: str, actual: Actual) -> None:
         del target
@@ -84,15 +100,21 @@ class FakePgBouncer:
 
     Whoever sets `text` is somebody else who writes the file. `deaf`: it reloads and nothing happens.
     `down`: its console does not answer. `in_use` are databases that clients made it derive from `*`.
+    `paused` are the databases whose clients wait, whoever paused them: an operator adds and removes names.
+    `busy`: a transaction runs. `closed` are servers that take no login; `refuse` also rings their guards.
     """
 
     text: str
     block: str = "demo"
     deaf: bool = False
     down: bool = False
+    busy: bool = False
     in_use: set[str] = field(default_factory=set)
     shown: dict[str, Endpoint] = field(default_factory=dict)
     fallback: Endpoint | None = None
+    paused: set[str] = field(default_factory=set)
+    closed: set[Endpoint] = field(default_factory=set)
+    agents: "list[FakeAgent]" = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.reload()
@@ -110,14 +132,100 @@ class FakePgBouncer:
 
     def rows(self) -> tuple[ConsoleDatabase, ...]:
         """`SHOW DATABASES`."""
+        self.must_answer()
+        derived = {} if self.fallback is None else dict.fromkeys(self.in_use, self.fallback)
+        ends = {**derived, **self.shown}
+        waiting = {name for name in ends if self.waits(name)}
+        return tuple(ConsoleDatabase(n, e.host, e.port, n in waiting) for n, e in ends.items())
+
+    def must_answer(self) -> None:
         if self.down:
             raise TargetUnreachable("fake console", "connection refused", "is PgBouncer running there?")
-        derived = {} if self.fallback is None else dict.fromkeys(self.in_use, self.fallback)
-        return tuple(ConsoleDatabase(n, e.host, e.port) for n, e in {**derived, **self.shown}.items())
+
+    def waits(self, database: str) -> bool:
+        """Whether a query to it would wait now."""
+        for agent in self.agents:
+            agent.end_at_limit()
+        return database in self.paused
+
+    def restart(self) -> None:
+        """A pause does not outlive it, and agents lose their consoles."""
+        for agent in tuple(self.agents):
+            agent.end()
+        self.paused.clear()
+        self.reload()
+
+    def refuse(self, endpoint: Endpoint) -> None:
+        """The server there refuses connections from now on."""
+        self.closed.add(endpoint)
+        for agent in tuple(self.agents):
+            agent.hear(endpoint)
+
+
+class FakeAgent:
+    """What holds on one target's behalf beside PgBouncer, on its own clock: see `apply/agent/hold.py`."""
+
+    def __init__(
+        self, pgbouncer: FakePgBouncer, clock: Callable[[], float], on_refusal: float | None
+    ) -> None:
+        self.guard: Endpoint | None = None
+        self._pgbouncer = pgbouncer
+        self._clock = clock
+        self._on_refusal = on_refusal
+        self._databases: tuple[str, ...] = ()
+        self._held: Held | None = None
+        pgbouncer.agents.append(self)
+
+    @property
+    def held(self) -> Held | None:
+        self.end_at_limit()
+        return None if self._held is None else replace(self._held, complete=not self._pgbouncer.busy)
+
+    def hold(self, databases: Iterable[str], until: float) -> None:
+        """Pauses those that nobody has paused, or another agent; again, it sets the limit anew."""
+        self._pgbouncer.must_answer()
+        self.end_at_limit()
+        if self._held is None:
+            self._held = Held(tuple(filter(self._may_pause, databases)), self._clock(), until)
+            self._pgbouncer.paused.update(self._held.databases)
+        self._held = replace(self._held, until=until)
+
+    def _may_pause(self, database: str) -> bool:
+        return database not in self._pgbouncer.paused or database in self._shared()
+
+    def _shared(self) -> set[str]:
+        """What other agents hold."""
+        others = (agent._held for agent in self._pgbouncer.agents if agent is not self)
+        return {name for held in others if held is not None for name in held.databases}
+
+    def watch(self, endpoint: Endpoint, databases: Iterable[str]) -> None:
+        self.guard, self._databases = endpoint, tuple(databases)
+
+    def hear(self, endpoint: Endpoint) -> None:
+        """The server there refuses connections: clients wait, without a word from the watcher."""
+        if endpoint == self.guard and self._on_refusal is not None and self._held is None:
+            self.hold(self._databases, self._clock() + self._on_refusal)
+
+    def resume(self, sure: bool) -> None:
+        """Ends our hold; where not `sure`, what another agent holds as well goes on waiting."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._pgbouncer.paused -= set(held.databases) - (set() if sure else self._shared())
+
+    def end_at_limit(self) -> None:
+        if self._held is not None and self._clock() >= self._held.until:
+            self.resume(sure=False)
+
+    def end(self) -> None:
+        """Its channel ended, and with it its hold."""
+        self.resume(sure=False)
+        if self in self._pgbouncer.agents:
+            self._pgbouncer.agents.remove(self)
 
 
 class FakeTarget:
-    """One target. `calls` counts what was asked of it: read, write, reload, confirm, close.
+    """One target. `calls` counts what was asked of it: read, write, reload, confirm, hold, watch, release,
+    close.
 
     `fail("write", error, error)` makes the next two writes fail before they do anything; `fails["read"]`
     is what is still to come, and `fail_always` never ends. An Exception that is no TargetError is a bug.
@@ -129,20 +237,31 @@ class FakeTarget:
         *,
         name: str = "fake",
         console: bool = True,
+        holds: bool = True,
+        on_refusal: float | None = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
-        self.last: Actual | None = None
         self.connected = True
         self.pgbouncer = pgbouncer
         self.calls: Counter[str] = Counter()
         self.fails: dict[str, deque[Exception]] = defaultdict(deque)
         self.fail_always: dict[str, Exception] = {}
+        self._last: Actual | None = None
         self._console = console
+        self._holds = holds and console
+        self._on_refusal = on_refusal
+        self._agent: FakeAgent | None = None
+        self._hold_problem: WatcherError | None = None
         self._clock = clock
         self._text: str | None = None
         self._reload_owed = False
         self._was_fallback: Endpoint | None = None
+
+    @property
+    def last(self) -> Actual | None:
+        """What was seen last; its hold as it is now."""
+        return None if self._last is None else self._with_hold(self._last)
 
     def fail(self, call: str, *errors: Exception) -> None:
         self.fails[call].extend(errors)
@@ -156,8 +275,36 @@ class FakeTarget:
             shown, problem = self._rows(), None
         except TargetError as error:
             shown, problem = (), error
-        self.last = self._actual(shown, problem)
-        return self.last
+        self._be_ready_to_hold()
+        self._last = self._actual(shown, problem)
+        return self._with_hold(self._last)
+
+    def _be_ready_to_hold(self) -> None:
+        self._hold_problem = None
+        if self._holds:
+            try:
+                self._live_agent()
+            except TargetError as error:
+                self._hold_problem = error
+
+    def _live_agent(self) -> FakeAgent:
+        """The one that is there, or a new one: it ends with its console."""
+        if not self._holds:
+            raise TargetError(self.name, "its clients cannot be held", "set `console`")
+        if self._agent is None or self._agent not in self.pgbouncer.agents:
+            self.pgbouncer.must_answer()
+            self._agent = FakeAgent(self.pgbouncer, self._clock, self._on_refusal)
+        return self._agent
+
+    def _with_hold(self, actual: Actual) -> Actual:
+        agent = self._agent if self._agent in self.pgbouncer.agents else None
+        return replace(
+            actual,
+            can_hold=self._holds and self._hold_problem is None,
+            held=agent.held if agent is not None else None,
+            guard=agent.guard if agent is not None else None,
+            hold_problem=self._hold_problem,
+        )
 
     def _owe_reload(self) -> None:
         """For a text of somebody else's, where PgBouncer cannot show whether it has read it."""
@@ -168,18 +315,22 @@ class FakeTarget:
         self._count(type(step).__name__.lower())
         try:
             self._carry_out(step)
+        except PrimaryRefuses:  # says nothing against what is known
+            raise
         except BaseException:
-            self.last = self._text = None
+            self._last = self._text = None
             raise
 
     def close(self) -> None:
         self.calls["close"] += 1
+        if self._agent is not None:
+            self._agent.end()
 
     def _count(self, call: str) -> None:
         self.calls[call] += 1
         error = self.fails[call].popleft() if self.fails[call] else self.fail_always.get(call)
         if error is not None:
-            self.last = self._text = None
+            self._last = self._text = None
             raise error
 
     def _carry_out(self, step: Step) -> None:
@@ -193,8 +344,43 @@ class FakeTarget:
                 self._reload_owed = self._reload_owed and self._console
             case Confirm(endpoint):
                 self._confirm(endpoint)
-            case _:
-                raise TargetError(self.name, f"cannot {type(step).__name__.lower()} yet", "")
+            case Hold(until):
+                self._live_agent().hold(self._names(), until)
+            case Watch(endpoint):
+                self._live_agent().watch(endpoint, self._names())
+            case Release(endpoint, reload):
+                self._release(endpoint, reload)
+
+    def _names(self) -> tuple[str, ...]:
+        """The databases of the block, and those made from its `*`."""
+        pgbouncer = self.pgbouncer
+        names = [db.name for db in parse(pgbouncer.text, pgbouncer.block, self.name).databases]
+        derived = pgbouncer.in_use if "*" in names else set()
+        return tuple(name for name in [*names, *derived] if name != "*")
+
+    def _release(self, endpoint: Endpoint | None, reload: bool) -> None:
+        """Reload, confirmation and release in one; where one fails everybody goes on waiting."""
+        agent = self._live_agent()
+        if agent.held is None:
+            return
+        if endpoint is not None and endpoint in self.pgbouncer.closed:
+            raise PrimaryRefuses(self.name, f"{endpoint} takes no login: it refuses", "clients wait")
+        if reload:
+            self.pgbouncer.reload()
+        shown = self.pgbouncer.rows()
+        wrong = [] if endpoint is None else self._led_elsewhere(shown, endpoint)
+        if wrong:
+            raise TargetRefused(self.name, f"PgBouncer shows {wrong} elsewhere [route]", "see its log")
+        agent.resume(sure=endpoint is not None)
+        self._reload_owed = self._reload_owed and not reload
+        if self._last is not None:
+            released = tuple(replace(row, paused=self.pgbouncer.waits(row.name)) for row in shown)
+            self._last = replace(self._last, shown=released, reload_owed=self._reload_owed)
+
+    def _led_elsewhere(self, shown: tuple[ConsoleDatabase, ...], endpoint: Endpoint) -> list[str]:
+        ends = {row.name: Endpoint(row.host or "", row.port) for row in shown}
+        block = parse(self.pgbouncer.text, self.pgbouncer.block, self.name)
+        return [db.name for db in block.databases if db.name != "*" and ends.get(db.name) != endpoint]
 
     def _write(self, step: Write) -> None:
         known = self.pgbouncer.text if self._text is None else self._text
@@ -205,8 +391,8 @@ class FakeTarget:
         elsewhere = [db for db in before if db.endpoint != step.route.endpoint]
         self._was_fallback = next((db.endpoint for db in elsewhere if db.name == "*"), self._was_fallback)
         self._reload_owed = self._reload_owed or bool(elsewhere)
-        if self.last is not None:
-            self.last = self._actual(self.last.shown, self.last.console_problem)
+        if self._last is not None:
+            self._last = self._actual(self._last.shown, self._last.console_problem)
 
     def _confirm(self, endpoint: Endpoint) -> None:
         actual = self._actual(self._rows(), None)
@@ -214,7 +400,7 @@ class FakeTarget:
         if wrong:
             raise NotConfirmed(self.name, f"after RELOAD PgBouncer shows {wrong} elsewhere", "see its log")
         self._reload_owed = False
-        self.last = self._actual(actual.shown, None)
+        self._last = self._actual(actual.shown, None)
 
     def _rows(self) -> tuple[ConsoleDatabase, ...] | None:
         return self.pgbouncer.rows() if self._console else None

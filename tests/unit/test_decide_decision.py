@@ -1,23 +1,16 @@
 """desired(): what follows from all that is known. plan(): the steps from what is to what should be."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from watcher.decide.decision import ConnectVia, Policy, ReadyBy, desired, plan, unconfirmed
-from watcher.decide.errors import Fenced
+from watcher.decide.decision import ConnectVia, Policy, ReadyBy, desired
 from watcher.decide.model import (
-    Actual,
     Config,
-    Confirm,
-    ConsoleDatabase,
-    Database,
     Desired,
     Endpoint,
     Entry,
     HealthRound,
-    Hold,
     Leader,
     Leadership,
     Malformed,
@@ -25,18 +18,14 @@ from watcher.decide.model import (
     NodeReport,
     Readiness,
     Reason,
-    Release,
-    Reload,
     Role,
     Route,
     Source,
     Stamp,
-    Step,
     SystemId,
     Value,
     Verdict,
     View,
-    Write,
 )
 
 NODE1, NODE2 = Endpoint("10.0.0.1", 5432), Endpoint("10.0.0.2", 5432)
@@ -286,120 +275,3 @@ def test_an_address_from_the_cluster_body_serves_where_no_member_key_was_ever_se
     known = wished(replace(view, members=MEMBERS)).route
     assert known is not None
     assert known.endpoint == NODE2
-
-
-# --- plan ----------------------------------------------------------------------------------------------
-
-STAMP = Stamp(0xA, "730", 50, 3, "node1")
-ROUTE = Route(NODE1, STAMP)
-WISH = Desired(Reason.LEADER, "", ROUTE, proven_at=None)
-RIGHT = Actual(
-    databases=(Database("app", NODE1),),
-    stamp=STAMP,
-    file_read_at=NOW,
-    defined=frozenset({"app"}),
-    shown=(ConsoleDatabase("app", NODE1.host, NODE1.port), ConsoleDatabase("pgbouncer", None, 6432)),
-)
-ELSEWHERE = replace(RIGHT, databases=(Database("app", NODE2),))
-RELOAD: tuple[Step, ...] = (Reload(), Confirm(NODE1))
-
-PLANS: dict[str, tuple[Actual, Desired, tuple[Step, ...]]] = {
-    "nothing differs": (RIGHT, WISH, ()),
-    "nothing is wished for": (ELSEWHERE, Desired(Reason.NO_LEADER, ""), ()),
-    "the file leads elsewhere": (ELSEWHERE, WISH, (Write(ROUTE), *RELOAD)),
-    "one of two databases leads elsewhere": (
-        replace(RIGHT, databases=(Database("app", NODE1), Database("b", NODE2))),
-        WISH,
-        (Write(ROUTE), *RELOAD),
-    ),
-    "only the stamp is old": (replace(RIGHT, stamp=replace(STAMP, revision=49)), WISH, (Write(ROUTE),)),
-    "there is no stamp": (replace(RIGHT, stamp=None), WISH, (Write(ROUTE),)),
-    "pgbouncer is not where its file is": (
-        replace(RIGHT, shown=(ConsoleDatabase("app", NODE2.host, NODE2.port),)),
-        WISH,
-        RELOAD,
-    ),
-    "pgbouncer has another port": (
-        replace(RIGHT, shown=(ConsoleDatabase("app", NODE1.host, 1),)),
-        WISH,
-        RELOAD,
-    ),
-    "pgbouncer does not have it": (replace(RIGHT, shown=()), WISH, RELOAD),
-    "no console": (replace(RIGHT, shown=None), WISH, ()),
-    "no console, and a reload is owed": (replace(RIGHT, shown=None, reload_owed=True), WISH, RELOAD),
-    "hold": (RIGHT, replace(WISH, held=True), (Hold(),)),
-    "held already": (replace(RIGHT, held=True), replace(WISH, held=True), ()),
-    "release": (replace(RIGHT, held=True), WISH, (Release(),)),
-    "switch under a hold": (replace(ELSEWHERE, held=True), WISH, (Write(ROUTE), *RELOAD, Release())),
-    "hold, then switch": (ELSEWHERE, replace(WISH, held=True), (Hold(), Write(ROUTE), *RELOAD)),
-}
-
-
-@pytest.mark.parametrize("name", PLANS)
-def test_the_steps_are_those_between_what_is_and_what_should_be(name: str) -> None:
-    actual, wish, steps = PLANS[name]
-    assert plan(actual, wish) == steps
-
-
-def test_the_health_check_does_not_restamp_what_leads_there_already() -> None:
-    wish = Desired(Reason.FALLBACK, "", Route(NODE1, Stamp(0, "730", 0, 4, "x"), Source.HEALTH_CHECK))
-    assert plan(RIGHT, wish) == ()
-
-
-def test_the_health_check_leaves_etcds_revision_in_the_stamp() -> None:
-    wish = Desired(Reason.FALLBACK, "", Route(NODE1, Stamp(0, "730", 0, 4, "node1"), Source.HEALTH_CHECK))
-    write = plan(ELSEWHERE, wish)[0]
-    assert isinstance(write, Write)
-    assert write.route.stamp == Stamp(0xA, "730", 50, 4, "node1")
-
-
-@pytest.mark.parametrize("source", Source)
-def test_what_the_fence_refuses_is_no_plan(source: Source) -> None:
-    newer = replace(ELSEWHERE, stamp=replace(STAMP, revision=51, timeline=9))
-    with pytest.raises(Fenced) as caught:
-        plan(newer, replace(WISH, route=replace(ROUTE, source=source)))
-    assert caught.value.hint
-
-
-def test_the_fence_does_not_keep_pgbouncer_from_reading_its_file() -> None:
-    newer = replace(RIGHT, stamp=replace(STAMP, revision=51), shown=())
-    with pytest.raises(Fenced):
-        plan(newer, WISH)
-    assert plan(replace(newer, stamp=STAMP), WISH) == RELOAD
-
-
-# --- what PgBouncer shows ------------------------------------------------------------------------------
-
-
-STAR = replace(
-    RIGHT, databases=(Database("*", NODE1),), defined=frozenset({"*", "fixed"}), was_fallback=NODE2, shown=()
-)
-
-
-def showing(*rows: tuple[str, Endpoint]) -> Callable[[Actual], Actual]:
-    found = tuple(ConsoleDatabase(name, endpoint.host, endpoint.port) for name, endpoint in rows)
-    return lambda actual: replace(actual, shown=found)
-
-
-def test_a_fallback_that_nobody_uses_is_confirmed() -> None:
-    assert unconfirmed(STAR, NODE1) == ()
-
-
-def test_databases_made_from_the_fallback_must_have_moved() -> None:
-    assert unconfirmed(showing(("made", NODE2))(STAR), NODE1) == ("made",)
-    assert unconfirmed(showing(("made", NODE1))(STAR), NODE1) == ()
-
-
-def test_databases_of_their_own_need_not_move_with_the_fallback() -> None:
-    assert unconfirmed(showing(("fixed", NODE2))(STAR), NODE1) == ()
-
-
-@pytest.mark.parametrize("was", [None, NODE1])
-def test_where_the_fallback_did_not_move_nothing_is_asked(was: Endpoint | None) -> None:
-    actual = replace(showing(("made", NODE2))(STAR), was_fallback=was)
-    assert unconfirmed(actual, NODE1) == ()
-
-
-def test_an_old_fallback_says_nothing_where_the_block_has_none() -> None:
-    actual = replace(showing(("app", NODE1), ("made", NODE2))(RIGHT), was_fallback=NODE2)
-    assert unconfirmed(actual, NODE1) == ()

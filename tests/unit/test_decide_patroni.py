@@ -221,23 +221,42 @@ def test_a_leader_is_a_printable_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "wanted", "is_for_now"),
+    ("value", "wanted", "announces"),
     [
         (b"", Failover(None, None, None), False),
         (b" \n", Failover(None, None, None), False),
         (b"{}", Failover(None, None, None), False),
         (text({"leader": "a", "member": "b"}), Failover("a", "b", None), True),
         (text({"member": "b"}), Failover(None, "b", None), True),
-        (text({"leader": "a", "scheduled_at": "2030-01-01"}), Failover("a", None, "2030-01-01"), False),
+        (text({"leader": "a", "scheduled_at": ""}), Failover("a", None, None), True),
         (text({"leader": "", "member": 7}), Failover(None, None, None), False),
+        (text({"scheduled_at": "2030-01-01T00:00:00+00:00"}), Failover(None, None, 1893456000.0), False),
     ],
 )  # fmt: skip
-def test_a_failover_is_for_now_unless_it_is_empty_or_scheduled(
-    value: bytes, wanted: Failover, is_for_now: bool
+def test_a_failover_announces_something_unless_it_names_nobody(
+    value: bytes, wanted: Failover, announces: bool
 ) -> None:
     failover = read_failover(value, "here")
     assert failover == wanted
-    assert failover.is_for_now is is_for_now
+    assert failover.announces is announces
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("1970-01-01T00:01:00+00:00", 60.0),
+        ("1970-01-01T00:01:00Z", 60.0),
+        ("1970-01-01T02:01:00.500000+02:00", 60.5),
+        ("1970-01-01T00:01:00", float("inf")),  # whose clock?
+        ("2030-01-01", float("inf")),
+        ("tomorrow", float("inf")),
+        ("9" * 400, float("inf")),
+    ],
+)
+def test_the_date_of_a_switchover_counts_by_its_zone_and_never_comes_without_one(
+    date: str, seconds: float
+) -> None:
+    assert read_failover(text({"leader": "a", "scheduled_at": date}), "here").scheduled_at == seconds
 
 
 @pytest.mark.parametrize(

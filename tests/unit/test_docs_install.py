@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel
 
-from watcher.apply import agent
+from watcher.apply.agent.main import _options
 from watcher.decide.config_block import parse
 from watcher.settings import Console, Ssh
 
@@ -33,9 +33,9 @@ def test_the_named_marks_are_read() -> None:
 
 def test_the_forced_command_is_one_that_the_agent_takes() -> None:
     (command,) = re.findall(r'^restrict,command="(.*?)" ssh-ed25519', PAGE, re.MULTILINE)
-    python, isolated, script, *options = shlex.split(command)
+    python, isolated, script, *words = shlex.split(command)
     assert (python, isolated, Path(script).name) == ("/usr/bin/python3", "-I", "agent.py")
-    assert agent._options(options).console == "/var/run/postgresql/.s.PGSQL.6432"
+    assert _options(words).console == "/var/run/postgresql/.s.PGSQL.6432"
     assert f"agent.py {script}\n" in PAGE
 
 

@@ -25,7 +25,7 @@ def test_the_example_is_accepted() -> None:
 def test_the_example_says_the_defaults() -> None:
     """What is not in the example by value is in it by its default, so no line of it misleads."""
     shown = load({}, EXAMPLE, {}).settings
-    for section in (shown.patroni, shown.retry, shown.log):
+    for section in (shown.patroni, shown.hold, shown.retry, shown.log):
         rest = {"nodes"}
         assert section.model_dump(exclude=rest) == type(section)().model_dump(exclude=rest)
 

@@ -9,7 +9,7 @@ import pydantic
 import pytest
 
 from watcher.decide.backoff import Backoff
-from watcher.decide.decision import ConnectVia, Policy, ReadyBy
+from watcher.decide.decision import Announced, ConnectVia, HoldPolicy, Policy, ReadyBy
 from watcher.decide.errors import SettingsError
 from watcher.decide.model import Endpoint
 from watcher.settings import Loaded, load, redacted
@@ -308,7 +308,7 @@ def test_a_named_file_that_cannot_be_read_is_warned_about(file: Path) -> None:
 
 
 def test_the_defaults_are_those_of_the_policy(file: Path) -> None:
-    assert load({}, file, {}).settings.policy() == Policy()
+    assert load({}, file, {}).settings.policy() == Policy(hold=HoldPolicy())
 
 
 def test_the_policy_is_what_was_settled(file: Path) -> None:
@@ -321,6 +321,10 @@ def test_the_policy_is_what_was_settled(file: Path) -> None:
         "etcd.silence_limit": 20,
         "patroni.interval": 2,
         "patroni.timeout": 1,
+        "hold.limit": 40,
+        "hold.announced": "at_barrier",
+        "hold.announced_limit": 5,
+        "hold.on_crash": False,
     }
     assert load(overrides, file, {}).settings.policy() == Policy(
         connect_via=ConnectVia.ADDRESSES,
@@ -330,7 +334,32 @@ def test_the_policy_is_what_was_settled(file: Path) -> None:
         silence_limit=20.0,
         health_fresh=4.0,
         follow_standby_leader=True,
+        hold=HoldPolicy(40.0, Announced.AT_BARRIER, 5.0, on_crash=False),
     )
+
+
+def test_who_wants_no_holds_has_none(file: Path) -> None:
+    settings = load({"hold.enabled": False}, file, {}).settings
+    assert settings.policy() == Policy()
+    assert not settings.can_hold(settings.targets[0])
+
+
+@pytest.mark.parametrize(
+    ("target", "can"),
+    [
+        ({"console": {"socket": "/s"}}, True),
+        ({"console": {"address": "127.0.0.1:6432"}}, True),
+        ({"console": {"address": "127.0.0.1:6432", "tls": {"ca": "/ca"}}}, False),
+        ({"console": {"socket": "/s"}, "reload_command": "true"}, False),
+        ({"reload_command": "true"}, False),
+    ],
+)
+def test_clients_are_held_where_the_agent_itself_can_speak_to_the_console(
+    file: Path, target: dict[str, object], can: bool
+) -> None:
+    targets = [{"name": "here", "via": "local", "file": "/x", **target}]
+    settings = load({"targets": targets}, file, {}).settings
+    assert settings.can_hold(settings.targets[0]) is can
 
 
 @pytest.mark.parametrize("namespace", ["service", "/service/", "/service"])

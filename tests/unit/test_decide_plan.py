@@ -1,0 +1,201 @@
+"""plan(): the steps from what is to what should be."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from watcher.decide.decision import plan, unconfirmed
+from watcher.decide.errors import Fenced
+from watcher.decide.model import (
+    Actual,
+    Confirm,
+    ConsoleDatabase,
+    Database,
+    Desired,
+    Endpoint,
+    Held,
+    Hold,
+    Reason,
+    Release,
+    Reload,
+    Route,
+    Source,
+    Stamp,
+    Step,
+    Watch,
+    Write,
+)
+
+NODE1, NODE2 = Endpoint("10.0.0.1", 5432), Endpoint("10.0.0.2", 5432)
+NOW = 100.0
+
+
+STAMP = Stamp(0xA, "730", 50, 3, "node1")
+ROUTE = Route(NODE1, STAMP)
+WISH = Desired(Reason.LEADER, "", ROUTE, proven_at=None)
+RIGHT = Actual(
+    databases=(Database("app", NODE1),),
+    stamp=STAMP,
+    file_read_at=NOW,
+    defined=frozenset({"app"}),
+    shown=(ConsoleDatabase("app", NODE1.host, NODE1.port), ConsoleDatabase("pgbouncer", None, 6432)),
+)
+ELSEWHERE = replace(RIGHT, databases=(Database("app", NODE2),))
+RELOAD: tuple[Step, ...] = (Reload(), Confirm(NODE1))
+UNTIL = NOW + 60
+HOLD = replace(WISH, reason=Reason.LEADER_NOT_READY, held=True, hold_until=UNTIL)
+NO_ROUTE = replace(HOLD, reason=Reason.NO_LEADER, route=None)
+GUARDED = replace(WISH, guard=NODE1)
+CAN_HOLD = replace(RIGHT, can_hold=True)
+MISLED: dict[str, Any] = {"databases": (Database("app", NODE2),)}
+SHOWN_ELSEWHERE: dict[str, Any] = {"shown": (ConsoleDatabase("app", NODE2.host, NODE2.port),)}
+
+
+def lasting(until: float) -> Actual:
+    return replace(CAN_HOLD, held=Held(("app",), NOW, until))
+
+
+IS_HELD = lasting(UNTIL)
+
+
+PLANS: dict[str, tuple[Actual, Desired, tuple[Step, ...]]] = {
+    "nothing differs": (RIGHT, WISH, ()),
+    "nothing is wished for": (ELSEWHERE, Desired(Reason.NO_LEADER, ""), ()),
+    "the file leads elsewhere": (ELSEWHERE, WISH, (Write(ROUTE), *RELOAD)),
+    "one of two databases leads elsewhere": (
+        replace(RIGHT, databases=(Database("app", NODE1), Database("b", NODE2))),
+        WISH,
+        (Write(ROUTE), *RELOAD),
+    ),
+    "only the stamp is old": (replace(RIGHT, stamp=replace(STAMP, revision=49)), WISH, (Write(ROUTE),)),
+    "there is no stamp": (replace(RIGHT, stamp=None), WISH, (Write(ROUTE),)),
+    "pgbouncer is not where its file is": (
+        replace(RIGHT, shown=(ConsoleDatabase("app", NODE2.host, NODE2.port),)),
+        WISH,
+        RELOAD,
+    ),
+    "pgbouncer has another port": (
+        replace(RIGHT, shown=(ConsoleDatabase("app", NODE1.host, 1),)),
+        WISH,
+        RELOAD,
+    ),
+    "pgbouncer does not have it": (replace(RIGHT, shown=()), WISH, RELOAD),
+    "no console": (replace(RIGHT, shown=None), WISH, ()),
+    "no console, and a reload is owed": (replace(RIGHT, shown=None, reload_owed=True), WISH, RELOAD),
+    "hold": (CAN_HOLD, HOLD, (Hold(UNTIL),)),
+    "held already": (IS_HELD, HOLD, ()),
+    "held already, by another clock": (lasting(UNTIL + 0.25), HOLD, ()),
+    "hold for longer": (lasting(UNTIL - 1), HOLD, (Hold(UNTIL),)),
+    "hold for less": (lasting(UNTIL + 1), HOLD, (Hold(UNTIL),)),
+    "hold who cannot be held": (RIGHT, HOLD, ()),
+    "hold, and lead nowhere else": (replace(CAN_HOLD, **MISLED), NO_ROUTE, (Hold(UNTIL),)),
+    "hold, then write, and no more": (replace(CAN_HOLD, **MISLED), HOLD, (Hold(UNTIL), Write(ROUTE))),
+    "write under a hold": (replace(IS_HELD, **MISLED), HOLD, (Write(ROUTE),)),
+    "written under a hold": (replace(IS_HELD, **SHOWN_ELSEWHERE, reload_owed=True), HOLD, ()),
+    "write where nobody can be held": (replace(RIGHT, **MISLED), HOLD, (Write(ROUTE),)),
+    "release": (IS_HELD, WISH, (Release(NODE1, reload=False),)),
+    "release to what is written": (
+        replace(IS_HELD, **SHOWN_ELSEWHERE, reload_owed=True),
+        WISH,
+        (Release(NODE1, reload=True),),
+    ),
+    "write and release": (replace(IS_HELD, **MISLED), WISH, (Write(ROUTE), Release(NODE1, reload=True))),
+    "release, then a stamp that learned something": (
+        replace(IS_HELD, stamp=replace(STAMP, timeline=2)),
+        WISH,
+        (Release(NODE1, reload=False), Write(ROUTE)),
+    ),
+    "release as things are": (IS_HELD, Desired(Reason.BLIND, ""), (Release(),)),
+    "released by its limit": (CAN_HOLD, WISH, ()),
+    "watch": (CAN_HOLD, GUARDED, (Watch(NODE1),)),
+    "watch another": (replace(CAN_HOLD, guard=NODE2), GUARDED, (Watch(NODE1),)),
+    "watched already": (replace(CAN_HOLD, guard=NODE1), GUARDED, ()),
+    "watch where nobody can be held": (RIGHT, GUARDED, ()),
+    "leave the watch as it is": (replace(CAN_HOLD, guard=NODE1), WISH, ()),
+    "watch after a release": (
+        replace(IS_HELD, **MISLED),
+        GUARDED,
+        (Write(ROUTE), Release(NODE1, reload=True), Watch(NODE1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_steps_are_those_between_what_is_and_what_should_be(name: str) -> None:
+    actual, wish, steps = PLANS[name]
+    assert plan(actual, wish) == steps
+
+
+def test_the_health_check_does_not_restamp_what_leads_there_already() -> None:
+    wish = Desired(Reason.FALLBACK, "", Route(NODE1, Stamp(0, "730", 0, 4, "x"), Source.HEALTH_CHECK))
+    assert plan(RIGHT, wish) == ()
+
+
+def test_the_health_check_leaves_etcds_revision_in_the_stamp() -> None:
+    wish = Desired(Reason.FALLBACK, "", Route(NODE1, Stamp(0, "730", 0, 4, "node1"), Source.HEALTH_CHECK))
+    write = plan(ELSEWHERE, wish)[0]
+    assert isinstance(write, Write)
+    assert write.route.stamp == Stamp(0xA, "730", 50, 4, "node1")
+
+
+@pytest.mark.parametrize("source", Source)
+def test_what_the_fence_refuses_is_no_plan(source: Source) -> None:
+    newer = replace(ELSEWHERE, stamp=replace(STAMP, revision=51, timeline=9))
+    with pytest.raises(Fenced) as caught:
+        plan(newer, replace(WISH, route=replace(ROUTE, source=source)))
+    assert caught.value.hint
+
+
+def test_the_fence_keeps_nobody_from_being_held_or_let_go() -> None:
+    """A plan that is refused is refused whole; what waits then ends at its limit on PgBouncer's host."""
+    newer = replace(IS_HELD, stamp=replace(STAMP, revision=51))
+    with pytest.raises(Fenced):
+        plan(newer, WISH)
+    assert plan(newer, NO_ROUTE) == ()
+    assert plan(newer, Desired(Reason.BLIND, "")) == (Release(),)
+
+
+def test_the_fence_does_not_keep_pgbouncer_from_reading_its_file() -> None:
+    newer = replace(RIGHT, stamp=replace(STAMP, revision=51), shown=())
+    with pytest.raises(Fenced):
+        plan(newer, WISH)
+    assert plan(replace(newer, stamp=STAMP), WISH) == RELOAD
+
+
+# --- what PgBouncer shows ------------------------------------------------------------------------------
+
+
+STAR = replace(
+    RIGHT, databases=(Database("*", NODE1),), defined=frozenset({"*", "fixed"}), was_fallback=NODE2, shown=()
+)
+
+
+def showing(*rows: tuple[str, Endpoint]) -> Callable[[Actual], Actual]:
+    found = tuple(ConsoleDatabase(name, endpoint.host, endpoint.port) for name, endpoint in rows)
+    return lambda actual: replace(actual, shown=found)
+
+
+def test_a_fallback_that_nobody_uses_is_confirmed() -> None:
+    assert unconfirmed(STAR, NODE1) == ()
+
+
+def test_databases_made_from_the_fallback_must_have_moved() -> None:
+    assert unconfirmed(showing(("made", NODE2))(STAR), NODE1) == ("made",)
+    assert unconfirmed(showing(("made", NODE1))(STAR), NODE1) == ()
+
+
+def test_databases_of_their_own_need_not_move_with_the_fallback() -> None:
+    assert unconfirmed(showing(("fixed", NODE2))(STAR), NODE1) == ()
+
+
+@pytest.mark.parametrize("was", [None, NODE1])
+def test_where_the_fallback_did_not_move_nothing_is_asked(was: Endpoint | None) -> None:
+    actual = replace(showing(("made", NODE2))(STAR), was_fallback=was)
+    assert unconfirmed(actual, NODE1) == ()
+
+
+def test_an_old_fallback_says_nothing_where_the_block_has_none() -> None:
+    actual = replace(showing(("app", NODE1), ("made", NODE2))(RIGHT), was_fallback=NODE2)
+    assert unconfirmed(actual, NODE1) == ()
