@@ -130,6 +130,7 @@ class Watcher:
             alarm=alarm,
             ended=lambda why, seconds: self._reporter.hold_ended(target, why, seconds),
             cut=lambda count, how: self._reporter.cut(target, count, how),
+            left=lambda databases: self._reporter.left(target, databases),
         )
 
     def _on_etcd(self, state: EtcdState) -> None:

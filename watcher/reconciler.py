@@ -235,10 +235,10 @@ class Reconciler:
             self._acknowledge(told)
 
     def _look(self) -> Actual:
-        """The last look while it is fresh: what is written is compared on the target anyway."""
-        now = self._clock()
-        if self._target.last is not None and now - self._read_at < self._resync_interval:
-            return self._target.last
+        """The last look while it is fresh and we are connected: what is written is compared there anyway."""
+        now, last = self._clock(), self._target.last
+        if last is not None and self._target.connected and now - self._read_at < self._resync_interval:
+            return last
         actual = self._target.read()
         self._read_at = now
         return actual

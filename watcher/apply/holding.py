@@ -45,13 +45,15 @@ class Ear:
     """Who is told what the agent says unasked. Called in its reader's thread; must be quick.
 
     `changed` for every change of `held`; `alarm` with what the guard found; `ended` with why a hold ended
-    without us and how long it was; `cut` with how many old connections were ended, and how.
+    without us and how long it was; `cut` with how many old connections were ended, and how; `left` with the
+    databases that an agent before us had left paused, and that are not any more.
     """
 
     changed: Callable[[], None] = lambda: None
     alarm: Callable[[Endpoint, bool, str], None] = lambda *_: None
     ended: Callable[[str, float], None] = lambda *_: None
     cut: Callable[[int, str], None] = lambda *_: None
+    left: Callable[[tuple[str, ...]], None] = lambda _: None
 
 
 class Holding:
@@ -72,7 +74,7 @@ class Holding:
     ) -> None:
         self.held: Held | None = None
         self.guard: Endpoint | None = None
-        self.left: tuple[str, ...] = ()
+        self._alarmed = False
         self._place = place
         self._access = access
         self._terms = terms
@@ -88,7 +90,7 @@ class Holding:
         return self._stream is not None
 
     def open(self) -> None:
-        """Be ready to hold; ends what a dead agent left behind (`left` says which databases). Idempotent."""
+        """Be ready to hold; ends what a dead agent left behind. Idempotent."""
         if self._stream is not None:
             return
         stream = self._place.open("hold")
@@ -102,10 +104,12 @@ class Holding:
         try:
             for console in CONSOLES:
                 self._log_in(console)
-            self.left = tuple(self._ask(verb="begin")["left"])
+            left = tuple(self._ask(verb="begin")["left"])
         except BaseException:
             self.close()
             raise
+        if left:
+            self._ear.left(left)
 
     def hold(self, databases: Iterable[str], until: float) -> None:
         """Let clients of these databases wait until then at the latest; returns once new ones wait."""
@@ -134,15 +138,24 @@ class Holding:
         limit = self._terms.on_refusal
         hold = None if limit is None else {"databases": list(databases), "limit": limit}
         where = {"host": endpoint.host, "port": endpoint.port, "user": self._terms.login_as}
+        if self._alarmed and self.guard is not None:
+            self._ear.alarm(self.guard, False, "it is not watched any more")
+        self._alarmed, self.guard = False, endpoint  # before the request: the answer may be an alarm
         self._ask(verb="guard", hold=hold, **where)
-        self.guard = endpoint
 
     def close(self) -> None:
         """Ends the channel, and with it every hold."""
         stream, self._stream = self._stream, None
-        self.held = self.guard = None
+        self._forget()
         if stream is not None:
             stream.close()
+
+    def _forget(self) -> None:
+        """What a guard that is gone has seen does not count any more; the next one looks anew."""
+        guard, self.guard, self.held = self.guard, None, None
+        alarmed, self._alarmed = self._alarmed, False
+        if alarmed and guard is not None:
+            self._ear.alarm(guard, False, "its guard has gone")
 
     # --- asking ---------------------------------------------------------------------------------------
 
@@ -189,7 +202,8 @@ class Holding:
             problem = f"the connection broke: {error!r}"
             replies.put(TargetUnreachable(self._name, problem, "it is opened anew"))
         if self._stream is stream:
-            self._stream = self.held = self.guard = None
+            self._stream = None
+            self._forget()
             self._ear.changed()
 
     def _hear(
@@ -217,6 +231,7 @@ class Holding:
             self._note(said)
         if event == "alarm":
             endpoint = Endpoint(str(said["host"]), int(said["port"]))
+            self._alarmed = bool(said["refuses"])
             self._ear.alarm(endpoint, bool(said["refuses"]), str(said["why"]))
         self._ear.changed()
 

@@ -201,6 +201,12 @@ class LogReporter:
             "clients go on after {:.2f} s without our word: {}", seconds, why
         )
 
+    def left(self, target: str, databases: tuple[str, ...]) -> None:
+        """A hold was found that an agent of ours had left when it was killed; it is over now."""
+        self._log.bind(event="hold_left", target=target).warning(
+            "a hold was left behind there and is over now: {}", ", ".join(databases) or "settings only"
+        )
+
     def cut(self, target: str, count: int, how: str) -> None:
         """Connections to a server that clients were led away from were still in use."""
         self._log.bind(event="cut", target=target, count=count).warning(

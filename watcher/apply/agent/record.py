@@ -5,6 +5,7 @@ left by one that was killed: its pauses are ours to end. A pause without a recor
 never touched. Records say which PgBouncer they are about, since a pause does not outlive it.
 """
 
+import binascii
 import contextlib
 import fcntl
 import glob
@@ -13,10 +14,14 @@ import os
 import socket
 import struct
 import tempfile
+import time
 from typing import Any, Dict, Iterator, List, Optional
 
 _MARK = ".watcher-hold-"
+_FRESH = ".watcher-hold.new-"
 _LOCK = ".watcher-hold.lock"
+_TURN_LIMIT = 0.5
+"""Seconds to wait for another agent's turn. One that is frozen in its turn must not keep ours from ending."""
 
 
 class Records:
@@ -30,7 +35,8 @@ class Records:
             folder, name = tempfile.gettempdir(), os.path.realpath(path).strip("/").replace("/", "-")
         self._base = os.path.join(folder, "." + name)
         self._pooler = pooler
-        self._own = "%s%s%d" % (self._base, _MARK, os.getpid())
+        self._id = binascii.hexlify(os.urandom(6)).decode("ascii")  # containers share process ids
+        self._own = self._base + _MARK + self._id
         self._file: Optional[int] = None
 
     @contextlib.contextmanager
@@ -38,20 +44,29 @@ class Records:
         """One agent at a time begins or ends a hold."""
         lock = os.open(self._base + _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _wait_for(lock, time.monotonic() + _TURN_LIMIT)
             yield
         finally:
             os.close(lock)
 
     def note(self, databases: List[str], settings: Dict[str, str]) -> None:
         """Replace what our record says: what we paused, and settings as they were before we changed them."""
-        if self._file is None:
-            self._file = os.open(self._own, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX)
         line = {"pooler": self._pooler, "databases": databases, "settings": settings}
         content = json.dumps(line).encode("ascii")
-        os.pwrite(self._file, content, 0)
-        os.ftruncate(self._file, len(content))
+        if self._file is None:
+            self._make(content)
+        else:
+            os.pwrite(self._file, content, 0)
+            os.ftruncate(self._file, len(content))
+
+    def _make(self, content: bytes) -> None:
+        """Locked before it has a name that others look for."""
+        fresh = self._base + _FRESH + self._id
+        file = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        os.pwrite(file, content, 0)
+        os.rename(fresh, self._own)
+        self._file = file
 
     def forget(self) -> None:
         """There is nothing left to undo."""
@@ -94,6 +109,11 @@ class Records:
             }
         finally:
             os.close(file)
+
+
+def _wait_for(lock: int, until: float) -> None:
+    while _is_locked(lock) and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 def _is_locked(file: int) -> bool:
