@@ -18,7 +18,7 @@ from tests.benchmarks.figures import Figures, MissingFigureError, merged, requir
 from tests.support.waiting import BedError
 
 LATEST = FOLDER / "latest.json"
-CASES = ("switch", "switchover", "start", "idle", "poll_ansible")
+CASES = ("switch", "switchover", "start", "idle", "poll_ansible", "planned", "crash", "rivals")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,62 @@
+"""Planned switchovers in a row under load: what fails, and how much longer clients wait than Patroni needs.
+
+Once with PgBouncer's default settings, once with the recommended ones. Transactions of a second are counted
+apart (`long`): without the barrier a shutdown cuts them.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.contenders import watcher
+from tests.benchmarks.episodes import Episode, median_and_most, planned_figures
+from tests.benchmarks.figures import Figures
+from tests.benchmarks.series import explained, in_a_row, keep_sample
+from tests.benchmarks.stage import stage
+from tests.support.pgbouncer import RECOMMENDED
+
+COUNTED = ("switchovers", "transactions", "failed")
+FIGURES = (
+    *COUNTED,
+    "long.transactions",
+    "long.failed",
+    "stall_over_patroni_ms.p50",
+    "stall_over_patroni_ms.max",
+    "stall_s.p50",
+    "stall_s.max",
+    "patroni_s.p50",
+    "patroni_s.max",
+    "load_late_ms",
+)
+SETTINGS: Mapping[str, Mapping[str, str]] = {"defaults": {}, "recommended": RECOMMENDED}
+OWNED = (*(f"planned.{one}" for one in SETTINGS), *(f"planned.{one.split('.')[0]}" for one in FIGURES))
+PROMISED = tuple(
+    f"planned.{where}{figure}" for where in ("", *(f"{one}." for one in SETTINGS)) for figure in FIGURES
+)
+
+
+def measure(bench: Bench) -> tuple[Figures, Figures]:
+    """The promised figures, of `planned` switchovers with each of the settings."""
+    count = bench.counts.planned
+    of_settings, all_episodes = {}, []
+    for name, ini in SETTINGS.items():
+        bench.say(f"the whole bed, PgBouncer's settings: {name}")
+        with stage(watcher, ini=ini) as scene, explained(bench, scene):
+            episodes = in_a_row(bench, "switchover", count, scene.switch_over)
+            of_settings[name] = planned_figures(episodes, scene.met())
+        all_episodes += episodes
+    keep_sample("watcher", "this watcher", all_episodes)
+    return {"planned": altogether(of_settings, all_episodes)}, {"switchovers_each": count}
+
+
+def altogether(of_settings: Mapping[str, Figures], episodes: Sequence[Episode]) -> Figures:
+    """Sums and spreads over all settings, with each of them below."""
+    parts = list(of_settings.values())
+    return {
+        **{name: sum(part[name] for part in parts) for name in COUNTED},
+        "long": {name: sum(part["long"][name] for part in parts) for name in ("transactions", "failed")},
+        "stall_over_patroni_ms": median_and_most([one.stall_over_patroni * 1000 for one in episodes]),
+        "stall_s": median_and_most([one.stall for one in episodes], 3),
+        "patroni_s": median_and_most([one.gap.seconds for one in episodes], 3),
+        "load_late_ms": max(part["load_late_ms"] for part in parts),
+        **of_settings,
+    }
