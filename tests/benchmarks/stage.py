@@ -184,7 +184,8 @@ def stage(
         yield Stage(bed, traffic, reference, keys, segments)
 
 
-def _housed(bed: Bed, node: Node) -> Segment:
-    segment = Segment(bed.folder, node.host)
-    segment.house(node.process)
-    return segment
+@contextmanager
+def _housed(bed: Bed, node: Node) -> Iterator[Segment]:
+    with Segment(bed.folder, node.host) as segment:
+        segment.house(node.process)
+        yield segment

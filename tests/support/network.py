@@ -105,7 +105,7 @@ class Segment(AbstractContextManager["Segment"]):
         return ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net", "--"]
 
     def house(self, process: Process) -> None:
-        """From its next start on, `process` runs on this host."""
+        """From its next start on, `process` runs on this host. To be called once this is entered."""
         words = self._enter()
         if process.user:
             words += ["setpriv", f"--reuid={process.user}", f"--regid={process.user}", "--init-groups", "--"]
