@@ -1,7 +1,7 @@
 """One change of leader as its clients met it, and the figures of many. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tests.benchmarks.figures import Figures, percentile
 from tests.support.attempts import LONG, Attempts, Gap
@@ -28,13 +28,13 @@ class Episode:
     attempts: Attempts
     noise: float
     """The most that the load itself was late."""
-    stuck: int = 0
-    """Transactions that were in flight at the deed and had no end when the episode had."""
+    late: Attempts = field(default=Attempts(()))
+    """Transactions that were in flight at the deed and were stuck until the dead host was back."""
 
-    def with_stuck(self, ended_later: Attempts) -> "Episode":
+    def with_late(self, known_now: Attempts) -> "Episode":
         """The same, with those that are known only now: they ended after the episode."""
-        late = [one for one in ended_later.during(*self.instant).all if one.end > self.end]
-        return replace(self, stuck=len(late))
+        late = (one for one in known_now.during(*self.instant).all if one.end > self.end)
+        return replace(self, late=Attempts(tuple(late)))
 
     @property
     def instant(self) -> tuple[float, float]:
@@ -44,17 +44,17 @@ class Episode:
     @property
     def in_flight(self) -> int:
         """Transactions under way at the deed, those that are stuck included."""
-        return len(self.attempts.during(*self.instant)) + self.stuck
+        return len(self.attempts.during(*self.instant)) + len(self.late)
 
     @property
     def failed(self) -> int:
-        """Transactions that failed, long ones left out."""
-        return self.attempts.without(LONG).failed
+        """Transactions that failed, those among them that were stuck first."""
+        return self.attempts.failed + self.late.failed
 
     @property
-    def failed_in_flight(self) -> int:
-        """Of all that failed, those that were under way at the deed."""
-        return self.attempts.during(*self.instant).failed
+    def failed_not_in_flight(self) -> int:
+        """Of all that failed, those that began after the deed or had ended before it."""
+        return self.attempts.failed - self.attempts.during(*self.instant).failed
 
     @property
     def stall(self) -> float:
@@ -74,8 +74,9 @@ class Episode:
 
     def __str__(self) -> str:
         long = self.attempts.only(LONG).failed
+        stuck = f", {len(self.late)} stuck" if len(self.late) else ""
         return (
-            f"{self.failed} failed{f' (and {long} long)' if long else ''}, "
+            f"{self.failed - long} failed{stuck}{f' (and {long} long)' if long else ''}, "
             f"stall {self.stall:.3f} s, Patroni {self.gap.seconds:.3f} s, "
             f"first commit {self.first_commit_after_writable * 1000:.0f} ms after it was writable"
         )
@@ -111,10 +112,10 @@ def crash_figures(episodes: Sequence[Episode]) -> Figures:
     return {
         "crashes": len(episodes),
         "transactions": sum(len(one.attempts) for one in episodes),
-        "failed": sum(one.attempts.failed for one in episodes),
+        "failed": sum(one.failed for one in episodes),
         "in_flight": sum(one.in_flight for one in episodes),
-        "failed_not_in_flight": sum(one.attempts.failed - one.failed_in_flight for one in episodes),
-        "stuck": sum(one.stuck for one in episodes),
+        "failed_not_in_flight": sum(one.failed_not_in_flight for one in episodes),
+        "stuck": sum(len(one.late) for one in episodes),
         "first_commit_after_writable_ms": median_and_most(
             [one.first_commit_after_writable * 1000 for one in episodes]
         ),

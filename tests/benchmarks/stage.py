@@ -5,12 +5,15 @@
 
 import contextlib
 import random
+import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import psutil
 
 from tests.benchmarks.contenders import Contender
 from tests.benchmarks.episodes import Episode
@@ -65,9 +68,8 @@ class Stage:
     def crash(self, deed: Deed) -> Episode:
         """One crash of the leader's host, and its return once clients are served, or known to be stuck."""
         old = self.ready()
-        known, before = len(self.keys.events), time.monotonic()
-        self._strike(deed, old)
-        after = time.monotonic()
+        known = len(self.keys.events)
+        before, after = self._strike(deed, old)
         put = self._new_leader(known, old)
         new = self.bed.patroni[put.value or ""]
         writable = self.reference.wait_for_node(new.name, after=after, timeout=LEADER_SECONDS)
@@ -76,7 +78,7 @@ class Stage:
         self._heal(deed, old)
         if not served:
             self.traffic.wait_for_all(after=time.monotonic(), timeout=SERVED_SECONDS)
-        return episode.with_stuck(self.traffic.between(before, episode.end))
+        return episode.with_late(self.traffic.between(before, episode.end))
 
     def ready(self) -> Node:
         """Wait for good health, then a moment left to chance. The leader."""
@@ -85,13 +87,21 @@ class Stage:
         time.sleep(BEFORE + self.chance.uniform(0, LONGEST_PAUSE))
         return self.bed.leader()
 
-    def _strike(self, deed: Deed, node: Node) -> None:
-        if deed == "kill":
-            node.kill()
-        elif deed == "freeze":
-            node.freeze()
-        else:
+    def _strike(self, deed: Deed, node: Node) -> tuple[float, float]:
+        """When it began and when it was done: a few milliseconds, or more would be in flight than were.
+
+        All victims are looked up before, and what they may have forked meanwhile is seen to after.
+        """
+        victims = node.process.members()
+        before = time.monotonic()
+        if deed == "drop":
             self.segments[node.name].drop()
+        else:
+            _signal_all(victims, signal.SIGKILL if deed == "kill" else signal.SIGSTOP)
+        after = time.monotonic()
+        if deed != "drop":
+            node.kill() if deed == "kill" else node.freeze()
+        return before, after
 
     def _heal(self, deed: Deed, node: Node) -> None:
         if deed == "kill":
@@ -154,6 +164,12 @@ class Stage:
     def met(self) -> Attempts:
         """Everything since all clients were served for the first time."""
         return self.traffic.between(self.traffic.started, time.monotonic())
+
+
+def _signal_all(victims: Iterable[psutil.Process], number: signal.Signals) -> None:
+    for victim in victims:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.send_signal(number)
 
 
 @contextmanager

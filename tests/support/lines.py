@@ -1,4 +1,4 @@
-"""A file of JSON lines that grows, read on from where it was left: a look costs what is new."""
+"""A file of lines that grows, read on from where it was left: a look costs what is new, not what is old."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,11 @@ class Tail:
         self._rest = b""
 
     def new(self) -> list[Any]:
-        """The values of the lines that were written since the last look."""
+        """The values of the lines of JSON that were written since the last look."""
+        return [json.loads(line) for line in self.texts()]
+
+    def texts(self) -> list[bytes]:
+        """The same lines as they are."""
         if not self._file.exists():
             return []
         with self._file.open("rb") as file:
@@ -22,4 +26,4 @@ class Tail:
             added = file.read()
         self._offset += len(added)
         *whole, self._rest = (self._rest + added).split(b"\n")
-        return [json.loads(line) for line in whole]
+        return whole
