@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.benchmarks.bench import ROOT
 from tests.benchmarks.plot import Sample, svg
-from tests.benchmarks.series import SAMPLES
+from tests.benchmarks.series import CRASH_SECONDS, PLANNED_SECONDS, SAMPLES
 from tests.support.waiting import BedError
 
 CONTENDERS = ("watcher", "watch_reload", "poll_ansible", "haproxy", "pgbouncer_haproxy")
@@ -20,12 +20,12 @@ class Picture:
     name: str
     prefix: str
     title: str
-    most_seconds: float
+    seconds: float
 
 
 PICTURES = (
-    Picture("switchover.svg", "", "A planned switchover, as clients meet it", 18.0),
-    Picture("crash.svg", "crash-", "The primary's host is killed, as clients meet it", 40.0),
+    Picture("switchover.svg", "", "A planned switchover, as clients meet it", PLANNED_SECONDS),
+    Picture("crash.svg", "crash-", "The primary's host is killed, as clients meet it", CRASH_SECONDS),
 )
 
 
@@ -37,16 +37,10 @@ def draw(folder: Path = ROOT / "docs", samples: Path = SAMPLES) -> Iterator[Path
     for picture, those in found.items():
         if those:
             file = folder / picture.name
-            file.write_text(svg(picture.title, those, _last(those, picture.most_seconds)))
+            file.write_text(svg(picture.title, those, picture.seconds))
             yield file
 
 
 def _samples(folder: Path, prefix: str) -> Sequence[Sample]:
     files = [folder / f"{prefix}{name}.json" for name in CONTENDERS]
     return [json.loads(file.read_text()) for file in files if file.exists()]
-
-
-def _last(samples: Sequence[Sample], most: float) -> float:
-    """The end of the latest of them, in whole seconds."""
-    ends = (max(start + took for _, start, took, _ in one["transactions"]) for one in samples)
-    return min(most, float(round(max(ends))))

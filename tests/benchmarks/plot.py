@@ -14,7 +14,7 @@ Sample = Mapping[str, Any]
 """As `series.sample` makes it."""
 
 WIDTH, LEFT, RIGHT = 860, 64, 16
-HEAD, PANEL, BETWEEN, FOOT = 58, 104, 40, 44
+HEAD, TITLE, PANEL, BETWEEN, FOOT = 54, 20, 104, 40, 46
 CELL = 2.5
 """Dots that would lie nearer to each other than that are one, or the file would have megabytes."""
 FIRST = -1.0
@@ -54,7 +54,7 @@ class Scale:
 
 def svg(title: str, samples: Sequence[Sample], last: float) -> str:
     """The picture of these contenders, from a second before the deed until `last` seconds after it."""
-    height = HEAD + len(samples) * (PANEL + BETWEEN) + FOOT - BETWEEN
+    height = HEAD + TITLE + len(samples) * (PANEL + BETWEEN) - BETWEEN + FOOT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         'aria-labelledby="title description">',
@@ -65,7 +65,7 @@ def svg(title: str, samples: Sequence[Sample], last: float) -> str:
         *_legend(),
     ]
     for number, sample in enumerate(samples):
-        parts += _panel(sample, Scale(last, HEAD + 18 + number * (PANEL + BETWEEN)))
+        parts += _panel(sample, Scale(last, HEAD + TITLE + number * (PANEL + BETWEEN)))
     parts += _seconds(Scale(last, 0), height)
     return "\n".join([*parts, "</svg>", ""])
 

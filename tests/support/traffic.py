@@ -112,10 +112,12 @@ class Traffic(AbstractContextManager["Traffic"]):
         return max((one.end - one.start for one in late), default=0.0)
 
     def _lately(self, start: float) -> list[Attempt]:
-        """Lines are in the order of their ends, so one walks back only as far as need be."""
+        """Lines are in the order of their ends (but for noise, which is told later), so one walks back only
+        as far as need be.
+        """
         attempts = self.all()
         first = len(attempts)
-        while first and attempts[first - 1].end > start:
+        while first and (attempts[first - 1].end > start or attempts[first - 1].kind == NOISE):
             first -= 1
         return attempts[first:]
 

@@ -193,7 +193,8 @@ def test_sections_that_this_version_does_not_know_are_left_out() -> None:
 
 def drawn(title: str = "ours", fails: int = 0) -> Sample:
     failures = [failed(10.5 + n, 10.6 + n) for n in range(fails)]
-    return sample(title, episode(tried(9.5, 9.501), *failures, tried(10.25, 12.0)))
+    met = episode(tried(9.5, 9.501), *failures, tried(10.25, 12.0))
+    return sample(title, met, met.attempts, met.end)
 
 
 def test_a_sample_counts_from_the_deed() -> None:

@@ -10,7 +10,7 @@ from tests.benchmarks.bench import Bench
 from tests.benchmarks.contenders import watcher
 from tests.benchmarks.episodes import Episode, crash_figures
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.series import explained, in_a_row, keep_sample
+from tests.benchmarks.series import CRASH_SECONDS, explained, in_a_row, keep_sample
 from tests.benchmarks.stage import DEEDS, stage
 from tests.support.pgbouncer import RECOMMENDED
 
@@ -40,7 +40,8 @@ def measure(bench: Bench) -> tuple[Figures, Figures]:
     with stage(watcher, ini=RECOMMENDED, networks=True) as scene, explained(bench, scene):
         for deed in DEEDS:
             episodes[deed] = in_a_row(bench, deed, count, partial(scene.crash, deed))
-    keep_sample("crash-watcher", "this watcher", episodes["kill"])
+            if deed == "kill":
+                keep_sample("crash-watcher", "this watcher", scene, episodes[deed][-1], CRASH_SECONDS)
     of_deeds = {deed: crash_figures(some) for deed, some in episodes.items()}
     every = [one for some in episodes.values() for one in some]
     return {"crash": crash_figures(every) | of_deeds}, {"crashes_of_each_kind": count}

@@ -10,7 +10,7 @@ from tests.benchmarks.bench import Bench
 from tests.benchmarks.contenders import watcher
 from tests.benchmarks.episodes import Episode, median_and_most, planned_figures
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.series import explained, in_a_row, keep_sample
+from tests.benchmarks.series import PLANNED_SECONDS, explained, in_a_row, keep_sample
 from tests.benchmarks.stage import stage
 from tests.support.pgbouncer import RECOMMENDED
 
@@ -37,14 +37,15 @@ PROMISED = tuple(
 def measure(bench: Bench) -> tuple[Figures, Figures]:
     """The promised figures, of `planned` switchovers with each of the settings."""
     count = bench.counts.planned
-    of_settings, all_episodes = {}, []
+    of_settings: dict[str, Figures] = {}
+    all_episodes: list[Episode] = []
     for name, ini in SETTINGS.items():
         bench.say(f"the whole bed, PgBouncer's settings: {name}")
         with stage(watcher, ini=ini) as scene, explained(bench, scene):
             episodes = in_a_row(bench, "switchover", count, scene.switch_over)
             of_settings[name] = planned_figures(episodes, scene.met())
+            keep_sample("watcher", "this watcher", scene, episodes[-1], PLANNED_SECONDS)
         all_episodes += episodes
-    keep_sample("watcher", "this watcher", all_episodes)
     return {"planned": altogether(of_settings, all_episodes)}, {"switchovers_each": count}
 
 

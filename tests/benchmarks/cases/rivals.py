@@ -6,10 +6,10 @@ again, planned only, below `planned.defaults`.
 
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.contenders import RIVALS, WITHOUT_PGBOUNCER, Contender
-from tests.benchmarks.episodes import Episode, crash_figures, planned_figures
+from tests.benchmarks.episodes import crash_figures, planned_figures
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.rivals.environment import ensure_ansible
-from tests.benchmarks.series import explained, in_a_row, keep_sample
+from tests.benchmarks.series import CRASH_SECONDS, PLANNED_SECONDS, explained, in_a_row, keep_sample
 from tests.benchmarks.stage import stage
 from tests.support.pgbouncer import RECOMMENDED
 
@@ -61,14 +61,10 @@ def _recommended(bench: Bench, name: str, contender: Contender) -> tuple[Figures
     ):
         planned = in_a_row(bench, f"{name}: switchover", counts.rival_planned, scene.switch_over)
         figures = planned_figures(planned, scene.met())
+        keep_sample(name, TITLES[name], scene, planned[-1], PLANNED_SECONDS)
         crashes = in_a_row(bench, f"{name}: kill", counts.rival_crashes, lambda: scene.crash("kill"))
-    _keep(name, planned, crashes)
+        keep_sample(f"crash-{name}", TITLES[name], scene, crashes[-1], CRASH_SECONDS)
     return figures, crash_figures(crashes)
-
-
-def _keep(name: str, planned: list[Episode], crashes: list[Episode]) -> None:
-    keep_sample(name, TITLES[name], planned)
-    keep_sample(f"crash-{name}", TITLES[name], crashes)
 
 
 def _defaults(bench: Bench, name: str, contender: Contender) -> Figures:
