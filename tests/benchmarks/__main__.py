@@ -25,6 +25,7 @@ CASES = (
     "idle",
     "poll_ansible",
     "planned",
+    "barrier",
     "crash",
     "false_alarm",
     "session",

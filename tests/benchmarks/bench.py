@@ -25,6 +25,7 @@ class Counts:
     settle: float = 10.0
     idle: float = 60.0
     planned: int = 100
+    barriers: int = 50
     crashes: int = 10
     alarms: int = 5
     sessions: int = 5
@@ -42,6 +43,7 @@ QUICK = Counts(
     settle=3.0,
     idle=5.0,
     planned=2,
+    barriers=2,
     crashes=1,
     alarms=1,
     sessions=1,

@@ -7,7 +7,7 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -180,15 +180,17 @@ def stage(
     pool_mode: str = "transaction",
     networks: bool = False,
     plan: Mapping[str, Any] | None = None,
-    patroni_options: Mapping[str, Any] | None = None,
+    prepare: Callable[[Bed], None] = lambda _: None,
 ) -> Iterator[Stage]:
     """Everything started, all clients served. PgBouncer has the settings of `ini`, and ROOM.
 
-    With `networks` each Patroni node has a network of its own."""
+    With `networks` each Patroni node has a network of its own; `prepare` is given the bed before it starts.
+    """
     with ExitStack() as stack:
         if networks:
             stack.enter_context(own_network())
-        bed = Bed(ini_extra={**ini, **ROOM}, pool_mode=pool_mode, patroni_options=patroni_options)
+        bed = Bed(ini_extra={**ini, **ROOM}, pool_mode=pool_mode)
+        prepare(bed)
         segments = {
             node.name: stack.enter_context(_housed(bed, node)) for node in bed.patroni.nodes * networks
         }

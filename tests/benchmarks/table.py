@@ -125,6 +125,18 @@ def _ours(label: str, path: str, unit: str = "", digits: int = 0) -> Row:
     return Row(label, (path,), unit, digits)
 
 
+def _barrier(name: str, words: str) -> Iterator[Row]:
+    yield _ours(f"{words}: switchovers", f"planned.{name}.switchovers")
+    yield _ours("… failed", f"planned.{name}.failed")
+    yield _ours("… transactions of 1 s that failed", f"planned.{name}.long.failed")
+    yield _ours(
+        "… stall longer than Patroni's gap by, p50", f"planned.{name}.stall_over_patroni_ms.p50", "ms"
+    )
+    yield _ours(
+        "… stall longer than Patroni's gap by, max", f"planned.{name}.stall_over_patroni_ms.max", "ms"
+    )
+
+
 def _crash(deed: str, words: str) -> Iterator[Row]:
     yield _ours(f"{words}: crashes", f"crash.{deed}.crashes")
     yield _ours("… failed", f"crash.{deed}.failed")
@@ -143,6 +155,8 @@ HOLDS = Table(
         _ours("… stall longer than Patroni's gap by, max", "planned.stall_over_patroni_ms.max", "ms"),
         _ours("… transactions of 1 s, without the barrier", "planned.long.transactions"),
         _ours("… of them failed", "planned.long.failed"),
+        *_barrier("barrier", "with the barrier, held when announced"),
+        *_barrier("at_barrier", "with the barrier, held when it asks"),
         *_crash("kill", "killed"),
         *_crash("freeze", "frozen"),
         *_crash("drop", "packets dropped"),

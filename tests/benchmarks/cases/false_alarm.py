@@ -29,7 +29,7 @@ CLEARED = "{}"
 WITHDRAWN_AFTER = 0.5
 FROZEN_SECONDS = 1.0
 LOST_SECONDS = 0.3
-AFTER = 8.0
+AFTER = 12.0
 """Longer than a hold may last for an announcement that nothing follows, so that its end is seen too."""
 OWNED = ("false_alarm",)
 PROMISED = ("false_alarm.failed",)
