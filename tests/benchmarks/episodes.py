@@ -67,6 +67,11 @@ class Episode:
         return self.stall - self.gap.seconds
 
     @property
+    def lead(self) -> float | None:
+        """Seconds from the announcement to the last write before the gap: who holds at once waits those too."""
+        return None if self.announced is None else self.gap.start - self.announced
+
+    @property
     def first_commit_after_writable(self) -> float:
         """Seconds from the reference's first write to a client's first commit; 0 if that came sooner."""
         first = self.attempts.first_commit(self.new_host, self.struck[1])
@@ -91,6 +96,13 @@ def median_and_most(samples: Sequence[float], digits: int = 1) -> Figures:
     return {"p50": round(percentile(samples, 50), digits), "max": round(max(samples), digits)}
 
 
+_FIRST_COMMIT = "first_commit_after_writable_ms"
+
+
+def _first_commits(episodes: Sequence[Episode]) -> Figures:
+    return median_and_most([one.first_commit_after_writable * 1000 for one in episodes])
+
+
 def planned_figures(episodes: Sequence[Episode], met: Attempts) -> Figures:
     """Of switchovers in a row; `met` is all that clients met from first to last, in between included."""
     short, long = met.without(LONG), met.only(LONG)
@@ -100,9 +112,18 @@ def planned_figures(episodes: Sequence[Episode], met: Attempts) -> Figures:
         "failed": short.failed,
         "failed_by_kind": failed_by_kind(short),
         "long": {"transactions": len(long), "failed": long.failed},
+        **waits(episodes),
+    }
+
+
+def waits(episodes: Sequence[Episode]) -> Figures:
+    """How long clients and Patroni were without, and where the difference comes from."""
+    return {
         "stall_over_patroni_ms": median_and_most([one.stall_over_patroni * 1000 for one in episodes]),
         "stall_s": median_and_most([one.stall for one in episodes], 3),
         "patroni_s": median_and_most([one.gap.seconds for one in episodes], 3),
+        "lead_ms": median_and_most([one.lead * 1000 for one in episodes if one.lead is not None]),
+        _FIRST_COMMIT: _first_commits(episodes),
         "load_late_ms": round(max(one.noise for one in episodes) * 1000, 1),
     }
 
@@ -116,9 +137,7 @@ def crash_figures(episodes: Sequence[Episode]) -> Figures:
         "in_flight": sum(one.in_flight for one in episodes),
         "failed_not_in_flight": sum(one.failed_not_in_flight for one in episodes),
         "stuck": sum(len(one.late) for one in episodes),
-        "first_commit_after_writable_ms": median_and_most(
-            [one.first_commit_after_writable * 1000 for one in episodes]
-        ),
+        _FIRST_COMMIT: _first_commits(episodes),
         "stall_s": median_and_most([one.stall for one in episodes], 3),
         "patroni_s": median_and_most([one.gap.seconds for one in episodes], 3),
     }

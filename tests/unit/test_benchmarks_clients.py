@@ -34,7 +34,7 @@ def episode(*attempts: Attempt, late: tuple[Attempt, ...] = (), struck: float = 
     """Struck at 10, writable at 12, over at 14; Patroni had no primary from 10.5 to 12."""
     return Episode(
         struck=(struck, struck),
-        announced=None,
+        announced=struck + 0.01,
         gone=None,
         put=11.9,
         writable=12.0,
@@ -94,6 +94,7 @@ def test_a_stall_is_put_beside_the_time_without_a_primary() -> None:
     one = episode(tried(10.25, 12.0))
     assert one.stall == 1.75
     assert one.stall_over_patroni == 0.25
+    assert one.lead == pytest.approx(0.49)
 
 
 def test_long_transactions_are_counted_apart() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.contenders import watcher
-from tests.benchmarks.episodes import Episode, median_and_most, planned_figures
+from tests.benchmarks.episodes import Episode, planned_figures, waits
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.series import PLANNED_SECONDS, explained, in_a_row, keep_sample
 from tests.benchmarks.stage import stage
@@ -25,6 +25,10 @@ FIGURES = (
     "stall_s.max",
     "patroni_s.p50",
     "patroni_s.max",
+    "lead_ms.p50",
+    "lead_ms.max",
+    "first_commit_after_writable_ms.p50",
+    "first_commit_after_writable_ms.max",
     "load_late_ms",
 )
 SETTINGS: Mapping[str, Mapping[str, str]] = {"defaults": {}, "recommended": RECOMMENDED}
@@ -55,9 +59,6 @@ def altogether(of_settings: Mapping[str, Figures], episodes: Sequence[Episode]) 
     return {
         **{name: sum(part[name] for part in parts) for name in COUNTED},
         "long": {name: sum(part["long"][name] for part in parts) for name in ("transactions", "failed")},
-        "stall_over_patroni_ms": median_and_most([one.stall_over_patroni * 1000 for one in episodes]),
-        "stall_s": median_and_most([one.stall for one in episodes], 3),
-        "patroni_s": median_and_most([one.gap.seconds for one in episodes], 3),
-        "load_late_ms": max(part["load_late_ms"] for part in parts),
+        **waits(episodes),
         **of_settings,
     }
