@@ -68,7 +68,7 @@ class Episode:
 
     @property
     def lead(self) -> float | None:
-        """Seconds from the announcement to the last write before the gap; held at once, clients wait them too."""
+        """Seconds from the announcement to the last write before the gap."""
         return None if self.announced is None else self.gap.start - self.announced
 
     @property
