@@ -218,7 +218,7 @@ def test_the_picture_is_an_svg_that_says_what_it_shows() -> None:
     root = ET.fromstring(svg("A <switchover>", "since", [drawn(), drawn("rival & co", 2)], 5.0))  # noqa: S314 - ours
     name = "{http://www.w3.org/2000/svg}"
     assert root.findtext(f"{name}title") == "A <switchover>"
-    assert "rival & co: 2 failed, longest stall" in (root.findtext(f"{name}desc") or "")
+    assert "rival & co: 2 failed · longest stall" in (root.findtext(f"{name}desc") or "")
     classes = [path.get("class") for path in root.iter(f"{name}path")]
     assert classes.count("ok") == classes.count("failed") == 3
 
