@@ -6,7 +6,6 @@ import psutil
 
 from tests.e2e.test_stage import at, settled, stays, traces
 from tests.support.bed import Bed
-from tests.support.waiting import wait_for
 from tests.support.watcher import WatcherProcess, settings_for
 
 CALM_SECONDS = 15
@@ -17,7 +16,8 @@ def test_a_calm_cluster_costs_no_write_no_reload_no_login_no_thread(bed: Bed, tm
     with WatcherProcess(tmp_path, settings_for(bed)) as watcher:
         settled(watcher, bed, at(bed.leader()))
         process = psutil.Process(watcher.process.pid)
-        wait_for(lambda: "confirm" not in watcher.lines()[-1], 2, "the start is over")
+        for host in bed.bouncers:
+            watcher.wait_for_line("in_sync", target=host.name)
         before, threads, said = traces(bed), process.num_threads(), len(watcher.lines())
         began = process.cpu_times()
         stays(lambda: traces(bed) == before, CALM_SECONDS, "nobody writes, reloads or logs in")
