@@ -1,7 +1,6 @@
-import contextlib
-
 """The commands on the real bed: what they say, what they do, and their exit codes."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
