@@ -160,6 +160,7 @@ HOLDS = Table(
         _ours("… of them failed", "planned.long.failed"),
         *_barrier("barrier", "with the barrier, held when announced"),
         *_barrier("at_barrier", "with the barrier, held when it asks"),
+        *_barrier("short", "the same, short transactions alone"),
         *_crash("kill", "killed"),
         *_crash("freeze", "frozen"),
         *_crash("drop", "packets dropped"),

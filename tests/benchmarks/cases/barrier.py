@@ -2,7 +2,8 @@
 
 The barrier runs as it would be installed: one file, by Patroni's own Python, as user postgres. Once clients
 are held as soon as the switchover is announced (`barrier`), once only when the barrier asks (`at_barrier`).
-The stop waits for the transactions that run, so stalls are longer than without by what those take.
+The stop waits for the transactions that run, so stalls are longer than without by what those take; `short` is
+as `at_barrier` with clients whose transactions are all short, so it shows what the barrier itself costs.
 """
 
 import json
@@ -18,14 +19,17 @@ from tests.benchmarks.figures import Figures
 from tests.benchmarks.series import PLANNED_SECONDS, explained, in_a_row, keep_sample
 from tests.benchmarks.stage import stage
 from tests.support.accounts import POSTGRES_ACCOUNT, own_file
+from tests.support.attempts import LONG
 from tests.support.bed import Bed
 from tests.support.install import PATRONI_VENV
 from tests.support.pgbouncer import RECOMMENDED
+from tests.support.traffic import MIX
 from tests.support.waiting import BedError
 
 MODULE = "watcher.barrier"
 LIMIT = 10
-ANNOUNCED = {"barrier": "at_once", "at_barrier": "at_barrier"}
+ANNOUNCED = {"barrier": "at_once", "at_barrier": "at_barrier", "short": "at_barrier"}
+WITHOUT_LONG = {"mix": {**MIX, "several": MIX["several"] + MIX[LONG], LONG: 0}}
 OWNED = tuple(f"planned.{name}" for name in ANNOUNCED)
 PROMISED = tuple(f"planned.{name}.{figure}" for name in ANNOUNCED for figure in FIGURES)
 
@@ -38,9 +42,10 @@ def measure(bench: Bench) -> tuple[Figures, Figures]:
 
 def _measured(bench: Bench, name: str, announced: str) -> Figures:
     contender = watcher_with(hold={**HOLDS, "announced": announced}, barrier={"enabled": True})
-    bench.say(f"the whole bed with the barrier, hold.announced = {announced}")
+    plan = WITHOUT_LONG if name == "short" else None
+    bench.say(f"the whole bed with the barrier, {name}: hold.announced = {announced}")
     with (
-        stage(contender, ini=RECOMMENDED, prepare=install_barrier) as scene,
+        stage(contender, ini=RECOMMENDED, prepare=install_barrier, plan=plan) as scene,
         explained(bench, scene),
     ):
         episodes = in_a_row(bench, "switchover", bench.counts.barriers, scene.switch_over)
