@@ -355,7 +355,7 @@ class Holder:
             names = self._held if request.get("sure") else self._not_shared()
             old = self._old_servers(self._held)
             self._make_room(old)
-            self._resume(names)
+            self._let_go_on(names)
         held, self._held = self._held, []
         held_for = self._over()
         self._after_release(held, old, request)
@@ -384,6 +384,16 @@ class Holder:
             self._change(config, "server_login_retry", LOGIN_RETRY)
         self._config_now = config
         return rows
+
+    def _let_go_on(self, databases: List[str]) -> None:
+        """RECONNECT first, which while paused does one thing: a client that logs in before the first server
+        has waits for that, where a pool marked as failed would turn it away (objects.c, finish_client_login).
+        """
+        statements = [
+            "%s %s" % (word, _quoted(name)) for name in databases for word in ("RECONNECT", "RESUME")
+        ]
+        if statements:
+            self._ask(*statements)
 
     def _check_route(self, rows: List[Dict[str, Optional[str]]], expect: Dict[str, Any]) -> None:
         shown = {_named(row, "name"): (_named(row, "host"), _count(row, "port")) for row in rows}
