@@ -153,7 +153,7 @@ class Holder:
         if self._control is None:
             raise Refused("request", "no console is logged in")
         if verb == "hold":
-            return self._hold(request["databases"], float(request["limit"]))
+            return self._hold(request["databases"], float(request["limit"]), bool(request.get("at_once")))
         if verb == "release":
             return self._release(request)
         if verb == "guard":
@@ -257,20 +257,23 @@ class Holder:
 
     # --- holding --------------------------------------------------------------------------------------
 
-    def _hold(self, databases: List[str], limit: float) -> Dict[str, Any]:
-        """Pause those that are not, for `limit` seconds from now on. Said again, it sets the limit anew."""
+    def _hold(self, databases: List[str], limit: float, at_once: bool) -> Dict[str, Any]:
+        """Pause those that are not, for `limit` seconds from now on. Said again, it sets the limit anew.
+
+        `at_once`: the server is gone, so no login can succeed that would be worth a wait.
+        """
         now = time.monotonic()
         if not self._is_held:
             with self._known_records().turn():
-                self._pause(databases)
+                self._pause(databases, at_once)
             self._is_held, self._is_complete, self._began = True, False, now
             self._look_at = 0.0
             self._see_whether_complete()
         self._until = min(now + limit, self._began + LONGEST_HOLD)
         return self._status()
 
-    def _pause(self, databases: List[str]) -> None:
-        config, rows = self._config(), self._rows("SHOW DATABASES")
+    def _pause(self, databases: List[str], at_once: bool) -> None:
+        rows = self._rows("SHOW DATABASES")
         shared = {name for other in self._known_records().others() for name in other["databases"]}
         paused = {_named(row, "name") for row in rows if _count(row, "paused")}
         known = {_named(row, "name") for row in rows}
@@ -278,15 +281,19 @@ class Holder:
         self._note()
         fresh = [name for name in self._held if name not in paused]
         try:
-            self._let_logins_end(config, fresh)
+            if not at_once:
+                self._let_logins_end(fresh)
             self._send_pauses(fresh)
+            self._change_back("max_db_connections")
+            self._change(self._config(), "min_pool_size", "0")  # or it goes on logging in, each broken off
         except (OSError, Refused):
             self._undo()
             raise
 
-    def _let_logins_end(self, config: Dict[str, str], databases: List[str]) -> None:
+    def _let_logins_end(self, databases: List[str]) -> None:
         """No login begins from here on, and the one that may be under way in each pool gets a moment."""
-        self._change(config, "min_pool_size", "0")  # or a paused pool goes on logging in, each broken off
+        config = self._config()
+        self._change(config, "min_pool_size", "0")
         self._change(config, "max_db_connections", "1")
         until = time.monotonic() + QUIET_LIMIT
         while self._sums(databases, "sv_login") and time.monotonic() < until:
@@ -310,7 +317,6 @@ class Holder:
             if errors or time.monotonic() > until:
                 raise Refused("pause", errors[0] if errors else "PAUSE was not carried out")
             time.sleep(0.001)
-        self._change_back("max_db_connections")
 
     def _undo(self) -> None:
         with contextlib.suppress(OSError, Refused):
