@@ -4,6 +4,7 @@ end every client is led to the new leader, as if nothing had been.
 The steps are not listed here: one undisturbed switch is recorded, and then each of its points is visited.
 """
 
+import functools
 import itertools
 import queue
 import signal
@@ -19,7 +20,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.e2e.test_stage import Keys, is_led
+from tests.e2e.test_stage import Keys, file_route
 from tests.support.accounts import own_folder
 from tests.support.folders import bed_folder
 from tests.support.points import Stop, Trail, Who, strike
@@ -27,10 +28,10 @@ from tests.support.postgres import APP
 from tests.support.stage import OPERATORS, Client, Ground, PauseWitness, Stage, longest
 from tests.support.waiting import BedError, log_tail, wait_for
 
-LIMITS = {"limit": 1.5, "announced_limit": 1.0}
+LIMITS = {"limit": 1.4, "announced_limit": 0.9}
 UNHURRIED = {"limit": 60.0, "announced_limit": 30.0}  # what is recorded is no matter of time
 SLACK = 1.0  # seconds by which a busy machine may be late
-LONGER = 0.3  # seconds by which a fault outlasts the limit
+LONGER = 0.2  # seconds by which a fault outlasts the limit
 SETTLED = 20.0
 QUIET = 0.4  # nothing comes for so long: the watcher and its agents have done what there was to do
 TRIES = 3  # until a point is met; another order of things on the way is no failure of the watcher's
@@ -105,6 +106,7 @@ class Switch(AbstractContextManager["Switch"]):
             "patroni": {"nodes": []},
             "targets": [self.stage.target(via)],
             "hold": hold,
+            "retry": {"first": 0.1, "limit": 0.3},
             "log": {"format": "json"},
         }
 
@@ -139,16 +141,22 @@ class Switch(AbstractContextManager["Switch"]):
             strike(pid, signal.SIGKILL)
         self._stack.close()
 
-    def start_watcher(self, stop_at: Stop | None = None) -> int:
+    def start_watcher(self, stop_at: Stop | None = None, trail: Trail | None = None) -> int:
         """One more watcher, with the same settings; its process id."""
         program = self.stage.ground.program
-        pid = program.run(self.trail, self._config, self.log, stop_at, self.account)
+        pid = program.run(trail or self.trail, self._config, self.log, stop_at, self.account)
         self._pids.append(pid)
         return pid
 
     def _is_settled(self, leader: str) -> bool:
         led = '"in_sync"' in (self.log.read_text() if self.log.exists() else "")
         return led and self.client.server == self.stage.ground.endpoint(leader)
+
+    def new_trail(self) -> Trail:
+        """For the watcher that comes next, whose points count from its first."""
+        trail = Trail(own_folder(self.trail.folder / "next", self.stage.host.account))
+        trail.arm()
+        return trail
 
     def counts(self) -> Counts:
         return {who: len(self.trail.points(who)) for who in ("watcher", "agent")}
@@ -197,27 +205,37 @@ class Switch(AbstractContextManager["Switch"]):
 
     # --- what must be so ------------------------------------------------------------------------------
 
-    def outlast_hold(self, struck_at: float) -> None:
-        """The hold ends by itself, while nobody could have ended it but who is beside PgBouncer."""
+    def expect_release(self) -> None:
+        """The hold ends by itself, while nobody could end it but who is beside PgBouncer."""
         within = LIMITS["limit"] + SLACK
         wait_for(lambda: not self.witness.is_paused, within, "the hold has ended", logs=[self.log])
+
+    def outlast_hold(self, struck_at: float) -> None:
+        """As `expect_release`, and until the fault has lasted longer than any hold may."""
+        self.expect_release()
         until = struck_at + LIMITS["limit"] + LONGER
-        wait_for(lambda: time.monotonic() >= until, within, "the limit is over")
+        wait_for(lambda: time.monotonic() >= until, until, "the limit is over")
+
+    def expect_gone(self, agents: Sequence[psutil.Process]) -> None:
+        """These agents have ended."""
+        self._wait(
+            lambda: not any(map(psutil.Process.is_running, agents)), "no agent of a dead watcher lives"
+        )
 
     def expect_a_right_end(self, dead_agents: Sequence[psutil.Process]) -> None:
         """Whatever happened: the route, the settings, the clients and the operator's pause are right."""
         stage, endpoint = self.stage, self.stage.ground.endpoint("b")
-        self._wait(lambda: is_led(stage.host, endpoint), "clients are led to the new leader")
-        self._wait(lambda: not stage.pgbouncer.is_paused(APP), "no client waits")
+        self._wait(lambda: stage.shown_route() == endpoint == file_route(stage.host), "the route is right")
+        self._wait(lambda: not stage.is_paused(), "no client waits")
         since = time.monotonic()
         self._wait(
             lambda: self.client.at > since and self.client.server == endpoint, "a client commits there"
         )
         self._wait(lambda: not stage.records(), "no record is left")
         self._wait(lambda: not self._differences(), "PgBouncer's settings are as they were")
-        self._wait(lambda: not any(map(psutil.Process.is_running, dead_agents)), "no dead agent lives")
+        self.expect_gone(dead_agents)
         self._wait(lambda: len(stage.agents("hold")) == 1, "one agent is ready to hold")
-        assert stage.pgbouncer.is_paused(OPERATORS)
+        assert stage.is_paused(OPERATORS)
         assert not self.witness.operators_ended, "the operator's pause was ended"
         assert not self.client.errors, self.client.errors
 
@@ -230,7 +248,7 @@ class Switch(AbstractContextManager["Switch"]):
         return {name: now[name] for name in now if now[name] != self.config[name]}
 
     def _wait(self, question: Callable[[], bool], what: str) -> None:
-        wait_for(question, SETTLED, what, logs=[self.log], poll=0.05)
+        wait_for(question, SETTLED, what, logs=[self.log], poll=0.01)
 
 
 # --- faults ---------------------------------------------------------------------------------------
@@ -240,10 +258,11 @@ Fault = Callable[[Switch, int], None]
 
 
 def killed(switch: Switch, pid: int) -> None:
-    struck_at = time.monotonic()
     strike(pid, signal.SIGKILL)
     switch.go_through()
-    switch.outlast_hold(struck_at)
+    switch.expect_release()
+    switch.expect_gone(switch.first_agents)
+    assert not switch.witness.is_paused
     switch.start_watcher()
     switch.expect_a_right_end(switch.first_agents)
     switch.expect_no_long_hold()
@@ -289,12 +308,25 @@ def agent_killed(switch: Switch, pid: int) -> None:
 
 def both_killed(switch: Switch, pid: int) -> None:
     """Nobody is left who could end the hold, until the next watcher comes."""
+    _kill_both(switch, pid)
+    switch.start_watcher()
+    switch.expect_a_right_end(switch.first_agents)
+
+
+def _kill_both(switch: Switch, pid: int) -> None:
     strike(switch.pid, signal.SIGKILL)
     strike(pid, signal.SIGKILL)
     switch.stage.host.sshd.kill_sessions()
-    switch.trail.let_go_on()
     switch.go_through()
-    switch.start_watcher()
+
+
+def successor_killed(switch: Switch, pid: int, stop_at: Stop) -> None:
+    """As `both_killed`, and then the agent that ends what was left; a third one has to."""
+    _kill_both(switch, pid)
+    trail = switch.new_trail()
+    switch.start_watcher(stop_at, trail)
+    second, _ = wait_for(lambda: trail.stopped, SETTLED, "the next agent stops", logs=[switch.log])
+    strike(second, signal.SIGKILL)
     switch.expect_a_right_end(switch.first_agents)
 
 
@@ -353,25 +385,66 @@ def test_a_hold_ends_and_the_route_ends_right_whichever_point_is_struck(
     stages: list[Stage], scores: dict[str, Score], via: str, who: Who, fault: Fault
 ) -> None:
     score = scores[via]
+    stops = score.stops(who)
+    _on_both(stages, stops, lambda stage, stop: _visit(stage, via, score, stop, fault))
+
+
+def test_a_hold_ends_though_who_ends_it_is_killed_too_at_any_point(
+    stages: list[Stage], scores: dict[str, Score]
+) -> None:
+    """Watcher and agent die while clients wait and a setting is changed; then the next agent does."""
+    score = scores["ssh"]
+    (stop,) = [stop for stop in score.stops("agent") if score.name(stop) == f'RESUME "{APP}"']
+    points = _points_of_the_next(stages[0], score, stop)
+    assert f'RESUME "{APP}"' in points
+    assert "SET server_login_retry" in "\n".join(points)
+    _on_both(
+        stages,
+        [Stop("agent", number + 1) for number in range(len(points))],
+        lambda stage, second: _visit(
+            stage, "ssh", score, stop, functools.partial(successor_killed, stop_at=second)
+        ),
+    )
+
+
+def _points_of_the_next(stage: Stage, score: Score, stop: Stop) -> list[str]:
+    """What the agent of the next watcher comes by while it ends what was left."""
+    with Switch(stage, "ssh", stop) as switch:
+        pid = switch.go_to(score, stop)
+        _kill_both(switch, pid)
+        trail = switch.new_trail()
+        switch.start_watcher(trail=trail)
+        switch.expect_a_right_end(switch.first_agents)
+        return trail.points("agent")
+
+
+def _on_both(stages: list[Stage], stops: Sequence[Stop], visit: Callable[[Stage, Stop], str]) -> None:
+    """Visits all, two at a time, and fails with all that went wrong."""
     free: queue.SimpleQueue[Stage] = queue.SimpleQueue()
     for stage in stages:
         free.put(stage)
 
-    def visit(stop: Stop) -> str:
+    def visit_on_a_free_one(stop: Stop) -> str:
         stage = free.get()
         try:
-            return _visit(stage, via, score, stop, fault)
+            return visit(stage, stop)
         finally:
             free.put(stage)
 
     with ThreadPoolExecutor(len(stages)) as pool:
-        problems = [problem for problem in pool.map(visit, score.stops(who)) if problem]
-    assert not problems, f"{len(problems)} of {len(score.stops(who))}:\n" + "\n\n".join(problems)
+        problems = [problem for problem in pool.map(visit_on_a_free_one, stops) if problem]
+    assert not problems, f"{len(problems)} of {len(stops)}:\n" + "\n\n".join(problems)
+
+
+def _name(fault: Fault) -> str:
+    if isinstance(fault, functools.partial):
+        return f"{fault.func.__name__} {fault.keywords}"
+    return getattr(fault, "__name__", repr(fault))
 
 
 def _visit(stage: Stage, via: str, score: Score, stop: Stop, fault: Fault) -> str:
     """What went wrong at this point; empty if nothing did."""
-    where = f"{fault.__name__} at {stop.who} {stop.number}, {score.name(stop)}"
+    where = f"{_name(fault)} at {stop.who} {stop.number}, {score.name(stop)}"
     missed: list[str] = []
     while len(missed) < TRIES:
         with Switch(stage, via, stop) as switch:

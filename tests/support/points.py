@@ -1,9 +1,10 @@
 """The watcher as a process that stops itself at its n-th point, so that a test can strike exactly there.
 
 Points of the watcher are before and after each step and each request to the agent that holds, and each new
-wish. Points of that agent are before each thing it says to PgBouncer's console, and before each change of
-its record. All are wrapped from outside, in the real watcher and in the source that it sends. Run as a
-program (`python -m tests.support.points FOLDER`) this imports the watcher once, and forks for each order.
+wish. Points of that agent are before each thing it says to PgBouncer's console, and before each call to the
+system that changes its record. All are wrapped from outside, in the real watcher and in the source that it
+sends. Run as a program (`python -m tests.support.points SOCKET`) this imports the watcher once, and forks for
+each order.
 """
 
 import contextlib
@@ -247,7 +248,8 @@ def _make_points(folder, stop_at):
     before(Console, "post", lambda self, *statements: "; ".join(statements))
     before(Records, "note", lambda self, databases, settings: "note %s %s" % (databases, sorted(settings)))
     before(Records, "forget", lambda self: "forget")
-    before(os, "rename", lambda source, target: "rename")
+    for call in ("pwrite", "ftruncate", "rename", "unlink"):
+        before(os, call, lambda *_, call=call: call)
 
 
 if "hold" in sys.argv:

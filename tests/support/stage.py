@@ -4,7 +4,6 @@ that are both primaries, and witnesses that see each pause and each error of a c
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,34 +100,48 @@ class Pause:
         return self.seen - self.began
 
 
+class AdminConsole:
+    """One kept connection to PgBouncer's console. Not for two threads."""
+
+    def __init__(self, pgbouncer: PgBouncer) -> None:
+        host, port = pgbouncer.address, pgbouncer.port
+        self._link = pg8000.native.Connection(
+            ADMIN, host=host, port=port, database="pgbouncer", password=ADMIN_PASSWORD, timeout=10
+        )
+
+    def rows(self, statement: str) -> list[dict[str, Any]]:
+        """The rows of one statement, columns by name."""
+        rows = self._link.run(statement) or []
+        names = [column["name"] for column in self._link.columns or []]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def databases(self) -> dict[str, dict[str, Any]]:
+        """`SHOW DATABASES` by name."""
+        return {row["name"]: row for row in self.rows("SHOW DATABASES")}
+
+    def close(self) -> None:
+        self._link.close()
+
+
 class PauseWitness(_Thread):
     """Sees by a console of its own when the clients' database is paused, and whether the operator's is."""
 
     def __init__(self, pgbouncer: PgBouncer) -> None:
         super().__init__(_POLL)
-        self._console = pg8000.native.Connection(
-            ADMIN,
-            host=pgbouncer.address,
-            port=pgbouncer.port,
-            database="pgbouncer",
-            password=ADMIN_PASSWORD,
-            timeout=10,
-        )
+        self._console = AdminConsole(pgbouncer)
         self.pauses: list[Pause] = []
         self.is_paused = False
         self.operators_ended = False
         self.looks = 0
 
     def _turn(self) -> None:
-        rows = self._console.run("SHOW DATABASES") or []
-        now, names = time.monotonic(), [column["name"] for column in self._console.columns or []]
-        paused = {row[names.index("name")]: int(row[names.index("paused")]) for row in rows}
-        if paused[APP]:
+        shown, now = self._console.databases(), time.monotonic()
+        if is_paused := bool(int(shown[APP]["paused"])):
             if not self.is_paused:
                 self.pauses.append(Pause(now, now))
             self.pauses[-1].seen = now
-        self.is_paused = bool(paused[APP])
-        self.operators_ended |= not paused[OPERATORS]
+        self.is_paused = is_paused
+        self.operators_ended |= not int(shown[OPERATORS]["paused"])
         self.looks += 1
 
     def __exit__(
@@ -205,6 +218,8 @@ class Stage(AbstractContextManager["Stage"]):
         with ExitStack() as stack:
             for server in (self.host.pgbouncer, self.host.sshd, self.link):
                 stack.enter_context(server)
+            self._console = AdminConsole(self.pgbouncer)
+            stack.callback(self._console.close)
             self._stack = stack.pop_all()
         return self
 
@@ -228,10 +243,11 @@ class Stage(AbstractContextManager["Stage"]):
         for record in self.records():
             record.unlink(missing_ok=True)
         a = self.ground.servers["a"]
-        self.pgbouncer.point_at(a.address, a.port)
+        self.pgbouncer.write_block(a.address, a.port)
+        self._console.rows("RELOAD")
         for name, wanted in ((APP, False), (OPERATORS, True)):
-            if self.pgbouncer.is_paused(name) != wanted:
-                self.pgbouncer.console(f"{'PAUSE' if wanted else 'RESUME'} {name}")
+            if self.is_paused(name) != wanted:
+                self._console.rows(f"{'PAUSE' if wanted else 'RESUME'} {name}")
 
     def target(self, via: str) -> dict[str, Any]:
         """The settings of this target, over SSH through the link that can fail, or local."""
@@ -263,7 +279,16 @@ class Stage(AbstractContextManager["Stage"]):
 
     def config(self) -> dict[str, str]:
         """PgBouncer's settings in force."""
-        return {row["key"]: row["value"] for row in self.pgbouncer.console("SHOW CONFIG")}
+        return {row["key"]: row["value"] for row in self._console.rows("SHOW CONFIG")}
+
+    def is_paused(self, database: str = APP) -> bool:
+        """Whether clients of that database wait."""
+        return bool(int(self._console.databases()[database]["paused"]))
+
+    def shown_route(self) -> str:
+        """Where PgBouncer itself leads clients: host:port."""
+        row = self._console.databases()[APP]
+        return f"{row['host']}:{row['port']}"
 
     def records(self) -> list[Path]:
         """What agents that hold have left on the disk; the lock file of their turns does not count."""
@@ -286,9 +311,3 @@ def _is_agent(process: psutil.Process, file: str, word: str) -> bool:
 def longest(pauses: list[Pause]) -> float:
     """Seconds of the longest pause; 0.0 where there was none."""
     return max((pause.seconds for pause in pauses), default=0.0)
-
-
-def after(seconds: float) -> Callable[[], bool]:
-    """A question that is true once so much time has passed from now."""
-    until = time.monotonic() + seconds
-    return lambda: time.monotonic() >= until
