@@ -1,9 +1,6 @@
 """Targets that hang, die, or are changed by hand; and one without SSH."""
 
-import contextlib
 import re
-import sys
-import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +18,8 @@ from tests.e2e.test_stage import (
 )
 from tests.support.accounts import own_folder
 from tests.support.bed import Bed, BouncerHost
-from tests.support.processes import run
-from tests.support.waiting import wait_for
-from tests.support.watcher import PYTHON, Settings, WatcherProcess
+from tests.support.waiting import BedError, wait_for
+from tests.support.watcher import Settings, WatcherProcess, python_for
 
 
 @pytest.fixture
@@ -150,17 +146,14 @@ def _local_target(host: BouncerHost) -> Settings:
 
 
 def _run_as(account: str, watcher: WatcherProcess) -> None:
-    """Let the process be the account's; by the system's Python where ours is closed to it (/root)."""
+    """Let the process be the account's."""
     process = watcher.process
     process.user = account
-    with contextlib.suppress(PermissionError):
-        run([PYTHON, "-V"], user=account)
-        return
-    major, minor, *_ = sys.version_info
-    process.argv[0] = f"/usr/bin/python{major}.{minor}"
-    process.env["PYTHONPATH"] = sysconfig.get_path("purelib")
-    if not Path(process.argv[0]).exists():
-        pytest.skip(f"{account} may run neither {PYTHON} nor {process.argv[0]}")
+    try:
+        python, process.env = python_for(account)
+    except BedError as error:
+        pytest.skip(str(error))
+    process.argv[0] = str(python)
 
 
 def test_a_watcher_beside_pgbouncer_needs_no_more_than_its_account(bed: Bed, service_folder: Path) -> None:

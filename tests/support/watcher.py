@@ -1,6 +1,9 @@
 """The watcher itself as a server of the bed: its settings from the bed, its log lines as values."""
 
+import contextlib
 import json
+import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,12 +14,27 @@ import yaml
 
 from tests.support.bed import Bed, BouncerHost
 from tests.support.processes import Process, run
-from tests.support.waiting import wait_for
+from tests.support.waiting import BedError, wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = REPOSITORY / ".venv/bin/python"
 
 Settings = dict[str, Any]
+
+
+def python_for(account: str) -> tuple[Path, dict[str, str]]:
+    """A Python that `account` may run, and its environment: ours, or the system's where ours is closed to it.
+
+    Raises BedError where there is neither.
+    """
+    with contextlib.suppress(PermissionError):
+        run([PYTHON, "-V"], user=account)
+        return PYTHON, {}
+    major, minor, *_ = sys.version_info
+    python = Path(f"/usr/bin/python{major}.{minor}")
+    if not python.exists():
+        raise BedError(f"{account} may run neither {PYTHON} nor {python}")
+    return python, {"PYTHONPATH": sysconfig.get_path("purelib")}
 
 
 def settings_for(bed: Bed, **sections: Any) -> Settings:

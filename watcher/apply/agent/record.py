@@ -60,13 +60,17 @@ class Records:
             os.ftruncate(self._file, len(content))
 
     def _make(self, content: bytes) -> None:
-        """Locked before it has a name that others look for."""
+        """Locked before it has a name that others look for; made again where it was swept away before that."""
         fresh = self._base + _FRESH + self._id
-        file = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(file, fcntl.LOCK_EX)
-        os.pwrite(file, content, 0)
-        os.rename(fresh, self._own)
-        self._file = file
+        while self._file is None:
+            file = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            os.pwrite(file, content, 0)
+            try:
+                os.rename(fresh, self._own)
+                self._file = file
+            except FileNotFoundError:
+                os.close(file)
 
     def forget(self) -> None:
         """There is nothing left to undo."""
@@ -82,7 +86,19 @@ class Records:
 
     def take_left(self) -> List[Dict[str, Any]]:
         """The records of agents that are dead, about this PgBouncer; all of the dead are removed."""
+        self._sweep()
         return [record for record in self._all(alive=False) if record["pooler"] == self._pooler]
+
+    def _sweep(self) -> None:
+        """Remove what an agent left that was killed while it made its record, with nothing changed yet."""
+        for path in glob.glob(glob.escape(self._base + _FRESH) + "*"):
+            with contextlib.suppress(OSError):
+                file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    if os.fstat(file).st_uid == os.geteuid() and not _is_locked(file):
+                        os.unlink(path)
+                finally:
+                    os.close(file)
 
     def _all(self, alive: bool) -> Iterator[Dict[str, Any]]:
         for path in glob.glob(glob.escape(self._base + _MARK) + "*"):
