@@ -44,6 +44,10 @@ check: venv ## format, lint, types, import contracts
 bench: bed ## measure, beside the design that this replaces; CASE=name for one case
 	@$(SUDO) $(PYTHON) -m tests.benchmarks $(CASE)
 
+.PHONY: plot
+plot: venv ## draw docs/switchover.svg and docs/crash.svg from what make bench met last
+	@$(PYTHON) -m tests.benchmarks --plot
+
 .PHONY: format
 format: venv ## put the format right
 	$(VENV)/bin/ruff format .

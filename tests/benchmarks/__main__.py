@@ -11,14 +11,26 @@ from pathlib import Path
 from types import FrameType
 from typing import cast
 
-from tests.benchmarks import table
+from tests.benchmarks import pictures, table
 from tests.benchmarks.bench import FOLDER, QUICK, Bench, Case, Counts
 from tests.benchmarks.conditions import conditions
 from tests.benchmarks.figures import Figures, MissingFigureError, merged, require
 from tests.support.waiting import BedError
 
 LATEST = FOLDER / "latest.json"
-CASES = ("switch", "switchover", "start", "idle", "poll_ansible")
+CASES = (
+    "switch",
+    "switchover",
+    "start",
+    "idle",
+    "poll_ansible",
+    "planned",
+    "barrier",
+    "crash",
+    "false_alarm",
+    "session",
+    "rivals",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.report:
         return _report(options.output)
+    if options.plot:
+        return _plot()
     names = CASES if options.case == "all" else (options.case,)
     bench = Bench(QUICK if options.quick else Counts(), _say)
     failed = [name for name in names if not _run(name, bench, options.output)]
@@ -38,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("case", nargs="?", default="all", choices=("all", *CASES), help="one case alone")
     parser.add_argument("--quick", action="store_true", help="a few of everything, to see that it works")
     parser.add_argument("--report", action="store_true", help="only print the last figures, as Markdown")
+    parser.add_argument("--plot", action="store_true", help="only draw docs/*.svg from the last samples")
     parser.add_argument("--output", type=Path, default=LATEST, help="the file of figures")
     return parser
 
@@ -96,6 +111,16 @@ def _report(file: Path) -> int:
     try:
         require(figures, promised(CASES))
     except MissingFigureError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _plot() -> int:
+    try:
+        for file in pictures.draw():
+            print(file)
+    except BedError as error:
         print(error, file=sys.stderr)
         return 1
     return 0

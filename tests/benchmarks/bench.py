@@ -24,10 +24,31 @@ class Counts:
     rival_starts: int = 5
     settle: float = 10.0
     idle: float = 60.0
+    planned: int = 100
+    barriers: int = 50
+    crashes: int = 10
+    alarms: int = 5
+    sessions: int = 5
+    rival_planned: int = 5
+    rival_crashes: int = 3
 
 
 QUICK = Counts(
-    warm_up=2, switches=10, own_clock=5, switchovers=2, starts=3, rival_starts=2, settle=3.0, idle=5.0
+    warm_up=2,
+    switches=10,
+    own_clock=5,
+    switchovers=2,
+    starts=3,
+    rival_starts=2,
+    settle=3.0,
+    idle=5.0,
+    planned=2,
+    barriers=2,
+    crashes=1,
+    alarms=1,
+    sessions=1,
+    rival_planned=1,
+    rival_crashes=1,
 )
 """To see that everything works. Its figures say nothing."""
 
@@ -38,6 +59,10 @@ class Bench:
 
     counts: Counts
     say: Callable[[str], None]
+
+    def progress(self, what: str, number: int, of: int, result: object) -> None:
+        """Say how one of many went."""
+        self.say(f"{what} {number} of {of}: {result}")
 
     def count_down(self, what: str, seconds: float) -> None:
         """Say that, and wait."""

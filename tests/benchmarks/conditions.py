@@ -37,6 +37,7 @@ def versions() -> dict[str, str]:
         "patroni": _said([install.PATRONI_VENV / "bin/patroni", "--version"]),
         "postgresql": _said([bin_dir() / "postgres", "--version"]),
         "pgbouncer": _said(["/usr/sbin/pgbouncer", "--version"]),
+        "haproxy": _said(["/usr/sbin/haproxy", "-v"]),
         "openssh": _said(["ssh", "-V"]),
     }
 

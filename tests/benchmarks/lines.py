@@ -1,4 +1,4 @@
-"""The log of a process, read on from where it was left: a look costs what is new, not what is old."""
+"""The log of a process, read on from where it was left, and the lines in it that are JSON."""
 
 import json
 import time
@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tests.support.lines import Tail
 from tests.support.waiting import BedTimeoutError, log_tail
 
 POLL = 0.01
@@ -17,23 +18,12 @@ class LogTail:
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self._offset = 0
-        self._rest = b""
+        self._tail = Tail(log)
 
     def new(self, event: str) -> list[Line]:
         """The lines of `event` that were written since the last look."""
-        lines = (json.loads(text) for text in self._new_texts() if text.startswith(b"{"))
+        lines = (json.loads(text) for text in self._tail.texts() if text.startswith(b"{"))
         return [line for line in lines if line.get("event") == event]
-
-    def _new_texts(self) -> list[bytes]:
-        if not self._log.exists():
-            return []
-        with self._log.open("rb") as log:
-            log.seek(self._offset)
-            added = log.read()
-        self._offset += len(added)
-        *whole, self._rest = (self._rest + added).split(b"\n")
-        return whole
 
     def collect(self, event: str, count: int, timeout: float) -> list[Line]:
         """The next `count` lines of `event`. BedTimeoutError, with the log's end, if they do not come."""
@@ -50,7 +40,7 @@ class LogTail:
 
     def skip(self) -> None:
         """Forget what has been written so far."""
-        self._new_texts()
+        self._tail.texts()
 
 
 def written_at(line: Line) -> float:

@@ -1,6 +1,6 @@
 """The figures as a table, for a terminal or in Markdown."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,70 +13,190 @@ SHARED = ("cores", "cpu", "memory_gib", "kernel", "network", "versions")
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of ours, and the rival's where it has one that can be put beside it."""
+    """One figure, at a path for each column; None where a column has none that could be put there."""
 
     label: str
-    ours: str | None
-    theirs: str | None
+    paths: tuple[str | None, ...]
     unit: str
     digits: int = 1
 
-    def cells(self, figures: Mapping[str, Any]) -> tuple[str, str, str]:
-        """Label, ours, theirs."""
-        return self.label, self._shown(figures, self.ours), self._shown(figures, self.theirs)
+    def cells(self, figures: Mapping[str, Any]) -> tuple[str, ...]:
+        """Label and values."""
+        return self.label, *(self._shown(figures, path) for path in self.paths)
 
     def _shown(self, figures: Mapping[str, Any], path: str | None) -> str:
         value = at(figures, path) if path else None
         return ABSENT if value is None else f"{value:,.{self.digits}f} {self.unit}".strip()
 
 
+@dataclass(frozen=True)
+class Table:
+    """Rows below a head."""
+
+    head: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def lines(self, figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
+        """The cells of every line, the head among them."""
+        return [self.head, *(row.cells(figures) for row in self.rows)]
+
+
+def _row(label: str, ours: str | None, theirs: str | None, unit: str, digits: int = 1) -> Row:
+    return Row(label, (ours, theirs), unit, digits)
+
+
 def _spread(label: str, ours: str, theirs: str | None, unit: str, digits: int = 1) -> Iterator[Row]:
     for name in ("p50", "p95", "p99"):
-        yield Row(f"{label}, {name}", f"{ours}.{name}", theirs and f"{theirs}.{name}", unit, digits)
+        yield _row(f"{label}, {name}", f"{ours}.{name}", theirs and f"{theirs}.{name}", unit, digits)
 
 
-ROWS = (
-    *_spread("leader key to confirmed", "switch.confirmed_ms", None, "ms"),
-    *_spread("… by both PgBouncers", "switch.all_confirmed_ms", None, "ms"),
-    *_spread("… by the benchmark's clock", "switch.own_clock_ms", None, "ms"),
-    Row("… of that, etcd's own write, p50", "switch.own_clock_put_ms.p50", None, "ms"),
-    Row("… decide, readiness included, p50", "switch.parts_ms.decide.p50", None, "ms"),
-    Row("… write, p50", "switch.parts_ms.write.p50", None, "ms"),
-    Row("… reload, p50", "switch.parts_ms.reload.p50", None, "ms"),
-    Row("… confirm, p50", "switch.parts_ms.confirm.p50", None, "ms"),
-    *_spread(
-        "real switchover, leader key to confirmed",
-        "switchover.confirmed_ms",
-        f"{RIVAL}.switch.confirmed_ms",
-        "ms",
-        0,
+SPEED = Table(
+    ("figure", "watcher", "poll and Ansible"),
+    (
+        *_spread("leader key to confirmed", "switch.confirmed_ms", None, "ms"),
+        *_spread("… by both PgBouncers", "switch.all_confirmed_ms", None, "ms"),
+        *_spread("… by the benchmark's clock", "switch.own_clock_ms", None, "ms"),
+        _row("… of that, etcd's own write, p50", "switch.own_clock_put_ms.p50", None, "ms"),
+        _row("… decide, readiness included, p50", "switch.parts_ms.decide.p50", None, "ms"),
+        _row("… write, p50", "switch.parts_ms.write.p50", None, "ms"),
+        _row("… reload, p50", "switch.parts_ms.reload.p50", None, "ms"),
+        _row("… confirm, p50", "switch.parts_ms.confirm.p50", None, "ms"),
+        *_spread(
+            "real switchover, leader key to confirmed",
+            "switchover.confirmed_ms",
+            f"{RIVAL}.switch.confirmed_ms",
+            "ms",
+            0,
+        ),
+        _row("… the playbook alone, p50", None, f"{RIVAL}.switch.parts_ms.playbook.p50", "ms", 0),
+        _row("start to confirmed, p50", "start.confirmed_s.p50", f"{RIVAL}.start.confirmed_s.p50", "s", 2),
+        _row("idle: memory (RSS)", "idle.rss_mib", f"{RIVAL}.idle.rss_mib", "MiB"),
+        _row("idle: processor time a minute", "idle.cpu_s_per_min", f"{RIVAL}.idle.cpu_s_per_min", "s", 2),
+        _row("idle: threads", "idle.threads", f"{RIVAL}.idle.threads", "", 0),
+        _row("idle: open connections", "idle.connections", f"{RIVAL}.idle.connections", "", 0),
+        _row("idle: agents on a PgBouncer's host (RSS)", "idle.agent_rss_mib", None, "MiB"),
     ),
-    Row("… the playbook alone, p50", None, f"{RIVAL}.switch.parts_ms.playbook.p50", "ms", 0),
-    Row("start to confirmed, p50", "start.confirmed_s.p50", f"{RIVAL}.start.confirmed_s.p50", "s", 2),
-    Row("idle: memory (RSS)", "idle.rss_mib", f"{RIVAL}.idle.rss_mib", "MiB"),
-    Row("idle: processor time a minute", "idle.cpu_s_per_min", f"{RIVAL}.idle.cpu_s_per_min", "s", 2),
-    Row("idle: threads", "idle.threads", f"{RIVAL}.idle.threads", "", 0),
-    Row("idle: open connections", "idle.connections", f"{RIVAL}.idle.connections", "", 0),
-    Row("idle: agents on a PgBouncer's host (RSS)", "idle.agent_rss_mib", None, "MiB"),
 )
-HEAD = ("figure", "watcher", "poll and Ansible")
+
+RIVALS = ("watch_reload", "poll_ansible", "haproxy", "pgbouncer_haproxy")
+
+
+def _clients(label: str, path: str, unit: str = "", digits: int = 0, ours: str | None = None) -> Row:
+    """The same figure of ours and of each rival."""
+    return Row(label, (ours or path, *(f"rivals.{name}.{path}" for name in RIVALS)), unit, digits)
+
+
+def _by_default(label: str, figure: str, unit: str = "", digits: int = 0) -> Row:
+    """With PgBouncer's default settings, which HAProxy alone has none of."""
+    theirs = (f"rivals.{name}.planned.defaults.{figure}" if name != "haproxy" else None for name in RIVALS)
+    return Row(label, (f"planned.defaults.{figure}", *theirs), unit, digits)
+
+
+RECOMMENDED = "planned.recommended"
+CLIENTS = Table(
+    (
+        "what clients meet",
+        "watcher",
+        "watch and RELOAD, no holds",
+        "poll and Ansible",
+        "HAProxy",
+        "PgBouncer behind HAProxy",
+    ),
+    (
+        _clients("switchovers", "planned.switchovers", ours=f"{RECOMMENDED}.switchovers"),
+        _clients("… transactions", "planned.transactions", ours=f"{RECOMMENDED}.transactions"),
+        _clients("… failed", "planned.failed", ours=f"{RECOMMENDED}.failed"),
+        _clients("… longest stall, p50", "planned.stall_s.p50", "s", 2, f"{RECOMMENDED}.stall_s.p50"),
+        _clients("… longest stall, max", "planned.stall_s.max", "s", 2, f"{RECOMMENDED}.stall_s.max"),
+        _clients("… Patroni's own gap, p50", "planned.patroni_s.p50", "s", 2, f"{RECOMMENDED}.patroni_s.p50"),
+        _by_default("PgBouncer's defaults: switchovers", "switchovers"),
+        _by_default("… failed", "failed"),
+        _by_default("… longest stall, p50", "stall_s.p50", "s", 2),
+        _clients("crashes (SIGKILL)", "crash.crashes", ours="crash.kill.crashes"),
+        _clients("… failed", "crash.failed", ours="crash.kill.failed"),
+        _clients("… in flight at that instant", "crash.in_flight", ours="crash.kill.in_flight"),
+        _clients("… longest stall, p50", "crash.stall_s.p50", "s", 1, "crash.kill.stall_s.p50"),
+        _clients("… longest stall, max", "crash.stall_s.max", "s", 1, "crash.kill.stall_s.max"),
+    ),
+)
+
+
+def _ours(label: str, path: str, unit: str = "", digits: int = 0) -> Row:
+    return Row(label, (path,), unit, digits)
+
+
+def _barrier(name: str, words: str) -> Iterator[Row]:
+    yield _ours(f"{words}: switchovers", f"planned.{name}.switchovers")
+    yield _ours("… failed", f"planned.{name}.failed")
+    yield _ours("… transactions of 1 s that failed", f"planned.{name}.long.failed")
+    yield _ours(
+        "… stall longer than Patroni's gap by, p50", f"planned.{name}.stall_over_patroni_ms.p50", "ms"
+    )
+    yield _ours(
+        "… stall longer than Patroni's gap by, max", f"planned.{name}.stall_over_patroni_ms.max", "ms"
+    )
+
+
+def _crash(deed: str, words: str) -> Iterator[Row]:
+    yield _ours(f"{words}: crashes", f"crash.{deed}.crashes")
+    yield _ours("… failed", f"crash.{deed}.failed")
+    yield _ours("… in flight at that instant", f"crash.{deed}.in_flight")
+    yield _ours("… first commit after it was writable, p50", f"crash.{deed}.{_FIRST}.p50", "ms")
+    yield _ours("… first commit after it was writable, max", f"crash.{deed}.{_FIRST}.max", "ms")
+
+
+_FIRST = "first_commit_after_writable_ms"
+HOLDS = Table(
+    ("the watcher's holds", "watcher"),
+    (
+        _ours("switchovers in a row, both settings", "planned.switchovers"),
+        _ours("… failed", "planned.failed"),
+        _ours("… stall longer than Patroni's gap by, p50", "planned.stall_over_patroni_ms.p50", "ms"),
+        _ours("… stall longer than Patroni's gap by, max", "planned.stall_over_patroni_ms.max", "ms"),
+        _ours("… from the announcement to Patroni's gap, p50", "planned.lead_ms.p50", "ms"),
+        _ours("… first commit after it was writable, p50", f"planned.{_FIRST}.p50", "ms"),
+        _ours("… first commit after it was writable, max", f"planned.{_FIRST}.max", "ms"),
+        _ours("… transactions of 1 s, without the barrier", "planned.long.transactions"),
+        _ours("… of them failed", "planned.long.failed"),
+        *_barrier("barrier", "with the barrier, held when announced"),
+        *_barrier("at_barrier", "with the barrier, held when it asks"),
+        *_crash("kill", "killed"),
+        *_crash("freeze", "frozen"),
+        *_crash("drop", "packets dropped"),
+        _ours("false alarms: failed", "false_alarm.failed"),
+        _ours("session pools: open sessions", "session.open_sessions"),
+        _ours("… failed", "session.failed"),
+        _ours("… most failures of one in a switchover", "session.most_failures_of_one"),
+        _ours("… newcomers failed", "session.new_failed"),
+    ),
+)
+TABLES = (CLIENTS, HOLDS, SPEED)
 
 
 def text(figures: Mapping[str, Any]) -> str:
     """For a terminal."""
-    cells = [HEAD, *(row.cells(figures) for row in ROWS)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
-    lines = [
-        f"{label:<{widths[0]}}  {ours:>{widths[1]}}  {theirs:>{widths[2]}}" for label, ours, theirs in cells
-    ]
-    return "\n".join([*lines, "", *notes(figures)])
+    parts = ["\n".join(_aligned(table.lines(figures))) for table in TABLES]
+    return "\n\n".join([*parts, "\n".join(notes(figures))])
+
+
+def _aligned(lines: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for label, *values in lines:
+        cells = [f"{value:>{width}}" for value, width in zip(values, widths[1:], strict=True)]
+        yield "  ".join([f"{label:<{widths[0]}}", *cells])
 
 
 def markdown(figures: Mapping[str, Any]) -> str:
     """For a page."""
-    lines = [f"| {' | '.join(HEAD)} |", "|---|---:|---:|"]
-    lines += [f"| {' | '.join(row.cells(figures))} |" for row in ROWS]
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes(figures))])
+    parts = ["\n".join(_markdown(table.lines(figures))) for table in TABLES]
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes(figures))])
+
+
+def _markdown(lines: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    head, *rest = (f"| {' | '.join(cells)} |" for cells in lines)
+    yield head
+    yield "|---|" + "---:|" * (len(lines[0]) - 1)
+    yield from rest
 
 
 def notes(figures: Mapping[str, Any]) -> Iterator[str]:

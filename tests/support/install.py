@@ -67,6 +67,8 @@ NEEDS = (
     Need("usr/bin/setpriv", "util-linux"),
     Need("usr/lib/python3*/ensurepip/__main__.py", "python3-venv"),
     Need("usr/bin/patroni", "patroni", ("patroni",)),
+    Need("usr/sbin/haproxy", "haproxy", ("haproxy",)),
+    Need("usr/sbin/nft", "nftables", ("nftables",)),
     Need("usr/lib/python3/dist-packages/etcd/__init__.py", "python3-etcd"),
 )
 

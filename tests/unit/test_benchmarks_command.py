@@ -85,7 +85,7 @@ def test_a_report_of_less_than_everything_says_what_is_missing(
 
 def test_every_row_of_the_table_is_a_figure_that_some_case_promises() -> None:
     promised = set(command.promised(command.CASES))
-    rows = {path for row in table.ROWS for path in (row.ours, row.theirs) if path}
+    rows = {path for each in table.TABLES for row in each.rows for path in row.paths if path}
     assert rows <= promised
 
 

@@ -17,7 +17,7 @@ from tests.benchmarks.usage import USAGE
 from tests.support.bed import Bed
 
 NAME = "rivals.poll_ansible"
-OWNED = (NAME,)
+OWNED = tuple(f"{NAME}.{what}" for what in ("switch", "start", "idle"))
 PROMISED = (
     *spreads([f"{NAME}.{path}" for path in ("switch.confirmed_ms", "switch.parts_ms.playbook")]),
     *spreads([f"{NAME}.start.confirmed_s"]),
