@@ -42,6 +42,11 @@ class Episode:
         return self.struck[0], self.struck[1] + 1e-6
 
     @property
+    def is_crash(self) -> bool:
+        """Whether it came without a word."""
+        return self.announced is None
+
+    @property
     def in_flight(self) -> int:
         """Transactions under way at the deed, those that are stuck included."""
         return len(self.attempts.during(*self.instant)) + len(self.late)

@@ -20,12 +20,25 @@ class Picture:
     name: str
     prefix: str
     title: str
+    axis: str
     seconds: float
 
 
 PICTURES = (
-    Picture("switchover.svg", "", "A planned switchover, as clients meet it", PLANNED_SECONDS),
-    Picture("crash.svg", "crash-", "The primary's host is killed, as clients meet it", CRASH_SECONDS),
+    Picture(
+        "switchover.svg",
+        "",
+        "A planned switchover, as clients meet it",
+        "since it was asked for",
+        PLANNED_SECONDS,
+    ),
+    Picture(
+        "crash.svg",
+        "crash-",
+        "The primary's host is killed, as clients meet it",
+        "since it was killed",
+        CRASH_SECONDS,
+    ),
 )
 
 
@@ -37,7 +50,7 @@ def draw(folder: Path = ROOT / "docs", samples: Path = SAMPLES) -> Iterator[Path
     for picture, those in found.items():
         if those:
             file = folder / picture.name
-            file.write_text(svg(picture.title, those, picture.seconds))
+            file.write_text(svg(picture.title, picture.axis, those, picture.seconds))
             yield file
 
 

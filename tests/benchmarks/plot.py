@@ -52,7 +52,7 @@ class Scale:
         return self.top + PANEL * (1 - math.log(within / LOWEST) / math.log(HIGHEST / LOWEST))
 
 
-def svg(title: str, samples: Sequence[Sample], last: float) -> str:
+def svg(title: str, axis: str, samples: Sequence[Sample], last: float) -> str:
     """The picture of these contenders, from a second before the deed until `last` seconds after it."""
     height = HEAD + TITLE + len(samples) * (PANEL + BETWEEN) - BETWEEN + FOOT
     parts = [
@@ -66,19 +66,32 @@ def svg(title: str, samples: Sequence[Sample], last: float) -> str:
     ]
     for number, sample in enumerate(samples):
         parts += _panel(sample, Scale(last, HEAD + TITLE + number * (PANEL + BETWEEN)))
-    parts += _seconds(Scale(last, 0), height)
+    parts += _seconds(Scale(last, 0), height, axis)
     return "\n".join([*parts, "</svg>", ""])
+
+
+def verdict(sample: Sample) -> str:
+    """What failed and how long clients waited, in a line.
+
+    >>> verdict({"failed": 1200, "failed_long": 2, "all_in_flight": False, "stall_s": 1.52})
+    '1,200 failed, and 2 of a second · longest stall 1.5 s'
+    >>> verdict({"failed": 9, "failed_long": 0, "all_in_flight": True, "stall_s": 18})
+    '9 failed, all in flight at that instant · longest stall 18.0 s'
+    """
+    long = f", and {sample['failed_long']} of a second" if sample["failed_long"] else ""
+    flight = ", all in flight at that instant" if sample["all_in_flight"] else ""
+    return f"{sample['failed']:,} failed{long}{flight} · longest stall {sample['stall_s']:.1f} s"
 
 
 def described(samples: Sequence[Sample]) -> str:
     """What the picture shows, for those who cannot see it.
 
-    >>> described([{"title": "a", "failed": 0, "stall_s": 1.5, "gap": [0.25, 1.5]}])
-    'Latency of each transaction. a: 0 failed, longest stall 1.5 s, Patroni without a primary for 1.2 s.'
+    >>> one = {"failed": 0, "failed_long": 0, "all_in_flight": False, "stall_s": 1.5, "gap": [0.25, 1.5]}
+    >>> described([{"title": "a", **one}])
+    'Latency of each transaction. a: 0 failed · longest stall 1.5 s, Patroni without a primary for 1.2 s.'
     """
     each = (
-        f"{one['title']}: {one['failed']:,} failed, longest stall {one['stall_s']:.1f} s, "
-        f"Patroni without a primary for {_length(one):.1f} s."
+        f"{one['title']}: {verdict(one)}, Patroni without a primary for {_length(one):.1f} s."
         for one in samples
     )
     return " ".join(["Latency of each transaction.", *each])
@@ -112,13 +125,8 @@ def _panel(sample: Sample, scale: Scale) -> Iterator[str]:
     for name, wanted in (("ok", True), ("failed", False)):
         yield f'<path class="{name}" d="{_dots(sample["transactions"], scale, wanted)}"/>'
     yield _text(LEFT, scale.top - 6, sample["title"], "name")
-    mood = "bad" if sample["failed"] else "good"
-    yield _text(
-        WIDTH - RIGHT,
-        scale.top - 6,
-        f"{sample['failed']:,} failed · longest stall {sample['stall_s']:.1f} s",
-        f"{mood} end",
-    )
+    mood = "bad" if sample["failed"] and not sample["all_in_flight"] else "good"
+    yield _text(WIDTH - RIGHT, scale.top - 6, verdict(sample), f"{mood} end")
 
 
 def _dots(transactions: Iterable[Sequence[Any]], scale: Scale, wanted: bool) -> str:
@@ -130,11 +138,11 @@ def _dots(transactions: Iterable[Sequence[Any]], scale: Scale, wanted: bool) -> 
     return "".join(f"M{x * CELL:g} {y * CELL:g}h0" for x, y in sorted(cells))
 
 
-def _seconds(scale: Scale, height: int) -> Iterator[str]:
+def _seconds(scale: Scale, height: int, axis: str) -> Iterator[str]:
     step = 2 if scale.last <= 20 else 5
     for second in range(0, math.floor(scale.last) + 1, step):
         yield _text(scale.x(second), height - 26, f"{second} s", "axis middle")
-    yield _text(LEFT, height - 8, "since it was asked for; height: how long the transaction took", "axis")
+    yield _text(LEFT, height - 8, f"{axis}; height: how long the transaction took", "axis")
 
 
 def _text(x: float, y: float, text: str, kinds: str) -> str:

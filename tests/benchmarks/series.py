@@ -9,7 +9,7 @@ from typing import Any
 from tests.benchmarks.bench import FOLDER, Bench
 from tests.benchmarks.episodes import Episode
 from tests.benchmarks.stage import BEFORE, Stage
-from tests.support.attempts import Attempts
+from tests.support.attempts import LONG, Attempts
 from tests.support.waiting import BedError
 
 SAMPLES = FOLDER / "samples"
@@ -58,7 +58,9 @@ def sample(title: str, episode: Episode, met: Attempts, until: float) -> dict[st
     return {
         "title": title,
         "gap": _rounded([episode.gap.start - zero, episode.gap.end - zero]),
-        "failed": met.failed,
+        "failed": met.without(LONG).failed,
+        "failed_long": met.only(LONG).failed,
+        "all_in_flight": episode.is_crash and met.failed == met.during(*episode.instant).failed > 0,
         "stall_s": round(met.longest_stall(until), 3),
         "transactions": [
             [one.kind, *_rounded([one.start - zero, one.end - one.start]), one.ok] for one in met.all

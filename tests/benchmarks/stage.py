@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import os
 import random
 import signal
 import time
@@ -12,8 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-import psutil
 
 from tests.benchmarks.contenders import Contender
 from tests.benchmarks.episodes import Episode
@@ -88,11 +87,11 @@ class Stage:
         return self.bed.leader()
 
     def _strike(self, deed: Deed, node: Node) -> tuple[float, float]:
-        """When it began and when it was done: a few milliseconds, or more would be in flight than were.
+        """When it began and when it was done: a moment, or more would be in flight than were.
 
         All victims are looked up before, and what they may have forked meanwhile is seen to after.
         """
-        victims = node.process.members()
+        victims = [member.pid for member in node.process.members()]
         before = time.monotonic()
         if deed == "drop":
             self.segments[node.name].drop()
@@ -166,10 +165,10 @@ class Stage:
         return self.traffic.between(self.traffic.started, time.monotonic())
 
 
-def _signal_all(victims: Iterable[psutil.Process], number: signal.Signals) -> None:
+def _signal_all(victims: Iterable[int], number: signal.Signals) -> None:
     for victim in victims:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            victim.send_signal(number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, number)
 
 
 @contextmanager

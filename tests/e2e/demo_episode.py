@@ -8,8 +8,10 @@ from typing import Any
 
 from tests.support.load import Report
 
-STEPS = ("decide", "write", "reload", "confirm")
+STEPS = ("decide", "write", "ready", "release")
 ERROR_WIDTH = 90
+DEED_SECONDS = 0.05
+"""How long it may take to kill all processes of a node."""
 CLOSED = "InterfaceError: network error"
 
 
@@ -24,13 +26,16 @@ class At:
 
 @dataclass(frozen=True)
 class Seat:
-    """One PgBouncer: when each step was done and the first commit made (ms), and what its clients met."""
+    """One PgBouncer: when each step was done and the first commit made (ms), what its clients met, and how
+    many of their transactions were in flight at the deed.
+    """
 
     bouncer: str
     steps: Mapping[str, float]
     first_commit: float
     clients: Report
     ended_on_new: bool
+    in_flight: int
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,11 @@ def episode_of(
     seats = tuple(
         Seat(
             bouncer=str(line["target"]),
-            steps=steps_of(line["parts_ms"]),
+            steps=moments_of(line),
             first_commit=_ms(commit, at),
             clients=report,
             ended_on_new=report.last_server == new_server,
+            in_flight=in_flight(report, at.begun),
         )
         for line, commit, report in zip(lines, commits, reports, strict=True)
     )
@@ -85,11 +91,27 @@ def episode_of(
     return Episode(title, old, new, _ms(at.begun, at), gone, seats)
 
 
+def moments_of(line: Mapping[str, Any]) -> dict[str, float]:
+    """The moments of the watcher's line `switch`: its steps, and since when clients waited.
+
+    >>> moments_of({"parts_ms": {"decide": 5.0, "release": 3.0}, "held_ms": 108.0})["hold"]
+    -100.0
+    """
+    moments = steps_of(line["parts_ms"])
+    held = line.get("held_ms")
+    return moments if held is None else {"hold": moments["release"] - held, **moments}
+
+
+def in_flight(report: Report, begun: float) -> int:
+    """Transactions that had begun when the deed was done, and had not ended."""
+    return sum(one.start < begun + DEED_SECONDS and one.end > begun for one in report.transactions)
+
+
 def steps_of(parts: Mapping[str, float]) -> dict[str, float]:
     """The watcher's parts, each from step to step, as moments from the leader key.
 
-    >>> steps_of({"decide": 5.0, "write": 2.0, "reload": 1.0, "confirm": 0.5})
-    {'decide': 5.0, 'write': 7.0, 'reload': 8.0, 'confirm': 8.5}
+    >>> steps_of({"decide": 5.0, "write": 2.0, "ready": 100.0, "release": 8.0})
+    {'decide': 5.0, 'write': 7.0, 'ready': 107.0, 'release': 115.0}
     """
     moments: dict[str, float] = {}
     passed = 0.0

@@ -138,6 +138,12 @@ def test_the_demo_ends_with_all_clients_on_the_new_primary(installed: None) -> N
     ):
         assert fact in run.text
     assert re.search(r"ended on the new primary( +yes){4}$", run.text, re.MULTILINE), run.text
+    (failed,) = re.findall(r"^  failed +(\d+) +(\d+) +(\d+) +(\d+)$", run.text, re.MULTILINE)
+    (flying,) = re.findall(
+        r"^  in flight when it was done +(\d+) +(\d+) +(\d+) +(\d+)$", run.text, re.MULTILINE
+    )
+    assert failed[:2] == ("0", "0"), run.text
+    assert all(int(lost) <= int(flew) for lost, flew in zip(failed[2:], flying[2:], strict=True)), run.text
     assert "\x1b" not in run.text
     assert len(run.said) < 50
     assert_nothing_is_left(run)
@@ -175,9 +181,9 @@ def report(server: str, errors: Counter[str] | None = None) -> Report:
 
 
 def episode(*reports: Report, new_server: str = "10.0.0.2:5432") -> Episode:
-    steps = steps_of({"decide": 5.0, "write": 2.0, "reload": 1.0, "confirm": 0.5})
+    steps = steps_of({"decide": 5.0, "write": 2.0, "ready": 1.0, "release": 0.5})
     seats = [
-        Seat(f"bouncer{number}", steps, 12.0, one, one.last_server == new_server)
+        Seat(f"bouncer{number}", steps, 12.0, one, one.last_server == new_server, 0)
         for number, one in enumerate(reports, 1)
     ]
     return Episode("leader killed", "pg1", "pg2", -19000.0, None, tuple(seats))
@@ -199,7 +205,7 @@ def test_clients_that_ended_elsewhere_are_a_fault_with_its_place() -> None:
 
 
 def test_a_parts_time_counts_from_the_leader_key() -> None:
-    assert steps_of({"decide": 5.0, "write": 2.0, "reload": 1.0, "confirm": 0.5})["confirm"] == 8.5
+    assert steps_of({"decide": 5.0, "write": 2.0, "ready": 1.0, "release": 0.5})["release"] == 8.5
 
 
 def test_a_key_that_never_went_is_shown_as_unknown() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -205,18 +206,26 @@ def test_a_sample_counts_from_the_deed() -> None:
     assert (one["failed"], one["stall_s"]) == (0, 1.75)
 
 
+def test_a_sample_of_a_crash_says_whether_all_that_failed_was_in_flight() -> None:
+    crash = replace(episode(failed(9.9, 10.1, kind=LONG), failed(9.95, 10.1, client=1)), announced=None)
+    one = sample("ours", crash, crash.attempts, crash.end)
+    assert (one["failed"], one["failed_long"], one["all_in_flight"]) == (1, 1, True)
+    later = replace(crash, attempts=Attempts.of([*crash.attempts.all, failed(10.5, 10.6, client=2)]))
+    assert not sample("ours", later, later.attempts, later.end)["all_in_flight"]
+
+
 def test_the_picture_is_an_svg_that_says_what_it_shows() -> None:
-    root = ET.fromstring(svg("A <switchover>", [drawn(), drawn("rival & co", 2)], 5.0))  # noqa: S314 - ours
+    root = ET.fromstring(svg("A <switchover>", "since", [drawn(), drawn("rival & co", 2)], 5.0))  # noqa: S314 - ours
     name = "{http://www.w3.org/2000/svg}"
     assert root.findtext(f"{name}title") == "A <switchover>"
-    assert "rival & co: 2 failed, longest stall" in (root.findtext(f"{name}desc") or "")
+    assert "rival & co: 2 failed · longest stall" in (root.findtext(f"{name}desc") or "")
     classes = [path.get("class") for path in root.iter(f"{name}path")]
     assert classes.count("ok") == classes.count("failed") == 3
 
 
 def test_failures_are_drawn_red_and_only_there() -> None:
     def dots(one: Sample) -> str:
-        root = ET.fromstring(svg("t", [one], 5.0))  # noqa: S314 - ours
+        root = ET.fromstring(svg("t", "since", [one], 5.0))  # noqa: S314 - ours
         return [path.get("d") or "" for path in root.iter() if path.get("class") == "failed"][-1]
 
     assert dots(drawn()) == ""
@@ -225,7 +234,7 @@ def test_failures_are_drawn_red_and_only_there() -> None:
 
 def test_transactions_at_one_place_are_one_dot() -> None:
     crowd = [["simple", 1.0, 0.001, True]] * 1000
-    picture = svg("t", [{**drawn(), "transactions": crowd}], 5.0)
+    picture = svg("t", "since", [{**drawn(), "transactions": crowd}], 5.0)
     assert len(picture) < 6000
 
 
