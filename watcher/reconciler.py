@@ -136,8 +136,8 @@ class Reconciler:
                 timeout = self.turn(self._mailbox.take(0))
         until = self._clock() + self._last_hold
         while self._holds() and self._clock() < until:
-            timeout = self.turn(self._mailbox.take(0))
             self._mailbox.wait(max(0.0, min(timeout, until - self._clock())))
+            timeout = self.turn(self._mailbox.take(0))
         self._target.close()
 
     def _holds(self) -> bool:

@@ -1,5 +1,6 @@
 """The commands on the real bed: what they say, what they do, and their exit codes."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -302,6 +303,13 @@ def test_check_config_finds_a_folder_that_is_closed_to_writing(bed: Bed, cli: Cl
 # --- secrets --------------------------------------------------------------------------------------
 
 
+def _command_line(pid: int) -> list[str]:
+    """Empty for a process that has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).cmdline()
+    return []
+
+
 def test_a_running_watcher_shows_its_secrets_to_nobody(
     bed: Bed, guarded_etcd: tuple[EtcdCluster, Keys], tmp_path: Path
 ) -> None:
@@ -329,7 +337,7 @@ def test_a_running_watcher_shows_its_secrets_to_nobody(
         watcher.wait_for_line("source", level="WARNING")
         watcher.wait_for_line("failed", timeout=20)
         pids = [member.pid for member in watcher.process.members()] + host.sshd.session_pids()
-        command_lines = [psutil.Process(pid).cmdline() for pid in pids]
+        command_lines = [line for pid in pids if (line := _command_line(pid))]
         stays(watcher.process.is_alive, 0.3, "it goes on")
     assert len(command_lines) > 1
     assert CANARY not in str(command_lines)

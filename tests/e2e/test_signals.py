@@ -199,4 +199,5 @@ def test_killed_at_any_moment_of_a_switch_it_goes_on_rightly_afterwards(
     assert {(True, True), (True, False), (False, False)} <= seen
     for host in bed.bouncers:
         wait_for(lambda: not host.sshd.session_pids(), 3, "no agent outlives its watcher")  # noqa: B023
-        assert [file.name for file in host.pgbouncer.folder.glob(".*watcher*")] == []
+        left = {file.name for file in host.pgbouncer.folder.glob(".*watcher*")}
+        assert left <= {".pgbouncer.ini.watcher-hold.lock"}  # an empty file, there for good

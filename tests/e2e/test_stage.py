@@ -69,10 +69,14 @@ class Keys:
 
 
 def settings_by_keys(bed: Bed, keys: Keys, **sections: Any) -> Settings:
-    """Settings that follow `keys` with all of the bed's PgBouncers, the leader key being enough."""
+    """Settings that follow `keys` with all of the bed's PgBouncers, the leader key being enough.
+
+    Nobody is held: where such a leader's PostgreSQL should be nobody answers, which is held for as a crash.
+    """
     cluster = {"scope": keys.scope, "ready_by": "leader_key", **sections.pop("cluster", {})}
     etcd = {"endpoints": keys.etcd.endpoints, **QUICK_ETCD, **sections.pop("etcd", {})}
-    return settings_for(bed, **{"cluster": cluster, "etcd": etcd, "patroni": {"nodes": []}, **sections})
+    settings = {"cluster": cluster, "etcd": etcd, "patroni": {"nodes": []}, "hold": {"enabled": False}}
+    return settings_for(bed, **{**settings, **sections})
 
 
 def facts_of(etcd: EtcdCluster, key: str) -> dict[str, Any]:

@@ -138,9 +138,10 @@ def test_all_members_stop_and_come_back(three: EtcdCluster) -> None:
         for member in three.members:
             member.kill()
         follower.comes_to(Reason.REFUSED, 10)
-        time.sleep(6)
+        time.sleep(5)  # each member may end in several ways while they die: closed, without quorum, refused
         told = len(follower.states)
-        assert told <= 1 + 2 * len(three.members)
+        time.sleep(4)
+        assert len(follower.states) == told  # and then nothing is repeated
         three.start()
         ready_at = time.monotonic()
         follower.comes_to(Reason.STARTED, 10, since=told)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from watcher.decide.errors import MalformedPayload
@@ -131,6 +131,9 @@ JSON = st.recursive(
 )
 
 
+@settings(
+    suppress_health_check=[HealthCheck.too_slow], deadline=None
+)  # so is a machine that does other things
 @given(
     st.dictionaries(
         st.sampled_from([*MEMBER, "proxy_url", "ttl", "pause", "standby_cluster", "member"]), JSON

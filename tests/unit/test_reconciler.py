@@ -10,6 +10,7 @@ import pytest
 from tests.support.fake_target import NODES, POLICY, FakePgBouncer, FakeTarget, Reports, led_by
 from tests.support.waiting import wait_for
 from watcher.decide.backoff import Backoff
+from watcher.decide.decision import Policy
 from watcher.decide.errors import (
     BlockError,
     Fenced,
@@ -30,7 +31,9 @@ RESYNC = 10.0
 class World:
     """A reconciler, what it works on, and its time."""
 
-    def __init__(self, text: str = AT_NODE3, *, console: bool = True) -> None:
+    def __init__(
+        self, text: str = AT_NODE3, *, console: bool = True, policy: Policy = POLICY, **others: Any
+    ) -> None:
         self.now = 1000.0
         self.pgbouncer = FakePgBouncer(text)
         self.target = FakeTarget(self.pgbouncer, console=console, clock=self.clock)
@@ -39,12 +42,13 @@ class World:
         self.reconciler = Reconciler(
             self.target,
             self.mailbox,
-            POLICY,
+            policy,
             self.reports,
             resync_interval=RESYNC,
             backoff=Backoff(first=0.1, limit=2.0),
             clock=self.clock,
             random=lambda: 1.0,
+            **others,
         )
 
     def clock(self) -> float:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from loguru import logger
 
-from watcher.decide.errors import FileChanged, WatcherError
+from watcher.decide.errors import FileChanged, PrimaryRefuses, WatcherError
 from watcher.decide.model import Actual, Desired, Reason, Switch
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class LogReporter:
 
     def failed(self, target: str, error: WatcherError, failures: int) -> None:
         is_race = isinstance(error, FileChanged) and failures < _RACES  # the next try follows at once
-        level = "INFO" if is_race else "ERROR"
+        level = "INFO" if is_race else "WARNING" if isinstance(error, PrimaryRefuses) else "ERROR"
         if self._news(target, f"{level} {error}"):
             log = self._log.bind(event="failed", target=target, failures=failures, kind=type(error).__name__)
             log.opt(exception=error.__cause__).log(level, "{}", _sentence(error))

@@ -48,7 +48,7 @@ def keep(options: argparse.Namespace) -> None:
     say({"agent": PROTOCOL})
     try:
         holder.serve()
-    except OSError as error:
+    except (OSError, Refused) as error:
         sys.stderr.write("%s\n" % error)
     finally:
         holder.let_go("the watcher has gone")
