@@ -1,9 +1,8 @@
 """No client sees a planned switchover, in whatever way it is asked for."""
 
 import datetime
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest

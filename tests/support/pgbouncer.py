@@ -188,7 +188,7 @@ class PgBouncer(AbstractContextManager["PgBouncer"]):
 
     @contextlib.contextmanager
     def set_up(self, changes: Mapping[str, str | None], version: Version | None = None) -> Iterator[None]:
-        """Started anew with other settings (None: PgBouncer's own default) or as another version, for a while.
+        """For a while, started anew, with other settings (None: PgBouncer's default) or as another version.
 
         It leads where it was last pointed at by hand.
         """
