@@ -213,7 +213,8 @@ class Reconciler:
     def _note_when_ready(self, step: Step) -> None:
         """How long clients had to wait for the leader alone is a part of a switch of its own."""
         if isinstance(step, Release) and self._undertaking is not None and self._undertaking.steps:
-            self._undertaking.steps.append(("ready", self.beat_at))
+            done_at = self._undertaking.steps[-1][1]
+            self._undertaking.steps.append(("ready", max(done_at, self.beat_at)))
 
     def _tell_hold(self, wish: Desired) -> None:
         """Says when a hold has begun, and when it is over, whoever began or ended it."""

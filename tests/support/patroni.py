@@ -5,7 +5,7 @@ import http.client
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -144,6 +144,10 @@ class Node:
         """Run a statement on this node through its Unix socket, as superuser by default."""
         return psql(self.folder, self.port, user, dbname, sql, as_account=POSTGRES_ACCOUNT, timeout=5)
 
+    def turns(self) -> int:
+        """How many quiet turns of its loop Patroni has taken."""
+        return self.log.read_text(errors="replace").count("no action. I am (")
+
     def accepts_writes(self) -> bool:
         """Whether this PostgreSQL answers and is no standby."""
         try:
@@ -274,6 +278,28 @@ class PatroniCluster(AbstractContextManager["PatroniCluster"]):
         if self._etcd_user:
             config |= {"username": self._etcd_user[0], "password": self._etcd_user[1]}
         return config
+
+    @contextlib.contextmanager
+    def configured(
+        self, node_config: Mapping[str, Any] | Callable[[Node], Mapping[str, Any]]
+    ) -> Iterator[None]:
+        """With another `node_config` for a while; every node has taken it up when this goes on."""
+        before = self._node_config
+        try:
+            self._reconfigure(node_config)
+            yield
+        finally:
+            self._reconfigure(before)
+
+    def _reconfigure(self, node_config: Mapping[str, Any] | Callable[[Node], Mapping[str, Any]]) -> None:
+        self._node_config = node_config
+        turns = {}
+        for node in self.nodes:
+            self.write_config(node)
+            turns[node] = node.turns()
+            node.rest("/reload", "POST")
+        for node, before in turns.items():  # it is read at the end of a turn, so the next one knows it
+            wait_for(lambda: node.turns() > before, 60, f"{node.name} has read its file", logs=self.logs)  # noqa: B023
 
     # --- life -----------------------------------------------------------------------------------------
 

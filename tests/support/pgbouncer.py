@@ -1,6 +1,7 @@
 """A real PgBouncer under its own account, with the marked block that the watcher writes."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -184,6 +185,29 @@ class PgBouncer(AbstractContextManager["PgBouncer"]):
         self.console("RELOAD")
 
     # --- life -----------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def set_up(self, changes: Mapping[str, str | None], version: Version | None = None) -> Iterator[None]:
+        """For a while, started anew, with other settings (None: PgBouncer's default) or as another version.
+
+        It leads where it was last pointed at by hand.
+        """
+        settings, argv = self._settings, self.process.argv
+        others = {**settings, **changes}
+        self._settings = {name: value for name, value in others.items() if value is not None}
+        if version is not None:
+            self.process.argv = [str(word) for word in (*_program(version), self.ini)]
+        try:
+            self._start_anew()
+            yield
+        finally:
+            self._settings, self.process.argv = settings, argv
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        self.process.stop()
+        self.write_block(*self._server)
+        self.start()
 
     def __enter__(self) -> Self:
         try:

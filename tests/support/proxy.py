@@ -17,7 +17,8 @@ class Proxy(AbstractContextManager["Proxy"]):
 
     cut(): connections are reset and new ones refused, as by a dead host. stall(): connections stay and
     new ones are accepted, but no byte passes, as by a frozen host. mend() undoes both; what was stalled
-    then arrives. Thread-safe; all idempotent.
+    then arrives. cut_silent() ends only those connections on which nobody has ever said a word, as a
+    firewall does that forgets what is idle. Thread-safe; all idempotent.
     """
 
     def __init__(self, target: str) -> None:
@@ -28,6 +29,7 @@ class Proxy(AbstractContextManager["Proxy"]):
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
         self._ends: set[socket.socket] = set()
+        self._silent: dict[socket.socket, socket.socket] = {}
 
     @property
     def endpoint(self) -> str:
@@ -66,6 +68,21 @@ class Proxy(AbstractContextManager["Proxy"]):
             self._ends.clear()
         self._flows.set()
 
+    def silent(self) -> int:
+        """How many connections there are on which nobody has ever said a word."""
+        with self._lock:
+            return len(self._silent)
+
+    def cut_silent(self) -> int:
+        """End those; how many there were."""
+        with self._lock:
+            pairs = list(self._silent.items())
+            self._silent.clear()
+        for near, far in pairs:
+            _end(near)
+            _end(far)
+        return len(pairs)
+
     # --- inside -------------------------------------------------------------------------------------
 
     def _accept(self, listener: socket.socket) -> None:
@@ -88,18 +105,26 @@ class Proxy(AbstractContextManager["Proxy"]):
                 _end(far)
                 return
             self._ends |= {near, far}
+            self._silent[near] = far
         for source, sink in ((near, far), (far, near)):
             threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while chunk := source.recv(CHUNK):
+                self._speaks(source, sink)
                 self._flows.wait()
                 sink.sendall(chunk)
         with self._lock:
             self._ends -= {source, sink}
+        self._speaks(source, sink)
         _end(source)
         _end(sink)
+
+    def _speaks(self, source: socket.socket, sink: socket.socket) -> None:
+        with self._lock:
+            self._silent.pop(source, None)
+            self._silent.pop(sink, None)
 
 
 def _end(end: socket.socket) -> None:

@@ -1,7 +1,8 @@
 """A real OpenSSH server with its own host key, letting one account in by one key."""
 
+import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -119,6 +120,22 @@ class Sshd(AbstractContextManager["Sshd"]):
         (self.folder / "sshd_config").write_text("\n".join(lines) + "\n")
 
     # --- life -----------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def set_up(self, *lines: str) -> Iterator[None]:
+        """Started anew with further lines of configuration, for a while. Sessions end both times."""
+        before = self._extra
+        try:
+            self._start_anew([*before, *lines])
+            yield
+        finally:
+            self._start_anew(before)
+
+    def _start_anew(self, extra: list[str]) -> None:
+        self.process.stop()
+        self._extra = extra
+        self._write_config()
+        self.start()
 
     def __enter__(self) -> Self:
         try:

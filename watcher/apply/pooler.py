@@ -16,7 +16,14 @@ from watcher.apply.console import Console, databases_in
 from watcher.apply.holding import Holding
 from watcher.decide.config_block import Block, parse, rewrite
 from watcher.decide.decision import unconfirmed
-from watcher.decide.errors import NotConfirmed, PrimaryRefuses, TargetError, TargetUnreachable, WatcherError
+from watcher.decide.errors import (
+    NotConfirmed,
+    PrimaryRefuses,
+    TargetError,
+    TargetRefused,
+    TargetUnreachable,
+    WatcherError,
+)
 from watcher.decide.model import (
     Actual,
     Confirm,
@@ -294,12 +301,16 @@ class Pooler:
 
     def _request(self, **request: Any) -> dict[str, Any]:
         """One exchange with the agent; a link that broke is given up with its connection."""
-        if self._link is None:
-            self._link = AgentLink(self._place.open("file"), self._place_of_file(), self._limit)
         try:
+            if self._link is None:
+                self._link = AgentLink(self._place.open("file"), self._place_of_file(), self._limit)
             return self._link.request(**request)
         except TargetUnreachable:
             self.close()
+            raise
+        except TargetRefused:
+            if self._link is None:  # what is open may be what leaves no room for it
+                self.close()
             raise
 
     def _drop_link(self) -> None:

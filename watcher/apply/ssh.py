@@ -138,9 +138,15 @@ class SshPlace:
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """Foreign exceptions → ours; the connection is given up with any of them."""
+        """Foreign exceptions → ours; the connection is given up with any of them, but for a host that has no
+        room for one more session: what is open goes on.
+        """
         try:
             yield
+        except paramiko.ChannelException as error:
+            raise TargetRefused(
+                self.name, f"sshd opens no further session: {error.text}", _NO_ROOM
+            ) from error
         except (paramiko.SSHException, InvalidHostKey, OSError, EOFError, ValueError) as error:
             self.close()
             raise _explain(error, self.name, self._access) from error
@@ -205,6 +211,9 @@ def _last_words(channel: paramiko.Channel) -> str:
     with contextlib.suppress(OSError):
         return channel.recv_stderr(4096).decode("utf-8", "replace").strip()[-300:]
     return ""
+
+
+_NO_ROOM = "allow three at least on a connection (`MaxSessions` in sshd_config), or no client is held"
 
 
 def _explain(error: Exception, place: str, access: SshAccess) -> TargetError:

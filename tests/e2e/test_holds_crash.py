@@ -1,0 +1,112 @@
+"""A primary that dies or hangs: who was in a transaction fails, everybody else waits."""
+
+import time
+from pathlib import Path
+
+from tests.e2e.hold_stage import (
+    clients_on,
+    configs,
+    failures,
+    wait_for_configs,
+    wait_until_held,
+    wait_until_released,
+    watching,
+)
+from tests.e2e.test_stage import lose_lease
+from tests.support.bed import Bed
+from tests.support.crowd import WITH_LONG, Crowd, said
+from tests.support.patroni import Node
+
+HELD_WITHIN = 2.0
+"""A generous bound, in seconds, for what takes some ten milliseconds."""
+
+CUT_AFTER = 1.0
+CUT_SECONDS = 25.0
+"""A generous bound on the time from the release until the last connection to the old server is cut: PgBouncer
+before 1.24 can only do it by the age of a query, and not before `CUT_AFTER`."""
+
+
+def _assert_no_more_failed_than_were_in_flight(clients: Crowd, struck_at: float, held_at: float) -> None:
+    """In flight is who began before all clients waited and had not ended when the blow fell."""
+    failed, in_flight = clients.failures(), clients.in_flight(struck_at, held_at)
+    assert len(failed) <= len(in_flight), said(failed)
+
+
+def test_when_the_leaders_node_dies_only_transactions_in_flight_fail(bed: Bed, tmp_path: Path) -> None:
+    old = bed.leader()
+    with watching(bed, tmp_path) as watcher, clients_on(bed, WITH_LONG) as clients:
+        before = configs(bed.bouncers)
+        struck_at = time.monotonic()
+        old.kill()
+        wait_until_held(watcher, bed.bouncers, "primary_refuses")
+        held_at = time.monotonic()
+        assert held_at - struck_at < HELD_WITHIN
+        lose_lease(bed)
+        new = bed.patroni.wait_for_leader(other_than=old)
+        clients.settle(time.monotonic(), new.host)
+        _assert_no_more_failed_than_were_in_flight(clients, struck_at, held_at)
+        wait_for_configs(bed.bouncers, before)
+
+
+def test_when_postgresql_alone_dies_clients_wait_until_patroni_has_started_it_again(
+    bed: Bed, tmp_path: Path
+) -> None:
+    leader = bed.leader()
+    with watching(bed, tmp_path) as watcher, clients_on(bed, WITH_LONG) as clients:
+        before = configs(bed.bouncers)
+        struck_at = time.monotonic()
+        leader.kill_postgres()
+        wait_until_held(watcher, bed.bouncers, "primary_refuses")
+        held_at = time.monotonic()
+        assert held_at - struck_at < HELD_WITHIN
+        clients.settle(time.monotonic())
+        _assert_no_more_failed_than_were_in_flight(clients, struck_at, held_at)
+        wait_until_released(watcher, bed.bouncers)
+        wait_for_configs(bed.bouncers, before)
+
+
+def _hang(bed: Bed, node: Node) -> Node:
+    """The node hangs, and its lease runs out; the one that leads then."""
+    node.freeze()
+    lose_lease(bed)
+    return bed.patroni.wait_for_leader(other_than=node)
+
+
+def test_clients_of_a_hung_primary_are_cut_off_it_within_a_bound_and_nobody_else_fails(
+    bed: Bed, tmp_path: Path
+) -> None:
+    """PgBouncer 1.18 can only do it by the age of their queries, a newer one client by client."""
+    hold = {"old_connections": "cut", "cut_after": CUT_AFTER}
+    with bed.bouncers[1].pgbouncer.set_up({}, "new"):
+        old = bed.point_at_leader()
+        with watching(bed, tmp_path, hold=hold) as watcher, clients_on(bed, WITH_LONG) as clients:
+            before = configs(bed.bouncers)
+            began = time.monotonic()
+            new = _hang(bed, old)
+            wait_until_released(watcher, bed.bouncers)
+            released = time.monotonic()
+            clients.settle(released, new.host, timeout=CUT_SECONDS)
+            in_flight = {(one.kind, one.client) for one in clients.in_flight(began, began + 0.1)}
+            failed = clients.failures()
+            assert {(one.kind, one.client) for one in failed} <= in_flight, said(failed)
+            assert all(one.start < released for one in failed), said(failed)
+            hows = {line["target"]: line["message"].rpartition(" ")[2] for line in watcher.lines("cut")}
+            assert hows == {"bouncer1": "query_timeout", "bouncer2": "KILL_CLIENT"}
+            wait_for_configs(bed.bouncers, before)
+
+
+def test_clients_of_a_hung_primary_stay_there_where_that_is_asked_for(bed: Bed, tmp_path: Path) -> None:
+    old = bed.leader()
+    hold = {"old_connections": "leave"}
+    with watching(bed, tmp_path, hold=hold) as watcher, clients_on(bed, WITH_LONG) as clients:
+        before = configs(bed.bouncers)
+        hung_at = time.monotonic()
+        _hang(bed, old)
+        wait_until_released(watcher, bed.bouncers)
+        released = time.monotonic()
+        time.sleep(2 * CUT_AFTER + 1)  # longer than `cut` would have needed to begin
+        assert failures(clients) == []
+        stuck = clients.waiting(released)
+        assert 0 < stuck <= len(clients.in_flight(hung_at, hung_at + 0.1)) + stuck
+        assert watcher.lines("cut") == []
+        wait_for_configs(bed.bouncers, before)
