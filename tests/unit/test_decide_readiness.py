@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from watcher.decide.decision import Policy, ReadyBy
+from watcher.decide.decision import HoldPolicy, Policy, ReadyBy
 from watcher.decide.model import (
+    Alarm,
     Config,
     Endpoint,
     Entry,
@@ -103,3 +104,21 @@ def test_a_url_that_answered_lately_is_tried_before_the_one_of_the_member_key() 
     want = wanted(view, POLICY)
     assert want is not None
     assert want.api_urls == ("http://db1:8008", API)
+
+
+def test_a_ready_leader_that_somebody_saw_refuse_is_asked_once_more_and_then_left_alone() -> None:
+    policy = replace(POLICY, hold=HoldPolicy())
+    view = fold(ready(LED), Alarm("pgb1", Endpoint("10.0.0.1", 5432), True, 3.0))
+    want = wanted(view, policy)
+    assert want is not None
+    assert want.again
+    assert wanted(view, POLICY) is None  # without holds nobody waits for the answer
+    view = fold(view, Alarm("pgb1", Endpoint("10.0.0.1", 5432), False, 4.0))
+    assert wanted(view, policy) is not None
+    assert wanted(fold(view, Readiness(REIGN, Verdict.READY, Role.PRIMARY, 1, 5.0)), policy) is None
+
+
+def test_a_leader_that_never_was_ready_is_not_asked_again_but_still() -> None:
+    want = wanted(LED, replace(POLICY, hold=HoldPolicy()))
+    assert want is not None
+    assert not want.again

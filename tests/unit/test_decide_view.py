@@ -7,12 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watcher.decide.model import (
+    Alarm,
     Change,
     Config,
     Contact,
     Deletion,
     Endpoint,
     Entry,
+    Failover,
     HealthRound,
     Leader,
     Leadership,
@@ -27,7 +29,7 @@ from watcher.decide.model import (
     Verdict,
     View,
 )
-from watcher.decide.view import config, fold, leadership, system_id, timeline
+from watcher.decide.view import config, fold, leadership, says_the_same, system_id, timeline
 
 CLUSTER = 0xA
 
@@ -200,6 +202,49 @@ def test_readiness_of_another_reign_and_getting_ready_count() -> None:
     assert seen(readiness(Verdict.NOT_YET), readiness(Verdict.UNKNOWN)).readiness == readiness(
         Verdict.UNKNOWN
     )
+
+
+def test_the_last_answer_counts_beside_the_one_that_is_kept() -> None:
+    stumbles = replace(readiness(Verdict.NOT_YET), at=9.0)
+    view = seen(readiness(Verdict.READY), stumbles)
+    assert (view.readiness, view.pulse) == (readiness(Verdict.READY), stumbles)
+    again = replace(readiness(Verdict.READY), at=10.0)
+    assert fold(view, again).pulse == again
+    assert seen(stumbles).pulse == stumbles
+
+
+# --- alarms, and when a key was first seen ------------------------------------------------------------
+
+
+def alarm(target: str, at: float, *, refuses: bool = True) -> Alarm:
+    return Alarm(target, Endpoint("10.0.0.1", 5432), refuses, at)
+
+
+def test_each_targets_last_alarm_is_kept() -> None:
+    view = seen(alarm("a", 1.0), alarm("b", 2.0), alarm("a", 3.0, refuses=False))
+    assert dict(view.alarms) == {"a": alarm("a", 3.0, refuses=False), "b": alarm("b", 2.0)}
+
+
+def test_an_alarm_is_no_sign_of_etcds_life() -> None:
+    assert seen(alarm("a", 1.0)).contact_at is None
+
+
+def test_a_key_is_first_seen_once_for_each_of_its_revisions() -> None:
+    asked = entry("failover", Failover("n1", None, None), 6)
+    view = seen(listing(6, asked, at=10.0), listing(6, asked, at=11.0), change(member("n1", 7), at=12.0))
+    assert (view.seen_at["failover"], view.seen_at["members/n1"]) == (10.0, 12.0)
+    again = change(replace(asked, mod_revision=8), at=13.0)
+    assert fold(view, again).seen_at["failover"] == 13.0
+    gone = change(Deletion("failover", 8), at=13.0)
+    assert "failover" not in fold(view, gone).seen_at
+
+
+def test_news_of_alarms_and_answers_are_news_and_signs_of_life_are_not() -> None:
+    view = seen(listing(7, leader("n1", 5)))
+    for news in (alarm("a", 1.0), readiness(Verdict.READY), change(member("n1", 8))):
+        assert not says_the_same(view, fold(view, news))
+    for none in (Contact(99.0), change(leader("n1", 8, created=5))):
+        assert says_the_same(view, fold(view, none))
 
 
 # --- questions -----------------------------------------------------------------------------------------

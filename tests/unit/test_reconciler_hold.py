@@ -431,3 +431,21 @@ def test_a_loop_that_is_stopped_amid_a_hold_waits_no_longer_than_it_may() -> Non
     thread.join(5)
     assert not thread.is_alive()
     assert not world.waits  # by the end of its agent
+
+
+def test_a_connection_that_breaks_while_nothing_happens_is_opened_before_it_is_needed(
+    world: Holding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.reconciler._LINK_CHECK", 0.01)
+    world.mailbox.put(led_by("node1", 5, world.now))
+    stop = threading.Event()
+    thread = threading.Thread(target=world.reconciler.run, args=(stop,))
+    thread.start()
+    try:
+        world.target.connected = False
+        wait_for(lambda: world.target.calls["read"] > 1, 5, "another look", poll=0.001)
+    finally:
+        stop.set()
+        world.mailbox.nudge()
+        thread.join(5)
+    assert not thread.is_alive()

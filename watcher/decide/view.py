@@ -41,7 +41,7 @@ def fold(view: View, sighting: Sighting) -> View:
             return replace(view, health=sighting)
         case Readiness():
             return _fold_readiness(view, sighting)
-        case Alarm():
+        case Alarm():  # pragma: no branch - there is no other sighting
             return replace(view, alarms=MappingProxyType({**view.alarms, sighting.target: sighting}))
 
 
