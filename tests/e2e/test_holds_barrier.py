@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from watcher import barrier
 LIMIT = 3
 LONGER = "SELECT pg_sleep(12)"
 SAID = "pgbouncer-watcher barrier: "
-BARRIER = {"barrier": {"enabled": True}}
+BARRIER: dict[str, Any] = {"barrier": {"enabled": True}}
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ class Records:
             os.ftruncate(self._file, len(content))
 
     def _make(self, content: bytes) -> None:
-        """Locked before it has a name that others look for; made again where it was swept away before that."""
+        """Locked before it has a name that others look for; made again where it was swept away before."""
         fresh = self._base + _FRESH + self._id
         while self._file is None:
             file = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
