@@ -185,7 +185,7 @@ class Holder:
         records = self._known_records()
         ended: List[str] = []
         with records.turn():
-            left = records.take_left()
+            left = records.left()
             if left:
                 paused = self._paused()
                 kept = {name for other in records.others() for name in other["databases"]}
@@ -194,6 +194,7 @@ class Holder:
                 for record in left:
                     self._set(record["settings"])
                 self._resume(ended)
+                records.remove(left)
         return ended
 
     def _known_records(self) -> Records:

@@ -50,25 +50,23 @@ class Records:
             os.close(lock)
 
     def note(self, databases: List[str], settings: Dict[str, str]) -> None:
-        """Replace what our record says: what we paused, and settings as they were before we changed them."""
-        line = {"pooler": self._pooler, "databases": databases, "settings": settings}
-        content = json.dumps(line).encode("ascii")
-        if self._file is None:
-            self._make(content)
-        else:
-            os.pwrite(self._file, content, 0)
-            os.ftruncate(self._file, len(content))
+        """Replace what our record says: what we paused, and settings as they were before we changed them.
 
-    def _make(self, content: bytes) -> None:
-        """Locked before it has a name that others look for; made again where it was swept away before."""
+        Whole at any instant, and locked before it has a name that others look for.
+        """
+        line = {"pooler": self._pooler, "databases": databases, "settings": settings}
+        former, self._file = self._file, self._written(json.dumps(line).encode("ascii"))
+        if former is not None:
+            os.close(former)
+
+    def _written(self, content: bytes) -> int:
+        """Again where a sweep took it in the instant before it was locked."""
         fresh = self._base + _FRESH + self._id
-        while self._file is None:
-            file = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            fcntl.flock(file, fcntl.LOCK_EX)
-            os.pwrite(file, content, 0)
+        while True:
+            file = _locked_file(fresh, content)
             try:
                 os.rename(fresh, self._own)
-                self._file = file
+                return file
             except FileNotFoundError:
                 os.close(file)
 
@@ -84,10 +82,15 @@ class Records:
         """The records of other agents that live, about this PgBouncer."""
         return [record for record in self._all(alive=True) if record["pooler"] == self._pooler]
 
-    def take_left(self) -> List[Dict[str, Any]]:
-        """The records of agents that are dead, about this PgBouncer; all of the dead are removed."""
+    def left(self) -> List[Dict[str, Any]]:
+        """The records of agents that are dead, about this PgBouncer, to be removed once they are undone."""
         self._sweep()
         return [record for record in self._all(alive=False) if record["pooler"] == self._pooler]
+
+    def remove(self, left: List[Dict[str, Any]]) -> None:
+        """They are undone."""
+        for record in left:
+            _unlink_file(record["path"])
 
     def _sweep(self) -> None:
         """Remove what an agent left that was killed while it made its record, with nothing changed yet."""
@@ -96,7 +99,7 @@ class Records:
                 file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     if os.fstat(file).st_uid == os.geteuid() and not _is_locked(file):
-                        os.unlink(path)
+                        _unlink_file(path)
                 finally:
                     os.close(file)
 
@@ -109,22 +112,38 @@ class Records:
                         yield record
 
     def _look_at(self, path: str, alive: bool) -> Optional[Dict[str, Any]]:
-        """The record, where its agent lives or not as asked for; one of a dead agent is removed."""
+        """The record, where its agent lives or not as asked for; a dead one's about a PgBouncer that has gone
+        is removed.
+        """
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if os.fstat(file).st_uid != os.geteuid() or _is_locked(file) != alive:
                 return None
-            text = os.pread(file, 1 << 20, 0)
-            if not alive:
-                os.unlink(path)
-            record = json.loads(text.decode("ascii"))
+            record = json.loads(os.pread(file, 1 << 20, 0).decode("ascii"))
+            if not alive and record["pooler"] != self._pooler:
+                _unlink_file(path)
             return {
+                "path": path,
                 "pooler": str(record["pooler"]),
                 "databases": [str(name) for name in record["databases"]],
                 "settings": {str(name): str(value) for name, value in record["settings"].items()},
             }
         finally:
             os.close(file)
+
+
+def _locked_file(path: str, content: bytes) -> int:
+    """A new file, locked while it is open."""
+    _unlink_file(path)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    os.pwrite(file, content, 0)
+    return file
+
+
+def _unlink_file(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _wait_for(lock: int, until: float) -> None:
