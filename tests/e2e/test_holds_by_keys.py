@@ -244,19 +244,6 @@ class Full(AbstractContextManager["Full"]):
             connection.close()
 
 
-def test_clients_wait_until_the_new_primary_takes_logins(patient: Scene) -> None:
-    with Full(patient.primary) as full:
-        patient.announce()
-        full.wait()
-        patient.keys.lead("proxied")
-        failed = patient.watcher.wait_for_line("failed", kind="PrimaryRefuses")
-        assert "takes no login" in failed["message"]
-        stays(lambda: all(host.pgbouncer.is_paused() for host in patient.hosts), 1.0, "everybody waits")
-    patient.wait_until_released()
-    assert all(is_led(host, patient.proxy.endpoint) for host in patient.hosts)
-    patient.assert_well()
-
-
 def test_clients_wait_for_a_new_primary_that_takes_no_logins_to_the_limit(scene: Scene) -> None:
     with Full(scene.primary) as full:
         scene.announce()

@@ -23,6 +23,10 @@ from watcher.decide.errors import TargetError, TargetUnreachable
 from watcher.decide.model import Endpoint, Held
 
 CONSOLES = ("control", "pause")
+GRACE = 0.2
+"""Seconds by which the agent's own deadline is later than the watcher's: the watcher, where it lives, ends a
+hold by its own word."""
+
 LOGIN_AS = "pgbouncer_watcher"
 """The role that greetings name. It need not exist: whatever the server answers, it takes logins."""
 
@@ -114,7 +118,7 @@ class Holding:
     def hold(self, databases: Iterable[str], until: float) -> None:
         """Let clients of these databases wait until then at the latest; returns once new ones wait."""
         self.open()
-        limit = max(0.0, until - self._clock())
+        limit = max(0.0, until - self._clock()) + GRACE
         self._note(self._ask(verb="hold", databases=list(databases), limit=limit))
 
     def release(
@@ -243,7 +247,7 @@ class Holding:
         self.held = Held(
             databases=tuple(status["databases"]),
             since=now - float(status["age"]) if known is None else known.since,
-            until=now + float(status["left"]),
+            until=now + float(status["left"]) - GRACE,
             complete=bool(status["complete"]),
         )
 

@@ -66,9 +66,10 @@ class Records:
             file = _locked_file(fresh, content)
             try:
                 os.rename(fresh, self._own)
-                return file
             except FileNotFoundError:
                 os.close(file)
+            else:
+                return file
 
     def forget(self) -> None:
         """There is nothing left to undo."""
