@@ -28,7 +28,7 @@ from tests.e2e.hold_stage import (
     wait_until_held,
     wait_until_released,
 )
-from tests.e2e.test_stage import Keys, at, is_led, settings_by_keys, settled, stays, wait_until_led
+from tests.e2e.test_stage import Keys, at, settings_by_keys, settled, stays, wait_until_led
 from tests.support.bed import Bed, BouncerHost
 from tests.support.crowd import Crowd
 from tests.support.etcd import EtcdCluster
