@@ -132,7 +132,8 @@ def test_targets_that_cannot_be_held_are_led_as_before_and_no_barrier_waits_for_
         wait_until_led(every, at(old), watcher)
         failed = watcher.wait_for_line("failed", target=crowded.name)
         assert "MaxSessions" in failed["message"]
-        wait_for(lambda: _announced(bed) == {held.name}, 10, "the one is announced", logs=[watcher.log])
+        what = "the one is announced, and the keys of killed watchers have gone"
+        wait_for(lambda: _announced(bed) == {held.name}, 30, what, logs=[watcher.log])
         told = len(_barrier_said(old))
         bed.patroni.switchover()
         new = bed.patroni.wait_for_leader(other_than=old)

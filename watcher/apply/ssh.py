@@ -217,6 +217,8 @@ _NO_ROOM = "allow three at least on a connection (`MaxSessions` in sshd_config),
 
 
 def _explain(error: Exception, place: str, access: SshAccess) -> TargetError:
+    if isinstance(error.__context__, TimeoutError):  # paramiko's own words for it tell less
+        error = error.__context__
     said = " ".join(str(error).split()) or type(error).__name__
     where = f"{access.user}@{access.host}:{access.port}"
     for kind, text, outcome, problem, hint in _EXPLANATIONS:

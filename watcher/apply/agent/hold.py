@@ -497,7 +497,7 @@ class Holder:
             self._kill_clients(old)
         else:
             self._cut_by_age(old, time.monotonic() - since)
-        again = time.monotonic() + FAST_CLOSE_SECONDS
+        again = time.monotonic() + FAST_CLOSE_SECONDS + 0.1
         self._later.append((again, lambda: self._cut_old(databases, since, by_force, tries - 1)))
 
     def _kill_clients(self, old: List[Dict[str, Optional[str]]]) -> None:
@@ -508,21 +508,23 @@ class Holder:
             say({"event": "cut", "count": len(doomed), "how": "KILL_CLIENT"})
 
     def _cut_by_age(self, old: List[Dict[str, Optional[str]]], seconds: float) -> None:
-        """Before PgBouncer 1.24: `query_timeout` for a moment, longer than anything can have lasted that
-        began since the release, and than any client waits; not at all while another query is as old.
+        """Before PgBouncer 1.24: `query_timeout` for a moment, longer than anything can have lasted by its
+        end that began since the release, and than any client waits; not at all while another query is older.
         """
-        waits = max([_count(row, "maxwait") for row in self._rows("SHOW POOLS")] + [0])
-        limit = max(int(seconds), waits) + 2
+        pools = self._rows("SHOW POOLS")
+        waits = max([_count(row, "maxwait") + _count(row, "maxwait_us") / 1e6 for row in pools] + [0.0])
         ours = {_named(row, "ptr") for row in old}
         active = [row for row in self._rows("SHOW SERVERS") if _named(row, "state") == "active"]
         now = max([_moment(row) for row in self._rows("SHOW CLIENTS")] + [0.0])  # the one that asks is us
-        if any(now - _moment(row) >= limit - 1 for row in active if _named(row, "ptr") not in ours):
+        if any(now - _moment(row) >= seconds for row in active if _named(row, "ptr") not in ours):
             return
-        doomed = [row for row in old if now - _moment(row) > limit]
-        if doomed:
-            self._change_back("query_timeout")
-            self._change(self._config(), "query_timeout", str(limit))
-            say({"event": "cut", "count": len(doomed), "how": "query_timeout"})
+        limit = max(seconds, waits) + FAST_CLOSE_SECONDS + 0.1
+        self._change_back("query_timeout")
+        self._change(self._config(), "query_timeout", "%.2f" % limit)
+        self._later.append(
+            (time.monotonic() + FAST_CLOSE_SECONDS, lambda: self._change_back("query_timeout"))
+        )
+        say({"event": "cut", "count": len(old), "how": "query_timeout"})
 
     # --- the guard ------------------------------------------------------------------------------------
 
