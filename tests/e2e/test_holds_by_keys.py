@@ -28,7 +28,7 @@ from tests.e2e.hold_stage import (
     wait_until_held,
     wait_until_released,
 )
-from tests.e2e.test_stage import Keys, at, settings_by_keys, settled, stays, wait_until_led
+from tests.e2e.test_stage import Keys, at, is_led, settings_by_keys, settled, stays, wait_until_led
 from tests.support.bed import Bed, BouncerHost
 from tests.support.crowd import Crowd
 from tests.support.etcd import EtcdCluster
@@ -242,6 +242,19 @@ class Full(AbstractContextManager["Full"]):
             thread.join(10)
         for connection in self._taken:
             connection.close()
+
+
+def test_clients_wait_until_the_new_primary_takes_logins(patient: Scene) -> None:
+    with Full(patient.primary) as full:
+        patient.announce()
+        full.wait()
+        patient.keys.lead("proxied")
+        failed = patient.watcher.wait_for_line("failed", kind="PrimaryRefuses")
+        assert "takes no login" in failed["message"]
+        stays(lambda: all(host.pgbouncer.is_paused() for host in patient.hosts), 1.0, "everybody waits")
+    patient.wait_until_released()
+    assert all(is_led(host, patient.proxy.endpoint) for host in patient.hosts)
+    patient.assert_well()
 
 
 def test_clients_wait_for_a_new_primary_that_takes_no_logins_to_the_limit(scene: Scene) -> None:

@@ -189,8 +189,9 @@ class Holding:
             raise TargetUnreachable(
                 self._name, f"the connection broke: {error}", "it is opened anew"
             ) from error
-        if isinstance(reply, Exception):
+        if isinstance(reply, TargetUnreachable):
             self.close()
+        if isinstance(reply, Exception):  # a refusal leaves the hold as it is
             raise reply
         return reply
 

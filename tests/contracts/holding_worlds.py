@@ -1,0 +1,307 @@
+"""Worlds of `target_worlds` in which clients are held: their queries, an operator, servers that refuse."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import pg8000.native
+
+from tests.contracts.target_worlds import LIMIT, RealWorld, marked
+from tests.support.fake_target import FakePgBouncer, FakeTarget
+from tests.support.pgbouncer import Version
+from tests.support.postgres import APP, APP_PASSWORD, Postgres
+from tests.support.waiting import BedError, wait_for
+from watcher.apply.holding import Ear, Terms
+from watcher.apply.pooler import Pooler
+from watcher.decide.model import Endpoint
+from watcher.reconciler import Target
+
+QUERY_SECONDS = 20.0
+ON_REFUSAL = 30.0
+_WHERE = "SELECT host(inet_server_addr()) || ':' || inet_server_port() AS at"
+
+
+@dataclass
+class Heard:
+    """What the agent said unasked."""
+
+    alarms: list[tuple[Endpoint, bool]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+
+    def ear(self) -> Ear:
+        return Ear(
+            alarm=lambda endpoint, refuses, _: self.alarms.append((endpoint, refuses)),
+            ended=lambda why, _: self.ended.append(why),
+        )
+
+
+class Query(Protocol):
+    """One that a client began."""
+
+    def waits(self) -> bool:
+        """Whether it waits in PgBouncer; known for sure, one way or the other."""
+
+    def server(self) -> Endpoint:
+        """Which server answered it, once it is over."""
+
+
+class HoldWorld(Protocol):
+    """A PgBouncer with clients. `a` and `b` are servers, nobody listens at `closed`."""
+
+    a: Endpoint
+    b: Endpoint
+    closed: Endpoint
+
+    def begin(self, name: str = "app") -> Target:
+        """A new target that was looked at, led to `a`, by a database or by `*`; nothing is paused."""
+
+    def another(self) -> Target:
+        """One more target on the same PgBouncer, looked at."""
+
+    def now(self) -> float:
+        """By the clock that limits are told in."""
+
+    def let_pass(self, seconds: float) -> None: ...
+
+    def query(self) -> Query:
+        """A client begins one."""
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """A client is amid one that has a server; the end commits it, or raises."""
+
+    def is_paused(self) -> bool:
+        """By PgBouncer's own word."""
+
+    def settings(self) -> dict[str, str]:
+        """PgBouncer's own, where it has any."""
+
+    def operator(self, word: str) -> None:
+        """Somebody else says PAUSE or RESUME."""
+
+    def crash(self) -> None:
+        """`a` is no more."""
+
+    def stop_pgbouncer(self) -> None: ...
+    def start_pgbouncer(self) -> None: ...
+
+
+def settle(question: Callable[[], object], what: str) -> None:
+    """What PgBouncer or an agent does in a moment; at once in memory."""
+    wait_for(question, LIMIT, what, poll=0.005)
+
+
+# --- in memory ---------------------------------------------------------------------------------------
+
+
+class FakeQuery:
+    def __init__(self, pgbouncer: FakePgBouncer) -> None:
+        self._pgbouncer = pgbouncer
+
+    def waits(self) -> bool:
+        return self._pgbouncer.waits("app")
+
+    def server(self) -> Endpoint:
+        assert not self.waits()
+        return self._pgbouncer.shown.get("app") or self._fallback()
+
+    def _fallback(self) -> Endpoint:
+        assert self._pgbouncer.fallback is not None
+        return self._pgbouncer.fallback
+
+
+class FakeHoldWorld:
+    a, b, closed = (Endpoint(f"10.0.0.{n}", 5432) for n in (1, 2, 9))
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+        self._targets: list[FakeTarget] = []
+        self._pgbouncer = FakePgBouncer("")
+
+    def begin(self, name: str = "app") -> Target:
+        self._pgbouncer = FakePgBouncer(marked(f"{name} = host={self.a.host} port={self.a.port}\n"))
+        self._pgbouncer.closed.add(self.closed)
+        self._pgbouncer.in_use = {"app"} if name == "*" else set()
+        return self.another()
+
+    def another(self) -> Target:
+        target = FakeTarget(self._pgbouncer, clock=self.now, on_refusal=ON_REFUSAL)
+        target.read()
+        return target
+
+    def now(self) -> float:
+        return self._now
+
+    def let_pass(self, seconds: float) -> None:
+        self._now += seconds
+
+    def query(self) -> Query:
+        return FakeQuery(self._pgbouncer)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self._pgbouncer.busy = True
+        yield
+        self._pgbouncer.busy = False
+
+    def is_paused(self) -> bool:
+        return self._pgbouncer.waits("app")
+
+    def settings(self) -> dict[str, str]:
+        return {}
+
+    def operator(self, word: str) -> None:
+        (self._pgbouncer.paused.add if word == "PAUSE" else self._pgbouncer.paused.discard)("app")
+
+    def crash(self) -> None:
+        self._pgbouncer.refuse(self.a)
+
+    def stop_pgbouncer(self) -> None:
+        self._pgbouncer.restart()
+        self._pgbouncer.down = True
+
+    def start_pgbouncer(self) -> None:
+        self._pgbouncer.down = False
+        self._pgbouncer.reload()
+
+
+# --- for real ----------------------------------------------------------------------------------------
+
+
+class RealQuery(threading.Thread):
+    """By a psql of its own; PgBouncer says whether it waits."""
+
+    def __init__(self, world: "RealHoldWorld") -> None:
+        super().__init__(daemon=True)
+        self._world = world
+        self._rows: list[dict[str, str]] | None = None
+        self._error: BedError | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._rows = self._world.pgbouncer.sql(_WHERE, dbname="app")
+        except BedError as error:
+            self._error = error
+
+    def waits(self) -> bool:
+        settle(lambda: not self.is_alive() or self._world.waiting() > 0, "a query waits or is over")
+        return self.is_alive()
+
+    def server(self) -> Endpoint:
+        self.join(QUERY_SECONDS)
+        assert not self.is_alive(), "the query waits still"
+        if self._error is not None:
+            raise self._error
+        assert self._rows is not None
+        host, _, port = self._rows[0]["at"].rpartition(":")
+        return Endpoint(host, int(port))
+
+
+class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
+    """PgBouncer and a way to it, in front of two servers that outlive it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        way: Callable[[RealWorld], Pooler],
+        servers: "tuple[Postgres, Postgres]",
+        version: Version,
+    ) -> None:
+        self.heard = Heard()
+        self._servers = servers
+        self._world = RealWorld(
+            folder,
+            way,
+            has_console=True,
+            include_file=False,
+            terms=Terms(on_refusal=ON_REFUSAL),
+            ear=self.heard.ear(),
+            version=version,
+        )
+        self.pgbouncer = self._world.pgbouncer
+        self.a, self.b = (Endpoint(server.address, server.port) for server in servers)
+        self.closed = Endpoint(servers[0].address, 1)
+        self._before: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self._world.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._world.__exit__(kind, error, trace)
+
+    def begin(self, name: str = "app") -> Target:
+        for server in self._servers:
+            if not server.is_alive():
+                server.start()
+        self._world._targets.close()
+        self.operator("RESUME")
+        self.heard.alarms.clear()
+        self.heard.ended.clear()
+        dbname = " dbname=app" if name == "app" else ""
+        target = self._world.begin(marked(f"{name} = host={self.a.host} port={self.a.port}{dbname}\n"))
+        if name == "*":
+            self.query().server()
+        target.read()
+        return target
+
+    def another(self) -> Target:
+        target = self._world.another()
+        target.read()
+        return target
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def let_pass(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def query(self) -> Query:
+        return RealQuery(self)
+
+    def waiting(self) -> int:
+        """Clients in the queue."""
+        rows = self.pgbouncer.console("SHOW POOLS")
+        return sum(int(row["cl_waiting"]) for row in rows if row["database"] == "app")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        client = pg8000.native.Connection(
+            APP, host=self.pgbouncer.address, port=self.pgbouncer.port, database=APP, password=APP_PASSWORD
+        )
+        try:
+            client.run("BEGIN")
+            client.run("SELECT 1")
+            yield
+            client.run("COMMIT")
+        finally:
+            client.close()
+
+    def is_paused(self) -> bool:
+        return self.pgbouncer.is_paused("app")
+
+    def settings(self) -> dict[str, str]:
+        return {row["key"]: row["value"] for row in self.pgbouncer.console("SHOW CONFIG")}
+
+    def operator(self, word: str) -> None:
+        try:
+            self.pgbouncer.console(f"{word} app")
+        except BedError:
+            if word == "PAUSE":  # nothing is paused: as good as resumed
+                raise
+
+    def crash(self) -> None:
+        self._servers[0].kill()
+
+    def stop_pgbouncer(self) -> None:
+        self.pgbouncer.kill()
+
+    def start_pgbouncer(self) -> None:
+        self.pgbouncer.start()

@@ -1,0 +1,219 @@
+"""What every target promises of holds: the fake in memory, and real ones on real servers."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.contracts.holding_worlds import FakeHoldWorld, HoldWorld, RealHoldWorld, settle
+from tests.contracts.target_worlds import RealWorld, beside_it, over_ssh, route, wish
+from tests.support.folders import bed_folder
+from tests.support.pgbouncer import Version
+from tests.support.postgres import Postgres
+from watcher.apply.pooler import Pooler
+from watcher.decide.decision import plan
+from watcher.decide.errors import PrimaryRefuses, TargetError, TargetRefused
+from watcher.decide.model import Held, Hold, Release, Watch, Write
+from watcher.reconciler import Target
+
+LONG, SHORT, SLACK = 20.0, 0.5, 1.0
+WAYS: dict[str, tuple[Callable[[RealWorld], Pooler], Version]] = {
+    "local": (beside_it, "debian"),
+    "ssh": (over_ssh, "debian"),
+    "newer": (beside_it, "new"),
+}
+
+
+@pytest.fixture(scope="module")
+def servers(installed: None) -> Iterator[tuple[Postgres, Postgres]]:
+    with bed_folder() as folder, Postgres(folder / "a") as a, Postgres(folder / "b") as b:
+        yield a, b
+
+
+@pytest.fixture(scope="module")
+def worlds(
+    servers: tuple[Postgres, Postgres], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, HoldWorld]]:
+    """One of each."""
+    with bed_folder() as folder:
+        real = {
+            name: RealHoldWorld(folder / name, way, servers, version) for name, (way, version) in WAYS.items()
+        }
+        with real["local"], real["ssh"], real["newer"]:
+            yield {"fake": FakeHoldWorld(), **real}
+
+
+@pytest.fixture(params=["fake", *WAYS])
+def world(request: pytest.FixtureRequest, worlds: dict[str, HoldWorld]) -> HoldWorld:
+    return worlds[request.param]
+
+
+def held(target: Target) -> Held | None:
+    assert target.last is not None
+    return target.last.held
+
+
+def hold(world: HoldWorld, target: Target, seconds: float = LONG) -> None:
+    target.take(Hold(world.now() + seconds))
+
+
+def test_a_query_waits_while_clients_are_held_and_goes_on_when_they_are_released(world: HoldWorld) -> None:
+    target, before = world.begin(), world.settings()
+    hold(world, target)
+    query = world.query()
+    assert query.waits()
+    target.take(Release(world.a))
+    assert query.server() == world.a
+    assert held(target) is None
+    settle(lambda: world.settings() == before, "PgBouncer's settings are as they were")
+
+
+def test_a_hold_said_twice_is_one_with_the_later_limit(world: HoldWorld) -> None:
+    target = world.begin()
+    hold(world, target, SHORT)
+    first = held(target)
+    hold(world, target)
+    second = held(target)
+    assert first is not None
+    assert second is not None
+    assert second.since == first.since
+    assert second.until > first.until + LONG / 2
+    target.take(Release(world.a))
+    assert not world.is_paused()
+
+
+def test_a_hold_ends_at_its_limit_without_our_word(world: HoldWorld) -> None:
+    target = world.begin()
+    hold(world, target, SHORT)
+    assert world.is_paused()
+    world.let_pass(SHORT + SLACK)
+    assert held(target) is None
+    assert not world.is_paused()
+    assert world.query().server() == world.a
+
+
+def test_a_hold_is_complete_when_the_transactions_are_done_and_cuts_none(world: HoldWorld) -> None:
+    target = world.begin()
+    with world.transaction():
+        hold(world, target)
+        now = held(target)
+        assert now is not None
+        assert not now.complete
+    settle(lambda: (one := held(target)) is not None and one.complete, "the hold is complete")
+    target.take(Release(world.a))
+
+
+def test_released_to_another_server_clients_come_out_there_and_nothing_is_left_to_do(
+    world: HoldWorld,
+) -> None:
+    target = world.begin()
+    hold(world, target)
+    query = world.query()
+    target.take(Write(route(world.b)))
+    assert query.waits()
+    target.take(Release(world.b, reload=True))
+    assert query.server() == world.b
+    assert target.last is not None
+    assert plan(target.last, wish(world.b)) == ()
+
+
+def test_clients_are_not_released_to_a_server_that_takes_no_login(world: HoldWorld) -> None:
+    target = world.begin()
+    hold(world, target)
+    target.take(Write(route(world.closed)))
+    with pytest.raises(PrimaryRefuses):
+        target.take(Release(world.closed, reload=True))
+    assert world.is_paused()
+    target.take(Write(route(world.b, 8)))
+    target.take(Release(world.b, reload=True))
+    assert world.query().server() == world.b
+
+
+def test_clients_are_not_released_while_pgbouncer_leads_elsewhere(world: HoldWorld) -> None:
+    target = world.begin()
+    hold(world, target)
+    with pytest.raises(TargetRefused):
+        target.take(Release(world.b))
+    assert world.is_paused()
+    target.read()
+    target.take(Release(world.a))
+    assert not world.is_paused()
+
+
+def test_what_somebody_else_resumed_is_as_good_as_released(world: HoldWorld) -> None:
+    target = world.begin()
+    hold(world, target)
+    world.operator("RESUME")
+    assert world.query().server() == world.a
+    target.take(Release(world.a))
+    assert held(target) is None
+
+
+def test_a_pause_that_an_operator_made_is_never_released(world: HoldWorld) -> None:
+    target = world.begin()
+    world.operator("PAUSE")
+    target.read()
+    hold(world, target)
+    target.take(Release(world.a))
+    assert world.is_paused()
+    hold(world, target)
+    target.close()
+    settle(world.is_paused, "the operator's pause is there")
+    world.operator("RESUME")
+
+
+def test_a_target_that_is_closed_holds_nobody(world: HoldWorld) -> None:
+    target = world.begin()
+    hold(world, target)
+    target.close()
+    settle(lambda: not world.is_paused(), "nobody waits")
+
+
+def test_who_gives_up_leaves_the_hold_to_the_other(world: HoldWorld) -> None:
+    one = world.begin()
+    other = world.another()
+    hold(world, one)
+    hold(world, other)
+    one.close()
+    assert world.query().waits()
+    other.take(Release(world.a))
+    assert not world.is_paused()
+
+
+def test_who_knows_the_new_route_releases_whatever_the_other_knows(world: HoldWorld) -> None:
+    one = world.begin()
+    other = world.another()
+    hold(world, one)
+    hold(world, other)
+    one.take(Write(route(world.b)))
+    one.take(Release(world.b, reload=True))
+    assert world.query().server() == world.b
+    other.take(Release())
+    assert not world.is_paused()
+
+
+def test_a_watched_server_that_dies_is_held_for_at_once(world: HoldWorld) -> None:
+    target = world.begin()
+    target.take(Watch(world.a))
+    assert target.last is not None
+    assert target.last.guard == world.a
+    world.crash()
+    settle(lambda: held(target) is not None, "clients are held without our word")
+    query = world.query()
+    assert query.waits()
+    target.take(Write(route(world.b)))
+    target.take(Release(world.b, reload=True))
+    assert query.server() == world.b
+
+
+def test_a_pgbouncer_that_is_gone_is_said_to_be_and_held_again_once_it_is_back(world: HoldWorld) -> None:
+    target = world.begin()
+    world.stop_pgbouncer()
+    with pytest.raises(TargetError):
+        hold(world, target)
+    world.start_pgbouncer()
+    actual = target.read()
+    assert replace(actual, hold_problem=None) == actual
+    hold(world, target)
+    assert world.query().waits()
+    target.take(Release(world.a))
