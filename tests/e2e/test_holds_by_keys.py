@@ -271,6 +271,17 @@ def test_clients_wait_for_a_new_primary_that_takes_no_logins_to_the_limit(scene:
 
 
 # --- an operator's own pause ------------------------------------------------------------------------
+#
+# A bare PAUSE breaks off the logins that are under way: whoever comes first after it may be turned away, by
+# the operator's hand. So what is looked at is the pause itself, and the clients of the other PgBouncer.
+
+
+def _resume(scene: Scene, paused: BouncerHost, other: BouncerHost) -> None:
+    """The operator ends a bare pause: everybody goes on, and no other client has ever failed."""
+    paused.pgbouncer.console("RECONNECT app")
+    paused.pgbouncer.console("RESUME app")
+    scene.clients.settle(time.monotonic())
+    assert scene.clients.failures(on=other) == []
 
 
 def test_an_operators_pause_before_a_switch_is_there_after_it(patient: Scene) -> None:
@@ -282,8 +293,7 @@ def test_an_operators_pause_before_a_switch_is_there_after_it(patient: Scene) ->
     patient.watcher.wait_for_line("release", target=other.name)
     stays(paused.pgbouncer.is_paused, 1.0, "the operator's pause")
     assert not other.pgbouncer.is_paused()
-    paused.pgbouncer.console("RESUME app")
-    patient.assert_well()
+    _resume(patient, paused, other)
 
 
 def test_an_operators_global_pause_during_a_hold_is_there_after_it(patient: Scene) -> None:
@@ -300,16 +310,16 @@ def test_an_operators_global_pause_during_a_hold_is_there_after_it(patient: Scen
 
 
 def test_an_operators_pause_after_a_switch_is_left_alone(patient: Scene) -> None:
-    paused, _ = patient.hosts
+    paused, other = patient.hosts
     patient.announce()
     patient.switch()
     patient.wait_until_released()
+    patient.assert_well()
     paused.pgbouncer.console("PAUSE app")
     stays(paused.pgbouncer.is_paused, 1.0, "the operator's pause")
     patient.watcher.process.terminate(10)
     assert paused.pgbouncer.is_paused()
-    paused.pgbouncer.console("RESUME app")
-    patient.assert_well()
+    _resume(patient, paused, other)
 
 
 def test_an_operators_resume_during_a_hold_is_respected(patient: Scene) -> None:

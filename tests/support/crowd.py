@@ -33,8 +33,8 @@ class Crowd(AbstractContextManager["Crowd"]):
         fresh_every: float | None = FRESH_EVERY,
         **plan: Any,
     ) -> None:
-        self._each = [
-            Traffic(
+        self._of = {
+            host.pgbouncer.address: Traffic(
                 folder,
                 Plan(
                     host.pgbouncer.address,
@@ -46,7 +46,8 @@ class Crowd(AbstractContextManager["Crowd"]):
                 ),
             )
             for host in hosts
-        ]
+        }
+        self._each = list(self._of.values())
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -70,8 +71,10 @@ class Crowd(AbstractContextManager["Crowd"]):
         """All that have ended, of all PgBouncers."""
         return Attempts.of(one for traffic in self._each for one in traffic.all())
 
-    def failures(self) -> list[Attempt]:
-        """Those that failed; an empty list is what most tests are about."""
+    def failures(self, on: BouncerHost | None = None) -> list[Attempt]:
+        """Those that failed, of all or of one PgBouncer; an empty list is what most tests are about."""
+        if on is not None:
+            return Attempts.of(self._of[on.pgbouncer.address].all()).failures
         return self.attempts().failures
 
     def in_flight(self, began: float, ended: float) -> list[Attempt]:
