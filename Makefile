@@ -56,6 +56,7 @@ format: venv ## put the format right
 .PHONY: docs
 docs: venv ## write the pages of docs/ that are made from the code
 	@$(PYTHON) -m watcher.settings.page docs/configuration.md
+	@$(PYTHON) -m watcher.expose.reference docs/metrics.md docs/status.schema.json
 
 .PHONY: lock
 lock: venv ## resolve the dependencies anew into the two lock files

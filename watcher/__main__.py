@@ -22,6 +22,10 @@ _WORDS = {
     "once": "look once, lead every target to the leader, and tell by the exit code",
     "plan": "show what `once` would change, as a diff; nothing is written",
     "check-config": "show the settings in force and their sources, then try all that they lead to",
+    "status": "show what the running watcher says of itself; the exit code tells whether all is well",
+    "history": "show its last switches, step by step",
+    "pause": "keep every watcher of the cluster off its targets, until `resume`; kept in etcd",
+    "resume": "end `pause`",
     "agent": "print the agent that a PgBouncer host may have installed (docs/install.md)",
     "barrier": "run by Patroni before it stops PostgreSQL: waits until targets are held (docs/barrier.md)",
 }
@@ -55,12 +59,12 @@ def _carry_out(options: argparse.Namespace) -> ExitCode:
     given = {
         path: value for path, value in vars(options).items() if path in options.paths and value is not None
     }
-    return _command(options.word)(lambda: load(given, options.config, secrets_dir=options.secrets_dir))
+    return _command(options)(lambda: load(given, options.config, secrets_dir=options.secrets_dir))
 
 
-def _command(word: str) -> Callable[[Callable[[], Loaded]], ExitCode]:
+def _command(options: argparse.Namespace) -> Callable[[Callable[[], Loaded]], ExitCode]:
     """Imported only now: gRPC and SSH take half a second to load, and `--help` should not."""
-    from watcher.commands import check_config, once, plan, run
+    from watcher.commands import asking, check_config, maintenance, once, plan, run
     from watcher.expose import logs
 
     logs.set_up("ERROR", "text")  # what libraries have to say; `run` sets up its own by the settings
@@ -69,8 +73,12 @@ def _command(word: str) -> Callable[[Callable[[], Loaded]], ExitCode]:
         "once": lambda load: once.once(warned(load()).settings),
         "plan": lambda load: plan.plan(warned(load()).settings),
         "check-config": lambda load: check_config.check_config(load()),
+        "status": lambda load: asking.status(warned(load()).settings, options.json),
+        "history": lambda load: asking.history(warned(load()).settings, options.json),
+        "pause": lambda load: maintenance.pause(warned(load()).settings, options.why),
+        "resume": lambda load: maintenance.resume(warned(load()).settings),
     }
-    return commands[word]
+    return commands[options.word]
 
 
 # --- flags -----------------------------------------------------------------------------------------
@@ -99,6 +107,10 @@ def _parser() -> argparse.ArgumentParser:
         )
         if word not in _WITHOUT_SETTINGS:
             _add_settings(child)
+        if word in ("status", "history"):
+            child.add_argument("--json", action="store_true", help="the whole document (docs/status.md)")
+        if word == "pause":
+            child.add_argument("--why", default="", metavar="TEXT", help="shown wherever the pause is")
     return parser
 
 

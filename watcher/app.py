@@ -6,7 +6,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +18,21 @@ from watcher.apply.console import Console, ConsoleAccess
 from watcher.apply.holding import LOGIN_AS, Ear, Holding, Terms
 from watcher.apply.local import LocalPlace
 from watcher.apply.pooler import Pooler
+from watcher.apply.reporting_place import ReportingPlace
 from watcher.apply.ssh import SshAccess, SshPlace
 from watcher.board import Board
 from watcher.decide.decision import ConnectVia
 from watcher.decide.endpoint import parse_address
+from watcher.decide.errors import SourceError
 from watcher.decide.model import Alarm, Endpoint, Sighting, View
 from watcher.decide.readiness import wanted
+from watcher.expose.audience import Listener, everyone
+from watcher.expose.calendar import Calendar
 from watcher.expose.herald import Herald
 from watcher.expose.logs import LogReporter
+from watcher.expose.window import Shown, Window
 from watcher.mailbox import Mailbox
+from watcher.observe.certificates import expiries
 from watcher.observe.etcd import EtcdAccess, EtcdState, EtcdWatch
 from watcher.observe.etcd_client import EtcdClient
 from watcher.observe.health_probe import HealthProbe
@@ -39,19 +45,25 @@ from watcher.reconciler import Reconciler
 Job = Callable[[threading.Event], None]
 
 _REREAD_LIMIT = 2.0  # seconds for the read that finds out whether a member of etcd is frozen
+_TURN_LIMIT = 120.0  # seconds in which any turn of a worker ends, each of its steps being bounded
 _HERALD_LIMIT = 1.5  # seconds for one of its calls: the other members of etcd are to be asked in time
 
 
 class Watcher:
-    """Everything that runs for one set of settings. `start` returns at once, `stop` within `stop_limit`."""
+    """Everything that runs for one set of settings. `start` returns at once, `stop` within `stop_limit`.
 
-    def __init__(self, settings: s.Settings) -> None:
+    `window` is the one of the watcher before it, which it goes on with where it follows the same cluster.
+    """
+
+    def __init__(self, settings: s.Settings, window: Window | None = None) -> None:
         self._settings = settings
         self._stop = threading.Event()
         self._wake_readiness = threading.Event()
-        self._reporter = LogReporter(settings.cluster.scope, time.monotonic)
         self.board = Board(time.monotonic())
+        self.window = self._window(window)
+        self._reporter = everyone(LogReporter(settings.cluster.scope, time.monotonic), self.window.listener)
         self._mailboxes: list[Mailbox[View]] = []
+        self._reconcilers: list[Reconciler] = []
         self._herald = herald(settings, self._reporter) if settings.barrier.enabled else None
         self._threads = [
             threading.Thread(target=job, args=(self._stop,), name=name, daemon=True)
@@ -59,8 +71,31 @@ class Watcher:
         ]
 
     def start(self) -> None:
+        self.window.show(self._names(), self._shown())
         for thread in self._threads:
             thread.start()
+
+    def _window(self, known: Window | None) -> Window:
+        scope = self._settings.cluster.scope
+        if known is not None and known.scope == scope:
+            return known
+        return Window(scope, self._names(), self._shown(), Calendar())
+
+    def _names(self) -> list[str]:
+        return [target.name for target in self._settings.targets]
+
+    def _shown(self) -> Shown:
+        files = dict(certificate_files(self._settings))
+        return Shown(lambda: self.board.view, self._ailing, lambda: expiries(files))
+
+    def _ailing(self) -> str:
+        """Which thread has died, or which worker has not turned for longer than any turn may take."""
+        dead = [thread.name for thread in self._threads if thread.ident is not None and not thread.is_alive()]
+        if dead and not self._stop.is_set():
+            return f"no longer at work: {', '.join(dead)}"
+        since = time.monotonic() - self._settings.resync_interval - _TURN_LIMIT
+        stuck = [worker.name for worker in self._reconcilers if worker.beat_at < since]
+        return f"stuck: {', '.join(stuck)}" if stuck else ""
 
     def ask_to_stop(self) -> None:
         """Every thread ends at the end of what it is about; nothing new is begun."""
@@ -81,8 +116,11 @@ class Watcher:
 
     def _jobs(self) -> Iterator[tuple[str, Job]]:
         policy = self._settings.policy()
+        self.board.listen(lambda view, _: self.window.viewed(view))
         for target in self._settings.targets:
-            yield f"target {target.name}", self._reconciler(target).run
+            worker = self._reconciler(target)
+            self._reconcilers.append(worker)
+            yield f"target {target.name}", worker.run
         self.board.listen(
             lambda view, is_news: self._wake_readiness.set() if is_news and wanted(view, policy) else None
         )
@@ -97,7 +135,7 @@ class Watcher:
         self._mailboxes.append(mailbox)
         self.board.listen(mailbox.put)
         return Reconciler(
-            pooler(self._settings, target, self._ear(target.name, mailbox)),
+            pooler(self._settings, target, self._ear(target.name, mailbox), self._reporter),
             mailbox,
             self._settings.policy(),
             self._reporter,
@@ -134,7 +172,7 @@ class Watcher:
         )
 
     def _on_etcd(self, state: EtcdState) -> None:
-        self._reporter.source_state("etcd", state.connected, state.endpoint, state.problem)
+        self._reporter.source_state("etcd", state.connected, state.endpoint, state.problem, str(state.reason))
 
 
 # --- sources ---------------------------------------------------------------------------------------
@@ -163,6 +201,24 @@ def etcd_access(settings: s.Settings, endpoints: tuple[str, ...] = ()) -> EtcdAc
         reread_interval=etcd.reread_interval,
         reread_limit=min(etcd.timeout, _REREAD_LIMIT),
     )
+
+
+def write_keys(settings: s.Settings, puts: Mapping[str, str], deletes: Iterable[str]) -> None:
+    """At the first endpoint of etcd that takes it, all or nothing. SourceError if none does."""
+    access, gone = etcd_access(settings), tuple(deletes)
+    problems: list[SourceError] = []
+    for endpoint in access.parsed():
+        client = EtcdClient(access, endpoint, lambda: True)
+        try:
+            client.authenticate()
+            client.write(puts, gone, lease=0)
+        except SourceError as error:
+            problems.append(error)
+        else:
+            return
+        finally:
+            client.close()
+    raise problems[-1]
 
 
 def patroni_rest(settings: s.Settings) -> PatroniRest:
@@ -218,7 +274,7 @@ def readiness_probe(
 # --- the barrier -----------------------------------------------------------------------------------
 
 
-def herald(settings: s.Settings, reporter: LogReporter) -> Herald:
+def herald(settings: s.Settings, reporter: Listener) -> Herald:
     """What tells `watcher barrier` of our targets and holds; nothing is connected yet."""
     access = replace(etcd_access(settings), timeout=min(settings.etcd.timeout, _HERALD_LIMIT))
     turn = itertools.cycle(access.parsed())
@@ -233,11 +289,15 @@ def herald(settings: s.Settings, reporter: LogReporter) -> Herald:
 # --- targets ---------------------------------------------------------------------------------------
 
 
-def pooler(settings: s.Settings, target: s.Target, ear: Ear | None = None) -> Pooler:
+def pooler(
+    settings: s.Settings, target: s.Target, ear: Ear | None = None, listener: Listener | None = None
+) -> Pooler:
     """One PgBouncer as the settings describe it; nothing is connected yet. With an `ear` its clients can be
-    held, where the settings let them.
+    held, where the settings let them; a `listener` hears of connections.
     """
     place = _place(target)
+    if listener is not None:
+        place = ReportingPlace(place, lambda problem: listener.connected(target.name, problem))
     return Pooler(
         place,
         file=target.file,
@@ -311,6 +371,25 @@ def _console_access(target: s.Target) -> ConsoleAccess:
 
 
 # --- small ------------------------------------------------------------------------------------------
+
+
+def certificate_files(settings: s.Settings) -> Iterator[tuple[str, Path]]:
+    """Every certificate that the settings name, by the place of its setting."""
+    sections: list[tuple[str, s.Tls | None]] = [
+        ("etcd.tls", settings.etcd.tls),
+        ("patroni.tls", settings.patroni.tls),
+        ("cluster.sql.tls", settings.cluster.sql.tls if settings.cluster.sql else None),
+    ]
+    sections += [
+        (f"targets.{target.name}.console.tls", target.console.tls)
+        for target in settings.targets
+        if target.console is not None
+    ]
+    for place, tls in sections:
+        if tls is not None:
+            yield f"{place}.ca", Path(tls.ca)
+            if tls.certificate is not None:
+                yield f"{place}.certificate", Path(tls.certificate)
 
 
 def _path(text: str | None) -> Path | None:

@@ -20,6 +20,7 @@ from watcher.decide.model import (
     Endpoint,
     Held,
     Hold,
+    Reason,
     Release,
     Reload,
     Route,
@@ -55,6 +56,9 @@ class Reporter(Protocol):
     """Who is told what happened. Must not wait and must not raise."""
 
     def wished(self, wish: Desired) -> None: ...
+    def looked(
+        self, target: str, wish: Desired, actual: Actual | None, failure: WatcherError | None
+    ) -> None: ...
     def held(self, target: str, wish: Desired) -> None: ...
     def released(self, target: str, wish: Desired, seconds: float) -> None: ...
     def in_sync(self, target: str, actual: Actual) -> None: ...
@@ -102,6 +106,7 @@ class Reconciler:
         under way is finished.
         """
         self.beat_at = clock()
+        self.name = target.name
         self._target = target
         self._mailbox = mailbox
         self._policy = policy
@@ -163,10 +168,11 @@ class Reconciler:
         try:
             self._reconcile(view, wish)
         except WatcherError as error:
-            return self._after_failure(error)
+            return self._after_failure(wish, error)
         except Exception as error:  # a bug of ours must not leave a target without its worker
-            return self._after_failure(_unexpected(self._target.name, error))
+            return self._after_failure(wish, _unexpected(self._target.name, error))
         self._failures, self._retry_at = 0, float("-inf")
+        self._reporter.looked(self._target.name, wish, self._target.last, None)
         return self._until_next(wish)
 
     def _wished(self, view: View) -> Desired:
@@ -186,7 +192,7 @@ class Reconciler:
             self._begin(view, wish.route, actual)
         failure = self._take(steps) or actual.hold_problem
         self._tell_hold(wish)
-        self._acknowledge_hold(wish.stop_id)
+        self._acknowledge_hold(wish)
         if not steps and actual.console_problem is not None:
             failure = actual.console_problem
         self._finish(wish, failure is None)
@@ -225,12 +231,12 @@ class Reconciler:
         if held is not None and (told is None or held.since != told.since):
             self._reporter.held(self._target.name, wish)
 
-    def _acknowledge_hold(self, stop_id: str) -> None:
-        """Told at each change; the agent wakes us when a hold is complete."""
+    def _acknowledge_hold(self, wish: Desired) -> None:
+        """Told at each change; the agent wakes us when a hold is complete. Who is paused holds nobody."""
         last = self._target.last
         complete = last is not None and last.held is not None and last.held.complete
-        could = last is not None and last.can_hold
-        told = (stop_id if complete else "") if could else None
+        could = last is not None and last.can_hold and wish.reason is not Reason.PAUSED
+        told = (wish.stop_id if complete else "") if could else None
         if told != self._acknowledged:
             self._acknowledged = told
             self._acknowledge(told)
@@ -283,10 +289,11 @@ class Reconciler:
             self._reporter.wished(wish)
         return known is None or _asks(known) != _asks(wish)
 
-    def _after_failure(self, error: WatcherError) -> float:
+    def _after_failure(self, wish: Desired, error: WatcherError) -> float:
         failures, self._failures = self._failures, self._failures + 1
         self._reporter.failed(self._target.name, error, self._failures)
-        self._acknowledge_hold(self._wish.stop_id if self._wish is not None else "")
+        self._reporter.looked(self._target.name, wish, self._target.last, error)
+        self._acknowledge_hold(wish)
         delay = self._delay(error, failures)
         self._retry_at = self._clock() + delay
         return delay

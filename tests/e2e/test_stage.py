@@ -33,10 +33,12 @@ class Keys:
     Where clients are sent then is any address: PgBouncer shows it without connecting to it.
     """
 
-    def __init__(self, etcd: EtcdCluster) -> None:
+    def __init__(self, etcd: EtcdCluster, scope: str | None = None) -> None:
+        """With a `scope` in a namespace of its own."""
+        own = f"keys{next(_numbers)}-{time.monotonic_ns()}"
         self.etcd = etcd
-        self.scope = f"keys{next(_numbers)}-{time.monotonic_ns()}"
-        self.prefix = f"/service/{self.scope}/"
+        self.scope, self.namespace = (own, "service") if scope is None else (scope, own)
+        self.prefix = f"/{self.namespace}/{self.scope}/"
 
     def put(self, key: str, value: str) -> None:
         """Any value under any key below the prefix."""
@@ -73,7 +75,8 @@ def settings_by_keys(bed: Bed, keys: Keys, **sections: Any) -> Settings:
 
     Nobody is held: where such a leader's PostgreSQL should be nobody answers, which is held for as a crash.
     """
-    cluster = {"scope": keys.scope, "ready_by": "leader_key", **sections.pop("cluster", {})}
+    named = {"scope": keys.scope, "namespace": keys.namespace}
+    cluster = {**named, "ready_by": "leader_key", **sections.pop("cluster", {})}
     etcd = {"endpoints": keys.etcd.endpoints, **QUICK_ETCD, **sections.pop("etcd", {})}
     settings = {"cluster": cluster, "etcd": etcd, "patroni": {"nodes": []}, "hold": {"enabled": False}}
     return settings_for(bed, **{**settings, **sections})

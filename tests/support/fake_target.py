@@ -70,9 +70,14 @@ class Reports:
     failures: list[WatcherError] = field(default_factory=list)
     holds: list[Desired] = field(default_factory=list)
     releases: list[tuple[Desired, float]] = field(default_factory=list)
+    looks: list[tuple[Desired, Actual | None, WatcherError | None]] = field(default_factory=list)
 
     def wished(self, wish: Desired) -> None:
         self.wishes.append(wish)
+
+    def looked(self, target: str, wish: Desired, actual: Actual | None, failure: WatcherError | None) -> None:
+        del target
+        self.looks.append((wish, actual, failure))
 
     def held(self, target: str, wish: Desired) -> None:
         del target

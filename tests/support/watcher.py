@@ -10,14 +10,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import urllib3
 import yaml
 
+from tests.support.addresses import take_address
 from tests.support.bed import Bed, BouncerHost
 from tests.support.processes import Process, run
 from tests.support.waiting import BedError, wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = REPOSITORY / ".venv/bin/python"
+
+HTTP_PORT = 9632
 
 Settings = dict[str, Any]
 
@@ -77,6 +81,7 @@ class WatcherProcess(AbstractContextManager["WatcherProcess"]):
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], name: str = "watcher") -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.http = f"{take_address()}:{HTTP_PORT}"
         self.config = folder / f"{name}.yaml"
         self.log = folder / f"{name}.log"
         self.rewrite(settings)
@@ -84,8 +89,19 @@ class WatcherProcess(AbstractContextManager["WatcherProcess"]):
         self.process = Process(name, command, log=self.log, cwd=REPOSITORY)
 
     def rewrite(self, settings: Mapping[str, Any] | str) -> None:
-        """Other settings, or any text, for the next start or SIGHUP."""
-        self.config.write_text(settings if isinstance(settings, str) else yaml.safe_dump(dict(settings)))
+        """Other settings, or any text, for the next start or SIGHUP. Settings get an `http.listen` of their
+        own unless they have one.
+        """
+        if not isinstance(settings, str):
+            settings = yaml.safe_dump({"http": {"listen": self.http}, **settings})
+        self.config.write_text(settings)
+
+    def get(self, path: str, **headers: str) -> tuple[int, str]:
+        """Status and body of one of its pages."""
+        answer = urllib3.request(
+            "GET", f"http://{self.http}{path}", headers=headers, timeout=5, retries=False
+        )
+        return answer.status, answer.data.decode()
 
     def __enter__(self) -> Self:
         self.process.start()

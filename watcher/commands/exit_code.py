@@ -25,6 +25,7 @@ _MEANINGS = {
     ExitCode.FAILED: "a target or a source failed; the last lines say which and why",
     ExitCode.BAD_SETTINGS: "the settings cannot be used, or `check-config` found a fault; nothing was done",
     ExitCode.WOULD_CHANGE: "`plan` found something to change",
-    ExitCode.UNDECIDED: "too little is known to decide where clients belong; nothing was changed",
+    ExitCode.UNDECIDED: "too little is known to decide where clients belong, or an operator paused the"
+    " watcher; nothing was changed; for `status` also: clients wait",
     ExitCode.INTERRUPTED: "ended by Ctrl-C before it was through",
 }

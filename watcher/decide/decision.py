@@ -15,6 +15,7 @@
 | a standby cluster, and `follow_standby_leader` is off        | unchanged  | no   |
 | etcd silent, exactly one node says primary, accepts writes   | that node  | no   |
 | etcd silent, and anything else; or Patroni is paused         | unchanged  | no   |
+| `watcher pause` was said                                     | unchanged  | no   |
 | any hold that has lasted its limit                           | as above   | no   |
 """
 
@@ -40,6 +41,7 @@ from watcher.decide.model import (
     Malformed,
     Member,
     NodeReport,
+    Paused,
     Readiness,
     Reason,
     Release,
@@ -55,7 +57,7 @@ from watcher.decide.model import (
     Watch,
     Write,
 )
-from watcher.decide.view import config, leadership, system_id, timeline
+from watcher.decide.view import config, leadership, paused, system_id, timeline
 
 
 class ConnectVia(StrEnum):
@@ -111,6 +113,9 @@ def desired(view: View, policy: Policy, now: float, target: str = "", wall: floa
 
     `wall` is the same moment in seconds since the epoch, for what was announced by date.
     """
+    keep_off = paused(view)
+    if keep_off is not None:
+        return Desired(Reason.PAUSED, _who_paused(keep_off))
     silent_from = (view.began_at if view.contact_at is None else view.contact_at) + policy.silence_limit
     if now >= silent_from:
         return _while_refused(_by_health_check(view, policy, now), view, policy, target)
@@ -118,6 +123,11 @@ def desired(view: View, policy: Policy, now: float, target: str = "", wall: floa
         return Desired(Reason.STARTING, "etcd has not been heard yet", recheck_at=silent_from)
     wish = _by_leader_key(view, policy, now, silent_from)
     return _with_hold(wish, view, policy, Moment(now, wall), target)
+
+
+def _who_paused(paused: Paused) -> str:
+    by, why = paused.by and f" by {paused.by}", paused.why and f": {paused.why}"
+    return f"`watcher pause` was said{by}{why}; nothing is changed until `watcher resume`"
 
 
 def within_limit(wish: Desired, policy: Policy, held_since: float, now: float) -> Desired:
@@ -520,6 +530,14 @@ def unconfirmed(actual: Actual, endpoint: Endpoint) -> tuple[str, ...]:
     if any(db.name == "*" for db in actual.databases) and actual.was_fallback not in (None, endpoint):
         wrong += [name for name, row in rows.items() if name not in actual.defined and _still(row, actual)]
     return tuple(wrong)
+
+
+def is_in_sync(actual: Actual, wish: Desired) -> bool:
+    """Whether clients are led where they should be, by PgBouncer's own word where it can be asked, and go."""
+    route = wish.route
+    if route is None or wish.held or actual.held is not None or actual.console_problem is not None:
+        return False
+    return not (_is_misled(actual, wish) or actual.reload_owed or unconfirmed(actual, route.endpoint))
 
 
 def _leads_to(row: ConsoleDatabase | None, endpoint: Endpoint) -> bool:

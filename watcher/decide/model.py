@@ -59,6 +59,9 @@ class Member:
     state: str
     timeline: int | None = None
     problem: str = ""  # why `conn` or `proxy` is missing, where it was there but could not be read
+    position: int | None = field(
+        default=None, compare=False
+    )  # in the WAL; it moves all the time, and is no news
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,21 @@ class StopRequest:
     member: str
 
 
+PAUSE_KEY = "pgbouncer-watcher/pause"
+"""Below the cluster's prefix: written by `watcher pause`, removed by `watcher resume`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The value of `pgbouncer-watcher/pause`: an operator wants every watcher's hands off this cluster's
+    targets. `since` is seconds since the epoch, None where it cannot be read: the wish counts all the same.
+    """
+
+    by: str = ""
+    why: str = ""
+    since: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Malformed:
     """A key of ours whose value cannot be understood. Unknown, which is not the same as absent."""
@@ -117,7 +135,7 @@ class Malformed:
     hint: str
 
 
-Value: TypeAlias = Leader | Member | Failover | Config | SystemId | StopRequest | Malformed
+Value: TypeAlias = Leader | Member | Failover | Config | SystemId | StopRequest | Paused | Malformed
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +210,14 @@ class NodeReport:
 
 @dataclass(frozen=True, slots=True)
 class HealthRound:
-    """One round of REST probes. `failures` maps a node's URL to why it said nothing of use."""
+    """One round of REST probes, which began at `at` and took so many seconds. `failures` maps a node's URL to
+    why it said nothing of use.
+    """
 
     reports: tuple[NodeReport, ...]
     failures: Mapping[str, str]
     at: float
+    took: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +338,7 @@ class Reason(StrEnum):
     ANNOUNCED = "announced"
     STOPPING = "stopping"
     PRIMARY_REFUSES = "primary_refuses"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,6 +496,24 @@ class Switch:
     ready_at: float
     steps: tuple[tuple[str, float], ...]
     held_since: float | None = None
+
+    @property
+    def id(self) -> str:
+        """The same for every target of one change of leader."""
+        stamp = self.route.stamp
+        return f"{stamp.leader}-{stamp.revision or f't{stamp.timeline or 0}'}"
+
+    @property
+    def stages(self) -> Mapping[str, float]:
+        """Seconds from step to step, in order; `decide` is from the first word to the wish, readiness
+        included.
+        """
+        parts = {"decide": self.ready_at - self.heard_at}
+        before = self.ready_at
+        for name, at in self.steps:
+            parts[name] = parts.get(name, 0.0) + at - before
+            before = at
+        return parts
 
     @property
     def confirmed_at(self) -> float:

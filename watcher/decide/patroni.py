@@ -1,5 +1,5 @@
 """What Patroni writes → model, or `MalformedPayload`. The only place that knows Patroni's formats, and
-that of the one key beside them which `watcher barrier` writes on a Patroni node.
+those of the keys beside them which `watcher barrier` and `watcher pause` write.
 
 Keys under `/{namespace}/{scope}/` (Patroni dcs/__init__.py) and REST bodies (Patroni api.py), as
 written by Patroni 2, 3 and 4: the role was `master` before 4.0 and is `primary` since.
@@ -15,6 +15,7 @@ from typing import Any
 from watcher.decide.endpoint import check_host, parse_conn_url
 from watcher.decide.errors import MalformedPayload
 from watcher.decide.model import (
+    PAUSE_KEY,
     STOP_KEYS,
     Config,
     Endpoint,
@@ -24,6 +25,7 @@ from watcher.decide.model import (
     Malformed,
     Member,
     NodeReport,
+    Paused,
     Role,
     StopRequest,
     SystemId,
@@ -87,7 +89,14 @@ def read_member(name: str, value: bytes, place: str) -> Member:
         state=_string(data, "state"),
         timeline=_timeline(data),
         problem="; ".join(filter(None, (conn_problem, proxy_problem))),
+        position=_position(data),
     )
+
+
+def _position(data: Mapping[str, Any]) -> int | None:
+    """Where in the WAL it is: what it wrote, as primary, or what it replayed."""
+    value = data.get("xlog_location")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _endpoint_of(data: Mapping[str, Any], field: str, place: str) -> tuple[Endpoint | None, str]:
@@ -131,6 +140,28 @@ def read_stop_request(member: str, value: bytes, place: str) -> StopRequest:
     return StopRequest(stop_id, member)
 
 
+def read_paused(value: bytes, place: str) -> Paused:
+    """Whoever put the key wants us to keep off; what its value says is for people, and never refused."""
+    try:
+        data = _object(value, place)
+    except MalformedPayload:
+        return Paused()
+    return Paused(
+        by=_line(_string(data, "by")),
+        why=_line(_string(data, "why")),
+        since=_known(_moment(_string(data, "since"))),
+    )
+
+
+def _line(text: str) -> str:
+    """As much of it as a line of a log or a page holds, without control characters."""
+    return "".join(char if char.isprintable() else " " for char in text)[:200].strip()
+
+
+def _known(moment: float | None) -> float | None:
+    return None if moment == float("inf") else moment
+
+
 def read_system_id(value: bytes, place: str) -> SystemId:
     text = _text(value, place).strip()
     if len(text) > 64:
@@ -143,6 +174,7 @@ _READERS: Mapping[str, Callable[[bytes, str], Value]] = {
     "failover": read_failover,
     "config": read_config,
     "initialize": read_system_id,
+    PAUSE_KEY: read_paused,
 }
 
 

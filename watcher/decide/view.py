@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from watcher.decide.model import (
+    PAUSE_KEY,
     Alarm,
     Change,
     Config,
@@ -19,6 +20,7 @@ from watcher.decide.model import (
     Listing,
     Malformed,
     Member,
+    Paused,
     Readiness,
     Role,
     Sighting,
@@ -135,6 +137,12 @@ def config(view: View) -> Config:
     """The dynamic configuration; Patroni's defaults where it is absent or cannot be read."""
     entry = view.entries.get("config")
     return entry.value if entry is not None and isinstance(entry.value, Config) else Config()
+
+
+def paused(view: View) -> Paused | None:
+    """What `watcher pause` left in etcd, as far as it was ever heard; None if it left nothing."""
+    entry = view.entries.get(PAUSE_KEY)
+    return entry.value if entry is not None and isinstance(entry.value, Paused) else None
 
 
 def says_the_same(before: View, after: View) -> bool:

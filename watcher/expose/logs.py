@@ -21,6 +21,7 @@ from loguru import logger
 
 from watcher.decide.errors import FileChanged, PrimaryRefuses, WatcherError
 from watcher.decide.model import Actual, Desired, Reason, Switch
+from watcher.expose.audience import Listener
 
 if TYPE_CHECKING:
     from loguru import Record
@@ -154,7 +155,7 @@ def _trace(record: Record) -> dict[str, str]:
     return {"exception": " <- ".join(parts)}
 
 
-class LogReporter:
+class LogReporter(Listener):
     """What happens to targets and sources, as log lines. Safe between threads."""
 
     def __init__(self, cluster: str, clock: Callable[[], float]) -> None:
@@ -215,7 +216,7 @@ class LogReporter:
 
     def switched(self, switch: Switch) -> None:
         stamp = switch.route.stamp
-        parts = _parts(switch)
+        parts = {name: _ms(seconds) for name, seconds in switch.stages.items()}
         held_since = switch.held_since
         held_ms = None if held_since is None else _ms(switch.confirmed_at - held_since)
         with self._lock:
@@ -223,6 +224,7 @@ class LogReporter:
         before = ", ".join(str(endpoint) for endpoint in switch.before)
         self._log.bind(
             event="switch",
+            switch=switch.id,
             target=switch.target,
             leader=stamp.leader,
             revision=stamp.revision,
@@ -250,15 +252,16 @@ class LogReporter:
             log = self._log.bind(event="failed", target=target, failures=failures, kind=type(error).__name__)
             log.opt(exception=error.__cause__).log(level, "{}", _sentence(error))
 
-    def source_state(self, source: str, connected: bool, endpoint: str, error: WatcherError | None) -> None:
-        """A source of knowledge came or went."""
-        log = self._log.bind(event="source", source=source, endpoint=endpoint)
+    def source_state(
+        self, source: str, connected: bool, place: str, problem: WatcherError | None, reason: str = ""
+    ) -> None:
+        log = self._log.bind(event="source", source=source, endpoint=place)
         if connected:
             with self._lock:
                 was_bad = self._said.pop(source, None)
-            log.log("INFO" if was_bad is None else "WARNING", "{} is heard at {}", source, endpoint)
-        elif error is not None and self._news(source, str(error)):
-            log.warning("{}", _sentence(error))
+            log.log("INFO" if was_bad is None else "WARNING", "{} is heard at {}", source, place)
+        elif problem is not None and self._news(source, str(problem)):
+            log.warning("{}", _sentence(problem))
 
     def _news(self, subject: str, text: str) -> bool:
         """Whether this was not said of the subject within the last minute."""
@@ -269,16 +272,6 @@ class LogReporter:
                 return False
             self._said[subject] = (text, now)
             return True
-
-
-def _parts(switch: Switch) -> dict[str, float]:
-    """Milliseconds from step to step; `decide` is from the first word to the wish, readiness included."""
-    parts = {"decide": _ms(switch.ready_at - switch.heard_at)}
-    before = switch.ready_at
-    for name, at in switch.steps:
-        parts[name] = round(parts.get(name, 0.0) + _ms(at - before), 3)
-        before = at
-    return parts
 
 
 def _ms(seconds: float) -> float:

@@ -94,7 +94,7 @@ class HealthProbe:
         reports = self._with_conn(
             _each_once(self._named(answers, failures)), at + 2 * self._limit, stop, failures
         )
-        return HealthRound(reports, failures, at)
+        return HealthRound(reports, failures, at, self._clock() - at)
 
     def _rest_from(self, began: float, stop: threading.Event) -> None:
         """Waits out the interval, the short one as soon as etcd is silent."""

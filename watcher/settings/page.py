@@ -19,6 +19,7 @@ from annotated_types import Le
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from watcher.marked import between
 from watcher.settings.schema import Kind, Settings
 from watcher.settings.tree import Place, dotted, is_list, section_of, variable
 
@@ -29,10 +30,7 @@ _HEAD = "| setting | type | default | environment | description |\n|---|---|---|
 
 def page_with_table(page: str) -> str:
     """The page with the table as the schema makes it now."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise ValueError(f"the page needs {BEGIN} and {END} once each")
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.partition(END)[2]}"
+    return between(page, BEGIN, END, table())
 
 
 def table() -> str:

@@ -484,6 +484,15 @@ class Retry(Section):
         return Backoff(self.first, self.limit)
 
 
+class Http(Section):
+    listen: HostPort | None = Field(
+        default="127.0.0.1:9632",
+        description="Where the status page, `/status`, `/metrics` and the probes are served. They tell hosts,"
+        " ports and names, and take no password: only where those may see them who should. `null`: nowhere,"
+        " and `watcher status` and `watcher history` have nobody to ask.",
+    )
+
+
 class Log(Section):
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
         default="INFO", description="The least level that is written."
@@ -526,6 +535,9 @@ class Settings(BaseSettings):
         default_factory=lambda: Retry(), description="Waits between tries on a target that fails."
     )
     stop_limit: Number = _seconds(5.0, 300, "A switch under way may take so long to finish after SIGTERM.")
+    http: Http = Field(
+        default_factory=lambda: Http(), description="What is served over HTTP (docs/status.md)."
+    )
     log: Log = Field(default_factory=lambda: Log(), description="The log, on standard error.")
 
     @classmethod

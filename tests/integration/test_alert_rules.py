@@ -1,0 +1,311 @@
+"""Each alert fires when it should and is silent when it should be, by promtool; and each is documented."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.processes import run
+from watcher.decide.model import Reason
+from watcher.expose.families import FAMILIES
+
+REPOSITORY = Path(__file__).parents[2]
+RULES = REPOSITORY / "deploy/prometheus/alerts.yaml"
+RUNBOOKS = REPOSITORY / "docs/runbooks"
+ALERTS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+NAMES = [alert["alert"] for alert in ALERTS]
+
+AT = '{instance="w1:9632",cluster="demo"'
+T1, T2 = f'{AT},target="pgb1"}}', f'{AT},target="pgb2"}}'
+WATCHER = f"{AT}}}"
+
+
+def state(reason: str) -> dict[str, str]:
+    """`watcher_state`, for ever of that reason."""
+    return {f'watcher_state{AT},reason="{one}"}}': "1x600" if one == reason else "0x600" for one in Reason}
+
+
+WELL = {
+    'up{job="pgbouncer-watcher",instance="w1:9632"}': "1x600",
+    f"watcher_leader_known{WATCHER}": "1x600",
+    f'watcher_leader_info{AT},leader="pg2"}}': "1x600",
+    'patroni_primary{instance="pg1:8008",scope="demo",name="pg1"}': "0x600",
+    'patroni_primary{instance="pg2:8008",scope="demo",name="pg2"}': "1x600",
+    f"watcher_etcd_watch_connected{WATCHER}": "1x600",
+    f"watcher_etcd_last_contact_timestamp_seconds{WATCHER}": "0+15x600",
+    f"watcher_paused{WATCHER}": "0x600",
+    f"watcher_settings_last_read_successful{WATCHER}": "1x600",
+    f'watcher_certificate_expiry_timestamp_seconds{AT},setting="etcd.tls.ca"}}': "31536000x600",
+    **state("leader"),
+    **{
+        f"watcher_{name}{target}": values
+        for target in (T1, T2)
+        for name, values in {
+            "target_in_sync": "1x600",
+            "target_held": "0x600",
+            "target_can_hold": "1x600",
+            "holds_given_up_total": "0x600",
+        }.items()
+    },
+    f'watcher_target_leader_info{AT},target="pgb1",leader="pg2"}}': "1x600",
+    f'watcher_target_leader_info{AT},target="pgb2",leader="pg2"}}': "1x600",
+    f'watcher_leader_changes_total{AT},source="etcd"}}': "1x600",
+    f'watcher_switch_duration_seconds_bucket{AT},target="pgb1",le="5"}}': "3x600",
+    f'watcher_switch_duration_seconds_bucket{AT},target="pgb1",le="10"}}': "3x600",
+    f'watcher_switch_duration_seconds_bucket{AT},target="pgb1",le="+Inf"}}': "3x600",
+}
+"""All that the rules look at, one sample each 15 s, when nothing is wrong."""
+
+NEVER: Mapping[str, str] = {}
+GONE = "_x600"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What differs from all being well; which alerts that makes fire at `minutes`, and none else then."""
+
+    what: str
+    series: Mapping[str, str]
+    minutes: float
+    firing: frozenset[str]
+
+
+def case(what: str, minutes: float, series: Mapping[str, str], *firing: str) -> Case:
+    return Case(what, series, minutes, frozenset(firing))
+
+
+LOST = {
+    f"watcher_target_in_sync{T1}": "0x600",
+    f"watcher_target_can_hold{T1}": GONE,
+    f"watcher_target_failing_since_timestamp_seconds{T1}": "0x600",
+}
+BEHIND = {
+    f'watcher_target_leader_info{AT},target="pgb1",leader="pg2"}}': GONE,
+    f'watcher_target_leader_info{AT},target="pgb1",leader="pg1"}}': "1x600",
+}
+UNKNOWN = {
+    f"watcher_leader_known{WATCHER}": "0x600",
+    f'watcher_leader_info{AT},leader="pg2"}}': GONE,
+    'patroni_primary{instance="pg2:8008",scope="demo",name="pg2"}': "0x600",
+}
+SILENT = {
+    f"watcher_etcd_watch_connected{WATCHER}": "0x600",
+    f"watcher_etcd_last_contact_timestamp_seconds{WATCHER}": "0x600",
+}
+PAUSED = {f"watcher_paused{WATCHER}": "1x1200", f"watcher_target_in_sync{T1}": "0x1200"}
+HELD = {f"watcher_target_held{T1}": "1x600", f"watcher_target_in_sync{T1}": "0x600"}
+
+CASES = [
+    case("all is well", 60, NEVER),
+    case(
+        "a watcher is away for a moment",
+        0.75,
+        {'up{job="pgbouncer-watcher",instance="w1:9632"}': "0x3 1x600"},
+    ),
+    case("a watcher is gone", 2, {'up{job="pgbouncer-watcher",instance="w1:9632"}': "0x600"}, "WatcherDown"),
+    case("a target is lost, at first", 0.25, LOST),
+    case("a target is lost", 1, LOST, "WatcherTargetOutOfSync"),
+    case("a target is lost for minutes", 4, LOST, "WatcherTargetOutOfSync", "WatcherTargetFailing"),
+    case("a target is out of sync while it is held", 0.5, HELD),
+    case("… and held for long", 2, HELD, "WatcherHeldTooLong"),
+    case("a target is out of sync while paused", 10, PAUSED),
+    case("… and the pause is forgotten", 300, PAUSED, "WatcherPaused"),
+    case(
+        "a target of a standby cluster leads nowhere of ours",
+        10,
+        {f"watcher_target_in_sync{T1}": "0x600", **state("standby_cluster")},
+    ),
+    case(
+        "a target fails and is in sync",
+        4,
+        {**LOST, f"watcher_target_in_sync{T1}": "1x600"},
+        "WatcherTargetFailing",
+    ),
+    case("targets switch one after the other", 0.25, BEHIND),
+    case("one target is left behind", 2, BEHIND, "WatcherTargetsDisagree"),
+    case(
+        "another node says that it is the primary",
+        3,
+        {
+            'patroni_primary{instance="pg1:8008",scope="demo",name="pg1"}': "1x600",
+            'patroni_primary{instance="pg2:8008",scope="demo",name="pg2"}': "0x600",
+        },
+        "WatcherLeaderDiffers",
+    ),
+    case(
+        "… by the name of Patroni 3",
+        3,
+        {
+            'patroni_primary{instance="pg1:8008",scope="demo",name="pg1"}': GONE,
+            'patroni_primary{instance="pg2:8008",scope="demo",name="pg2"}': GONE,
+            'patroni_master{instance="pg1:8008",scope="demo",name="pg1"}': "1x600",
+        },
+        "WatcherLeaderDiffers",
+    ),
+    case(
+        "Patroni's own metrics are not scraped",
+        10,
+        {
+            'patroni_primary{instance="pg1:8008",scope="demo",name="pg1"}': GONE,
+            'patroni_primary{instance="pg2:8008",scope="demo",name="pg2"}': GONE,
+        },
+    ),
+    case(
+        "another cluster's primary has another name",
+        10,
+        {'patroni_primary{instance="x:8008",scope="other",name="pgx"}': "1x600"},
+    ),
+    case("there is no leader for a moment", 0.5, {**UNKNOWN, **state("no_leader")}),
+    case("there is no leader", 3, {**UNKNOWN, **state("no_leader")}, "WatcherNoLeader"),
+    case("nobody tells who leads", 2, {**SILENT, **state("blind")}, "WatcherBlind", "WatcherEtcdUnheard"),
+    case("etcd is away for a moment", 0.5, SILENT),
+    case("etcd is silent, at first", 0.9, {**SILENT, **state("fallback")}),
+    case("etcd is silent", 3, {**SILENT, **state("fallback")}, "WatcherEtcdUnheard", "WatcherFallbackInUse"),
+    case(
+        "a watch stands and says nothing",
+        4,
+        {f"watcher_etcd_last_contact_timestamp_seconds{WATCHER}": "0x600"},
+        "WatcherEtcdUnheard",
+    ),
+    case("a hold cannot be made for a moment", 3, {f"watcher_target_can_hold{T1}": "0x600"}),
+    case(
+        "a hold cannot be made",
+        8,
+        {
+            f"watcher_target_can_hold{T1}": "0x600",
+            f"watcher_target_failing_since_timestamp_seconds{T1}": "0x600",
+        },
+        "WatcherTargetCannotHold",
+    ),
+    case("holds are off", 60, {f"watcher_target_can_hold{target}": GONE for target in (T1, T2)}),
+    case("a hold was given up", 5, {f"watcher_holds_given_up_total{T1}": "0x10 1x600"}, "WatcherHoldGivenUp"),
+    case("… long ago", 30, {f"watcher_holds_given_up_total{T1}": "0x10 1x600"}),
+    case(
+        "switches are slow",
+        10,
+        {
+            f'watcher_switch_duration_seconds_bucket{AT},target="pgb1",le="10"}}': "3x10 6x600",
+            f'watcher_switch_duration_seconds_bucket{AT},target="pgb1",le="+Inf"}}': "3x10 6x600",
+        },
+        "WatcherSwitchSlow",
+    ),
+    case(
+        "switches are quick",
+        10,
+        {
+            f'watcher_switch_duration_seconds_bucket{AT},target="pgb1",le="{le}"}}': "3x10 6x600"
+            for le in ("5", "10", "+Inf")
+        },
+    ),
+    case("two switchovers and back", 10, {f'watcher_leader_changes_total{AT},source="etcd"}}': "1x10 5x600"}),
+    case(
+        "the leader changes again and again",
+        10,
+        {f'watcher_leader_changes_total{AT},source="etcd"}}': "1x10 2 3 4 5 6 7x600"},
+        "WatcherFlapping",
+    ),
+    case(
+        "a certificate has three weeks to live",
+        15,
+        {f'watcher_certificate_expiry_timestamp_seconds{AT},setting="etcd.tls.ca"}}': "1814400x600"},
+    ),
+    case(
+        "a certificate has a week to live",
+        15,
+        {f'watcher_certificate_expiry_timestamp_seconds{AT},setting="etcd.tls.ca"}}': "604800x600"},
+        "WatcherCertificateExpiring",
+    ),
+    case(
+        "settings were refused",
+        2,
+        {f"watcher_settings_last_read_successful{WATCHER}": "0x600"},
+        "WatcherSettingsRefused",
+    ),
+]
+
+
+def test_the_rules_are_right_and_no_two_are_the_same() -> None:
+    run(["promtool", "check", "rules", "--lint-fatal", RULES])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)
+def test_these_alerts_fire_and_no_other(case: Case, tmp_path: Path) -> None:
+    series = {**WELL, **case.series}
+    firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    expected = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(case.firing)]
+    tests = {
+        "rule_files": [str(RULES)],
+        "evaluation_interval": "15s",
+        "tests": [
+            {
+                "interval": "15s",
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
+                "promql_expr_test": [
+                    {"expr": firing, "eval_time": f"{case.minutes * 60:g}s", "exp_samples": expected}
+                ],
+            }
+        ],
+    }
+    file = tmp_path / "tests.yaml"
+    file.write_text(yaml.safe_dump(tests))
+    run(["promtool", "test", "rules", file])
+
+
+def test_every_alert_has_a_case_in_which_it_fires() -> None:
+    assert {name for case in CASES for name in case.firing} == set(NAMES)
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=NAMES)
+def test_every_alert_says_how_bad_it_is_what_it_means_and_where_to_read_on(alert: dict[str, Any]) -> None:
+    name, annotations = alert["alert"], alert["annotations"]
+    assert name.startswith("Watcher")
+    assert alert["labels"]["severity"] in ("critical", "warning", "info")
+    assert annotations["summary"].endswith(".")
+    assert "{{" not in annotations["summary"]
+    assert "{{" in annotations["description"]
+    assert annotations["runbook_url"].endswith(f"/{name}")
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=NAMES)
+def test_every_metric_of_an_alert_is_one_of_ours_or_of_patronis(alert: dict[str, Any]) -> None:
+    told = {f"{family.full_name}{suffix}" for family in FAMILIES.values() for suffix in ("", "_bucket")}
+    told |= {"watcher_build_info"}
+    asked = set(re.findall(r"\b((?:watcher|patroni)_\w+)", alert["expr"]))
+    assert {name for name in asked if name.startswith("watcher_")} <= told
+    assert {name for name in asked if name.startswith("patroni_")} <= {"patroni_primary", "patroni_master"}
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    assert {file.stem for file in RUNBOOKS.glob("Watcher*.md")} == set(NAMES)
+    index = (RUNBOOKS / "README.md").read_text()
+    for alert in ALERTS:
+        name, summary = alert["alert"], alert["annotations"]["summary"]
+        assert f"| [{name}]({name}.md) | {alert['labels']['severity']} | {summary} |" in index
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_runbook_has_the_same_parts(name: str) -> None:
+    text = (RUNBOOKS / f"{name}.md").read_text()
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    assert headings == [
+        name,
+        "Meaning",
+        "Impact",
+        "Diagnosis",
+        "Mitigation",
+        "Verification",
+        "Whom to call",
+    ]
+    severity = next(alert["labels"]["severity"] for alert in ALERTS if alert["alert"] == name)
+    assert f"Severity: {severity}." in text
+    for link in re.findall(r"\]\(([^)#]+)", text):
+        assert (RUNBOOKS / link).resolve().exists(), link
+
+
+def test_the_examples_beside_the_rules_are_taken_by_the_real_programs(tmp_path: Path) -> None:
+    run(["promtool", "check", "config", "--syntax-only", REPOSITORY / "deploy/prometheus/scrape.yaml"])
+    run(["amtool", "check-config", REPOSITORY / "deploy/prometheus/alertmanager.yaml"])

@@ -1,0 +1,110 @@
+"""What is known of each target, and what happened, as it is told."""
+
+from tests.unit.expose_scene import (
+    EPOCH,
+    LEADS,
+    LOST,
+    NO_LEADER,
+    OLD,
+    Clock,
+    actual,
+    chronicle,
+    lost,
+    switch,
+    well,
+)
+from watcher.decide.errors import SourceError
+from watcher.decide.model import Held
+
+
+def test_a_target_is_in_sync_from_the_first_look_that_shows_it_until_one_that_does_not() -> None:
+    clock = Clock()
+    told = chronicle(clock)
+    assert told.targets[0].in_sync_since is None
+    well(told)
+    clock.now += 5
+    well(told)
+    assert told.targets[0].in_sync_since == EPOCH + 1000.0
+    assert told.targets[0].well_at == EPOCH + 1005.0
+    told.looked("pgb1", LEADS, actual(shown=OLD), None)
+    assert told.targets[0].in_sync_since is None
+    assert told.targets[0].well_at == EPOCH + 1005.0
+
+
+def test_a_target_fails_since_its_first_failure_and_what_it_showed_last_stays() -> None:
+    clock = Clock()
+    told = chronicle(clock)
+    well(told)
+    for _ in range(3):
+        clock.now += 1
+        lost(told)
+    (state,) = told.targets
+    assert (state.failing_since, state.failure, state.in_sync_since) == (EPOCH + 1001.0, LOST, None)
+    assert (state.actual, state.seen_at) == (actual(), EPOCH + 1000.0)
+    well(told)
+    assert told.targets[0].failing_since is None
+
+
+def test_the_same_failure_is_noted_once_and_its_end_too() -> None:
+    told = chronicle(Clock())
+    for _ in range(3):
+        lost(told)
+    well(told)
+    assert [(one.text, one.bad) for one in told.happenings] == [
+        ("in sync again", False),
+        ("pgb1: no answer within 5 s", True),
+    ]
+
+
+def test_a_hold_is_dated_by_its_beginning() -> None:
+    told = chronicle(Clock())
+    told.looked("pgb1", NO_LEADER, actual(held=Held(("app",), 998.0, 1050.0)), None)
+    assert told.targets[0].held_since == EPOCH + 998.0
+    well(told)
+    assert told.targets[0].held_since is None
+
+
+def test_switches_and_happenings_come_newest_first_and_are_bounded() -> None:
+    told = chronicle(Clock())
+    for number in range(500):
+        told.switched(switch(f"pgb{number}"))
+        told.cut(f"pgb{number}", number, "KILL_CLIENT")
+    assert told.switches[0].switch.target == "pgb499"
+    assert told.switches[0].at == EPOCH + 1000.2
+    assert told.happenings[0].text == "499 connections to the old server were ended: KILL_CLIENT"
+    assert (len(told.switches), len(told.happenings)) == (200, 200)
+
+
+def test_a_source_is_dated_by_its_last_change_not_by_its_last_word() -> None:
+    clock = Clock()
+    told = chronicle(clock)
+    silent = SourceError("etcd a", "no answer", "is it up?")
+    told.source_state("etcd", True, "a", None)
+    for place in ("a", "b"):
+        clock.now += 1
+        told.source_state("etcd", False, place, silent)
+    state = told.sources["etcd"]
+    assert (state.connected, state.place, state.since, state.problem) == (False, "b", EPOCH + 1001.0, silent)
+
+
+def test_every_worker_tells_of_the_same_wish_and_it_is_noted_once() -> None:
+    told = chronicle(Clock(), "a", "b")
+    told.wished(NO_LEADER)
+    told.cut("a", 1, "x")
+    told.wished(NO_LEADER)
+    told.wished(LEADS)
+    assert [one.text for one in told.happenings if one.about == "cluster"] == [
+        "pg2 leads since revision 42",
+        "no leader key",
+    ]
+
+
+def test_targets_of_other_settings_go_and_those_that_stay_keep_what_is_known() -> None:
+    told = chronicle(Clock(), "a", "b")
+    well(told, "a")
+    told.keep_only(["a", "c"])
+    lost(told, "b")
+    assert [(state.name, state.in_sync_since is not None) for state in told.targets] == [
+        ("a", True),
+        ("c", False),
+    ]

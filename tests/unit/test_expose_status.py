@@ -1,0 +1,240 @@
+"""The status document, the page and the terminal say the same of each state."""
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.unit.expose_scene import (
+    EPOCH,
+    LEADS,
+    LOST,
+    NO_LEADER,
+    OLD,
+    PAUSED,
+    PRIMARY,
+    Clock,
+    actual,
+    chronicle,
+    lost,
+    switch,
+    view,
+    well,
+)
+from watcher.decide.errors import SourceError
+from watcher.decide.model import Desired, Held, NodeReport, Paused, Reason, Role, Source, View
+from watcher.expose.chronicle import Chronicle
+from watcher.expose.page import page_of
+from watcher.expose.status import Status, schema, status_of
+
+SCHEMA = Path(__file__).parents[2] / "docs/status.schema.json"
+HELD = actual(held=Held(("app",), 998.0, 1050.0))
+
+
+def seen(told: Chronicle, clock: Clock, at: View | None = None) -> Status:
+    return status_of("demo", at or view(), told, clock.calendar(), EPOCH + 900.0)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_all_well_is_said_in_a_sentence_with_the_leader(clock: Clock) -> None:
+    told = chronicle(clock, "pgb1", "pgb2")
+    well(told, "pgb1")
+    well(told, "pgb2")
+    status = seen(told, clock)
+    assert (status.health, status.words) == ("ok", "Clients reach the primary, pg2.")
+    assert [target.words for target in status.targets] == ["leads to 10.0.0.2:5432"] * 2
+
+
+def test_one_target_that_is_wrong_is_the_worst_of_all(clock: Clock) -> None:
+    told = chronicle(clock, "pgb1", "pgb2", "pgb3")
+    well(told, "pgb1")
+    lost(told, "pgb2")
+    told.looked("pgb3", NO_LEADER, HELD, None)
+    status = seen(told, clock)
+    assert (status.health, status.words) == ("wrong", "1 of 3 PgBouncers does not lead to the primary.")
+    problem = status.targets[1].problem
+    assert problem is not None
+    assert (problem.problem, problem.hint) == (LOST.problem, LOST.hint)
+
+
+def test_who_waits_is_told_with_what_is_waited_for(clock: Clock) -> None:
+    told = chronicle(clock)
+    told.looked("pgb1", NO_LEADER, HELD, None)
+    status = seen(told, clock, view(leader=None))
+    assert (status.health, status.words) == ("waiting", "Clients of PgBouncer wait: no leader key.")
+    assert status.cluster.leader is None
+
+
+@pytest.mark.parametrize(
+    ("wish", "shown", "health", "words"),
+    [
+        (LEADS, actual(), "ok", "leads to 10.0.0.2:5432"),
+        (LEADS, actual(shown=OLD), "wrong", "does not lead to 10.0.0.2:5432"),
+        (LEADS, actual(at=OLD, shown=OLD), "wrong", "does not lead to 10.0.0.2:5432"),
+        (LEADS, actual(shown=None), "ok", "leads to 10.0.0.2:5432"),
+        (NO_LEADER, HELD, "waiting", "clients wait: no leader key"),
+        (NO_LEADER, actual(), "unknown", "no leader key"),
+        (PAUSED, actual(shown=OLD), "paused", "left alone: the watcher is paused"),
+        (Desired(Reason.BLIND, "etcd is silent"), actual(), "unknown", "etcd is silent"),
+    ],
+)
+def test_a_targets_health_follows_from_wish_and_look(
+    clock: Clock, wish: Desired, shown: object, health: str, words: str
+) -> None:
+    told = chronicle(clock)
+    told.looked("pgb1", wish, shown, None)  # type: ignore[arg-type]
+    (target,) = seen(told, clock).targets
+    assert (target.health, target.words) == (health, words)
+
+
+def test_a_target_that_nobody_has_looked_at_is_not_known(clock: Clock) -> None:
+    status = seen(chronicle(clock), clock, View(began_at=999.0))
+    assert (status.health, status.targets[0].words) == ("unknown", "not looked at yet")
+    assert status.cluster.reason == "starting"
+
+
+def test_a_target_whose_hold_fails_but_whose_route_is_right_says_both(clock: Clock) -> None:
+    told = chronicle(clock)
+    told.looked("pgb1", LEADS, actual(), LOST)
+    (target,) = seen(told, clock).targets
+    assert target.words == "leads to 10.0.0.2:5432 as far as is known, but: no answer within 5 s"
+
+
+def test_a_pause_is_above_all_and_says_who(clock: Clock) -> None:
+    told = chronicle(clock)
+    told.looked("pgb1", PAUSED, actual(), None)
+    status = seen(told, clock, view(paused=Paused("dba@host", "an upgrade", EPOCH)))
+    assert status.health == "paused"
+    assert status.cluster.paused is not None
+    assert (status.cluster.paused.by, status.cluster.paused.why) == ("dba@host", "an upgrade")
+
+
+def test_members_have_their_lag_behind_the_leader(clock: Clock) -> None:
+    gone = replace(view(), entries={k: e for k, e in view().entries.items() if k != "members/pg1"})
+    members = {member.name: member for member in seen(chronicle(clock), clock, gone).cluster.members}
+    assert (members["pg1"].lag_bytes, members["pg2"].lag_bytes) == (100, 0)
+    assert (members["pg1"].present, members["pg2"].present) == (False, True)
+    without = seen(chronicle(clock), clock, view(leader=None)).cluster.members
+    assert [member.lag_bytes for member in without] == [None, None]
+
+
+def test_nodes_tell_their_answer_or_why_they_have_none(clock: Clock) -> None:
+    report = NodeReport("pg2", "http://10.0.0.2:8008", Role.PRIMARY, "running")
+    nodes = seen(
+        chronicle(clock), clock, view(reports=(report,), failures={"http://x:8008": "no answer"})
+    ).cluster.nodes
+    assert [(node.name, node.answer, node.is_primary) for node in nodes] == [
+        ("pg2", "primary, running", True),
+        ("", "no answer", False),
+    ]
+
+
+def test_one_switch_has_the_parts_of_all_its_targets_and_fallbacks_are_apart(clock: Clock) -> None:
+    told = chronicle(clock, "pgb1", "pgb2")
+    told.switched(switch("pgb2"))
+    told.switched(switch("pgb1", held_since=None))
+    told.switched(switch("pgb1", Source.HEALTH_CHECK))
+    first, second = seen(told, clock).switches
+    assert (first.id, first.source, len(first.targets)) == ("pg2-t3", "health_check", 1)
+    assert (second.id, [part.target for part in second.targets]) == ("pg2-42", ["pgb1", "pgb2"])
+    one, two = second.targets
+    assert one.stages_ms == {"decide": 50.0, "write": 10.0, "ready": 100.0, "release": 40.0}
+    assert (one.duration_ms, one.waited_ms, two.waited_ms) == (200.0, None, 700.0)
+    assert one.before == (str(OLD),)
+
+
+def test_the_schema_in_the_docs_is_the_programs() -> None:
+    assert json.loads(SCHEMA.read_text()) == schema(), "run: make docs"
+
+
+def test_the_document_survives_its_own_json(clock: Clock) -> None:
+    told = everything(clock)
+    status = seen(told, clock)
+    assert Status.model_validate_json(json.dumps(status.model_dump(mode="json"))) == status
+
+
+def everything(clock: Clock) -> Chronicle:
+    told = chronicle(clock, "pgb1", "pgb2", "pgb3")
+    well(told, "pgb1")
+    lost(told, "pgb2")
+    told.looked("pgb3", NO_LEADER, HELD, None)
+    told.switched(switch("pgb1"))
+    told.source_state("etcd", False, "10.0.0.9:2379", SourceError("etcd", "<no> answer", "see & mend"))
+    told.source_state("barrier", True, "10.0.0.9:2379", None)
+    return told
+
+
+# --- the page -----------------------------------------------------------------------------------------
+
+
+class _Page(HTMLParser):
+    """Its text, its tags and its links."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "link", "br", "rect"):
+            self.open.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "action")]
+        assert not [name for name, _ in attrs if name.startswith("on") or name == "style"]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag != "rect":
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def test_the_page_says_all_that_the_document_does_and_is_well_formed(clock: Clock) -> None:
+    page = _Page(page_of(seen(everything(clock), clock)))
+    assert page.open == []
+    for words in (
+        "1 of 3 PgBouncers does not lead to the primary.",
+        "no answer within 5 s",
+        "is its host up?",
+        "clients wait: no leader key",
+        "written for",
+        "NOT heard at 10.0.0.9:2379",
+        "<no> answer",
+        "see & mend",
+        "pg2-42",
+        "ready 100.0 ms",
+        "clients waited 700 ms",
+        "100 B",
+        str(PRIMARY),
+    ):
+        assert words in page.text, words
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(clock: Clock) -> None:
+    text = page_of(seen(everything(clock), clock))
+    assert set(_Page(text).links) == {"data:,", "/status", "/metrics"}
+    assert "http://" not in text.replace("http://10.0.0", "")
+
+
+@pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '" onload="x', "</style>", "'&lt;"])
+def test_nothing_that_others_say_becomes_markup(clock: Clock, evil: str) -> None:
+    told = chronicle(clock, evil)
+    lost(told, evil, SourceError(evil, evil, evil))
+    told.switched(replace(switch(evil), before=(replace(OLD, host=evil),)))
+    bad = view(paused=Paused(evil, evil), failures={evil: evil})
+    page = page_of(status_of(evil, bad, told, clock.calendar(), EPOCH))
+    assert evil not in page.replace("</style>\n</head>", "") or evil == "'&lt;"
+    assert _Page(page).text.count(evil) >= 5

@@ -1,0 +1,156 @@
+"""`watcher status` and `watcher history`: what a running watcher says of itself, in a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+import urllib3
+from pydantic import ValidationError
+
+from watcher.commands.exit_code import ExitCode
+from watcher.commands.saying import say, say_error
+from watcher.decide.endpoint import parse_address
+from watcher.decide.errors import SettingsError, SourceError
+from watcher.decide.model import Endpoint
+from watcher.expose.page import ago, of_bytes
+from watcher.expose.status import Cluster, Health, Status, Switch, Target
+from watcher.settings import Settings
+
+_LIMIT = 5.0
+_COLOURS: dict[Health, str] = {
+    "ok": "32",
+    "failing": "33",
+    "waiting": "33",
+    "wrong": "31",
+    "paused": "35",
+    "unknown": "36",
+}
+_CODES: dict[Health, ExitCode] = {
+    "ok": ExitCode.OK,
+    "wrong": ExitCode.FAILED,
+    "failing": ExitCode.FAILED,
+    "waiting": ExitCode.UNDECIDED,
+    "paused": ExitCode.UNDECIDED,
+    "unknown": ExitCode.UNDECIDED,
+}
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where others listen
+
+
+def status(settings: Settings, as_json: bool) -> ExitCode:
+    """One look; the exit code tells how it is."""
+    found = _tell(settings, as_json, _status_lines)
+    return ExitCode.FAILED if found is None else _CODES[found.health]
+
+
+def history(settings: Settings, as_json: bool) -> ExitCode:
+    """The last switches."""
+    found = _tell(settings, as_json, _history_lines)
+    return ExitCode.FAILED if found is None else ExitCode.OK
+
+
+def _tell(settings: Settings, as_json: bool, lines: Callable[[Status], Iterator[str]]) -> Status | None:
+    try:
+        text = _fetch(_where(settings))
+        found = Status.model_validate_json(text)
+    except (SourceError, SettingsError) as error:
+        say_error(error)
+        return None
+    except ValidationError:
+        say_error(SourceError(_url(_where(settings)), "is no watcher, or one of another version", _HINT))
+        return None
+    say(text.rstrip("\n") if as_json else "\n".join(lines(found)))
+    return found
+
+
+_HINT = "compare `http.listen` with what the running watcher was given"
+
+
+def _where(settings: Settings) -> Endpoint:
+    if settings.http.listen is None:
+        raise SettingsError("http.listen", "is null, so a running watcher serves no status", "set it")
+    listen = parse_address(settings.http.listen, "http.listen")
+    return Endpoint(_ANYWHERE.get(listen.host, listen.host), listen.port)
+
+
+def _url(where: Endpoint) -> str:
+    return f"http://{where}/status"
+
+
+def _fetch(where: Endpoint) -> str:
+    try:
+        answer = urllib3.request("GET", _url(where), timeout=_LIMIT, retries=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise SourceError(
+            _url(where), f"no answer: {error}", "does `watcher run` run, with these settings?"
+        ) from error
+    if answer.status != 200:
+        raise SourceError(_url(where), f"answered {answer.status}", _HINT)
+    return answer.data.decode("utf-8", "replace")
+
+
+# --- in words -----------------------------------------------------------------------------------------
+
+
+def _status_lines(status: Status) -> Iterator[str]:
+    yield _coloured(status.health, status.words)
+    yield ""
+    yield from _cluster_lines(status.cluster, status.now)
+    yield ""
+    for target in status.targets:
+        yield from _target_lines(target, status.now)
+    if status.switches:
+        yield ""
+        yield "last switch:"
+        yield from _switch_lines(status.switches[0], status.now)
+
+
+def _cluster_lines(cluster: Cluster, now: datetime) -> Iterator[str]:
+    since = "" if cluster.leader_since is None else f" for {ago(now, cluster.leader_since)}"
+    yield f"cluster {cluster.name}: {cluster.leader or 'no leader by etcd'}{since}; {cluster.detail}"
+    for member in cluster.members:
+        lag = "" if member.lag_bytes is None else f", lag {of_bytes(member.lag_bytes)}"
+        gone = "" if member.present else ", its key has gone"
+        what = f"{member.role:14} {member.state:12} timeline {member.timeline or '?'}"
+        yield f"  {member.name:16} {what}{lag}{gone}"
+    if cluster.etcd is not None:
+        heard = "heard" if cluster.etcd.connected else "NOT heard"
+        yield f"  etcd             {heard} at {cluster.etcd.place} for {ago(now, cluster.etcd.since)}"
+        if cluster.etcd.problem is not None:
+            yield f"                   {cluster.etcd.problem.problem}. What now: {cluster.etcd.problem.hint}"
+
+
+def _target_lines(target: Target, now: datetime) -> Iterator[str]:
+    yield f"{target.name:18} {_coloured(target.health, target.health)}: {target.words}"
+    shown = "cannot be asked" if target.pgbouncer is None else ", ".join(target.pgbouncer)
+    yield f"                   file {', '.join(target.file) or 'not read'}; PgBouncer {shown}"
+    if target.held_since is not None:
+        yield f"                   clients wait for {ago(now, target.held_since)}"
+    if target.problem is not None:
+        problem = target.problem
+        yield f"                   {problem.place}: {problem.problem}. What now: {problem.hint}"
+
+
+def _history_lines(status: Status) -> Iterator[str]:
+    if not status.switches:
+        yield "no switch since this watcher was started"
+    for switch in status.switches:
+        yield from _switch_lines(switch, status.now)
+
+
+def _switch_lines(switch: Switch, now: datetime) -> Iterator[str]:
+    at = switch.at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    to = f"{switch.leader} at {switch.endpoint}, by {switch.source}, {switch.id}"
+    yield f"{at} UTC ({ago(now, switch.at)} ago) to {to}"
+    for target in switch.targets:
+        stages = ", ".join(f"{name} {ms:.1f}" for name, ms in target.stages_ms.items())
+        waited = "" if target.waited_ms is None else f", clients waited {target.waited_ms:.0f} ms"
+        yield f"  {target.target:16} {target.duration_ms:.1f} ms{waited}: {stages}"
+
+
+def _coloured(health: Health, text: str) -> str:
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\033[{_COLOURS[health]}m{text}\033[0m"

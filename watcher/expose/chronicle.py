@@ -1,0 +1,185 @@
+"""What is known of each target by now, what happened last, and the last switches. Kept in memory, bounded."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from watcher.decide.decision import is_in_sync
+from watcher.decide.errors import WatcherError
+from watcher.decide.model import Actual, Desired, Switch
+from watcher.expose.audience import Listener
+from watcher.expose.calendar import Calendar
+
+_SWITCHES = 200
+_HAPPENINGS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class TargetState:
+    """One target as its worker last told of it. Moments are seconds since the epoch, None is never.
+
+    A target that cannot be looked at counts as in sync as long as what it showed last is what is wished for.
+    """
+
+    name: str
+    wish: Desired | None = None
+    actual: Actual | None = None
+    failure: WatcherError | None = None
+    failing_since: float | None = None
+    in_sync_since: float | None = None
+    seen_at: float | None = None
+    well_at: float | None = None
+    held_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something that an operator may want to know of. `about` is a target, a source, or the cluster."""
+
+    at: float
+    about: str
+    text: str
+    bad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A switch, and when it was confirmed, in seconds since the epoch."""
+
+    at: float
+    switch: Switch
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """A source of knowledge, and since when it is heard or not, in seconds since the epoch."""
+
+    connected: bool
+    place: str
+    since: float
+    problem: WatcherError | None = None
+
+
+class Chronicle(Listener):
+    """Safe between threads; what it hands out does not change any more."""
+
+    def __init__(self, targets: Iterable[str], calendar: Calendar) -> None:
+        self._lock = threading.Lock()
+        self._calendar = calendar
+        self._targets = {name: TargetState(name) for name in targets}
+        self._sources: dict[str, SourceState] = {}
+        self._switches: deque[Told] = deque(maxlen=_SWITCHES)
+        self._happenings: deque[Happening] = deque(maxlen=_HAPPENINGS)
+
+    # --- what is known ----------------------------------------------------------------------------
+
+    @property
+    def targets(self) -> tuple[TargetState, ...]:
+        with self._lock:
+            return tuple(self._targets.values())
+
+    @property
+    def sources(self) -> Mapping[str, SourceState]:
+        with self._lock:
+            return MappingProxyType(dict(self._sources))
+
+    @property
+    def switches(self) -> tuple[Told, ...]:
+        """The last ones, the newest first."""
+        with self._lock:
+            return tuple(reversed(self._switches))
+
+    @property
+    def happenings(self) -> tuple[Happening, ...]:
+        """The last ones, the newest first."""
+        with self._lock:
+            return tuple(reversed(self._happenings))
+
+    def keep_only(self, targets: Iterable[str]) -> None:
+        """The settings were read anew: these are the targets from now on."""
+        with self._lock:
+            self._targets = {name: self._targets.get(name, TargetState(name)) for name in targets}
+
+    # --- what happens -----------------------------------------------------------------------------
+
+    def wished(self, wish: Desired) -> None:
+        with self._lock:
+            last = next((told for told in reversed(self._happenings) if told.about == _CLUSTER), None)
+            if last is None or last.text != wish.detail:
+                self._note(_CLUSTER, wish.detail)
+
+    def looked(self, target: str, wish: Desired, actual: Actual | None, failure: WatcherError | None) -> None:
+        now = self._calendar.wall()
+        with self._lock:
+            known = self._targets.get(target)
+            if known is None:  # its settings are gone, its worker ends
+                return
+            latest = actual if actual is not None else known.actual
+            well = latest is not None and is_in_sync(latest, wish)
+            held = None if actual is None else actual.held
+            self._targets[target] = replace(
+                known,
+                wish=wish,
+                actual=latest,
+                failure=failure,
+                failing_since=None if failure is None else (known.failing_since or now),
+                in_sync_since=(known.in_sync_since or now) if well else None,
+                seen_at=now if actual is not None else known.seen_at,
+                well_at=now if well and actual is not None else known.well_at,
+                held_since=None if held is None else self._calendar.of(held.since),
+            )
+            if failure is not None and str(failure) != str(known.failure):
+                self._note(target, f"{failure.place}: {failure.problem}", bad=True)
+            elif failure is None and known.failure is not None:
+                self._note(target, "well again" if well else "answers again")
+
+    def held(self, target: str, wish: Desired) -> None:
+        with self._lock:
+            self._note(target, f"clients wait: {wish.detail}")
+
+    def released(self, target: str, wish: Desired, seconds: float) -> None:
+        with self._lock:
+            self._note(target, f"clients go on after {seconds:.2f} s: {wish.detail}")
+
+    def hold_ended(self, target: str, why: str, seconds: float) -> None:
+        with self._lock:
+            self._note(target, f"clients go on after {seconds:.2f} s without our word: {why}", bad=True)
+
+    def left(self, target: str, databases: tuple[str, ...]) -> None:
+        with self._lock:
+            self._note(target, f"a hold was left behind and is over now: {', '.join(databases)}", bad=True)
+
+    def cut(self, target: str, count: int, how: str) -> None:
+        with self._lock:
+            self._note(target, f"{count} connections to the old server were ended: {how}", bad=True)
+
+    def switched(self, switch: Switch) -> None:
+        with self._lock:
+            at = self._calendar.of(switch.confirmed_at)
+            self._switches.append(Told(at, switch))
+            took = (switch.confirmed_at - switch.heard_at) * 1000
+            route, leader = switch.route.endpoint, switch.route.stamp.leader
+            self._note(switch.target, f"led to {route} ({leader}), confirmed after {took:.0f} ms")
+
+    def source_state(
+        self, source: str, connected: bool, place: str, problem: WatcherError | None, reason: str = ""
+    ) -> None:
+        now = self._calendar.wall()
+        with self._lock:
+            known = self._sources.get(source)
+            since = known.since if known is not None and known.connected == connected else now
+            self._sources[source] = SourceState(connected, place, since, problem)
+            if problem is not None:
+                self._note(source, f"{problem.place}: {problem.problem}", bad=True)
+            else:
+                self._note(source, f"heard at {place}")
+
+    def _note(self, about: str, text: str, bad: bool = False) -> None:
+        self._happenings.append(Happening(self._calendar.wall(), about, text, bad))
+
+
+_CLUSTER = "cluster"

@@ -1,0 +1,328 @@
+"""The status page: one document, made whole here, readable without JavaScript, no request to elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from html import escape
+
+from watcher.expose.status import (
+    Cluster,
+    Happening,
+    MemberState,
+    Node,
+    Problem,
+    Source,
+    Status,
+    Switch,
+    SwitchedTarget,
+    Target,
+)
+
+REFRESH_SECONDS = 2
+
+_WORDS = {
+    "ok": "OK",
+    "failing": "Failing",
+    "waiting": "Clients wait",
+    "paused": "Paused",
+    "wrong": "Wrong",
+    "unknown": "Not known",
+}
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --dim: #57606a; --paper: #ffffff; --card: #f6f8fa;
+  --line: #d0d7de; --ok: #116329; --waiting: #7d4e00; --wrong: #a40e26; --paused: #5a32a3; --unknown: #57606a;
+  --s0: #8250df; --s1: #0969da; --s2: #1a7f37; --s3: #9a6700; --s4: #bc4c00; --s5: #bf3989; --s6: #57606a; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --dim: #9da7b1; --paper: #0d1117;
+  --card: #161b22; --line: #30363d; --ok: #56d364; --waiting: #e3b341; --wrong: #ff7b72;
+  --paused: #bc8cff; --unknown: #9da7b1;
+  --s0: #bc8cff; --s1: #58a6ff; --s2: #56d364; --s3: #e3b341; --s4: #ffa657; --s5: #ff9bce; --s6: #9da7b1; } }
+* { box-sizing: border-box; }
+body { margin: 0; padding: 1rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.45 system-ui, sans-serif; }
+main, header, footer { max-width: 64rem; margin: 0 auto; }
+h1 { font-size: 1rem; margin: 0; color: var(--dim); font-weight: 600; }
+h2 { font-size: 1.1rem; margin: 1.75rem 0 .5rem; }
+h3 { font-size: 1rem; margin: .25rem 0; }
+.verdict { font-size: 1.5rem; font-weight: 650; line-height: 1.25; margin: .5rem 0; padding: .75rem 1rem;
+  border: 1px solid var(--line); border-left: .5rem solid currentColor; border-radius: .25rem;
+  background: var(--card); }
+.ok { color: var(--ok); } .waiting { color: var(--waiting); } .wrong { color: var(--wrong); }
+.failing { color: var(--waiting); } .paused { color: var(--paused); } .unknown { color: var(--unknown); }
+.dim { color: var(--dim); }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: .25rem; padding: .5rem .75rem;
+  margin: .5rem 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .25rem .75rem .25rem 0; vertical-align: top;
+  border-bottom: 1px solid var(--line); }
+th { color: var(--dim); font-weight: 600; }
+code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .25rem 0; }
+dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
+svg { display: block; width: 100%; height: .9rem; margin: .25rem 0; }
+.stages { list-style: none; display: flex; flex-wrap: wrap; gap: 0 1rem; margin: 0; padding: 0; }
+.s0 { fill: var(--s0); } .s1 { fill: var(--s1); } .s2 { fill: var(--s2); } .s3 { fill: var(--s3); }
+.s4 { fill: var(--s4); } .s5 { fill: var(--s5); } .s6 { fill: var(--s6); }
+.key { display: inline-block; width: .7rem; height: .7rem; margin: 0 .35rem 0 0; }
+a { color: inherit; }
+@media (max-width: 40rem) { body { padding: .5rem; } .verdict { font-size: 1.2rem; }
+  dl { grid-template-columns: 1fr; } dd { margin-bottom: .35rem; } }
+"""
+
+_SCRIPT = f"""
+(function () {{
+  function again() {{
+    if (document.hidden) return;
+    fetch("/", {{cache: "no-store"}}).then(function (answer) {{
+      if (!answer.ok) throw new Error(answer.status);
+      return answer.text();
+    }}).then(function (text) {{
+      var fresh = new DOMParser().parseFromString(text, "text/html");
+      document.title = fresh.title;
+      document.querySelector("main").replaceWith(fresh.querySelector("main"));
+    }}).catch(function () {{
+      document.getElementById("stale").hidden = false;
+      document.title = "not answering: " + document.title.replace(/^not answering: /, "");
+    }});
+  }}
+  setInterval(again, {REFRESH_SECONDS * 1000});
+  document.addEventListener("visibilitychange", again);
+}})();
+"""
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": f"default-src 'none'; style-src '{_digest(_STYLE)}';"
+    f" script-src '{_digest(_SCRIPT)}'; connect-src 'self'; img-src data:; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def page_of(status: Status) -> str:
+    """The whole document."""
+    name = escape(status.cluster.name)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<noscript><meta http-equiv="refresh" content="{REFRESH_SECONDS * 2}"></noscript>
+<title>{_WORDS[status.health]}: {name}</title>
+<link rel="icon" href="data:,">
+<style>{_STYLE}</style>
+</head>
+<body>
+<header><h1>pgbouncer-watcher, cluster <code>{name}</code></h1></header>
+<main>
+{_main(status)}
+</main>
+<footer class="dim"><p>Version {escape(status.version)}.
+The same as <a href="/status">JSON</a>, for <a href="/metrics">Prometheus</a>.</p></footer>
+<script>{_SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _main(status: Status) -> str:
+    now = status.now
+    parts = [
+        f'<p class="verdict {status.health}" role="status">{escape(status.words)}</p>',
+        '<p id="stale" class="wrong" hidden>The watcher does not answer; what stands here is old.</p>',
+        f'<p class="dim">As of {_clock(now)} UTC; at work for {ago(now, status.started_at)}.</p>',
+        "<h2>PgBouncers</h2>",
+        *(_target(target, now) for target in status.targets),
+        "<h2>Cluster</h2>",
+        _cluster(status.cluster, now),
+        "<h2>Last switches</h2>",
+        *(_switch(switch, now) for switch in status.switches),
+        "" if status.switches else '<p class="dim">None since this watcher was started.</p>',
+        "<h2>What happened</h2>",
+        _happenings(status.happenings),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+# --- PgBouncers ---------------------------------------------------------------------------------------
+
+
+def _target(target: Target, now: datetime) -> str:
+    rows = [
+        ("in its file", ", ".join(target.file) or "not read"),
+        ("in PgBouncer", "cannot be asked" if target.pgbouncer is None else ", ".join(target.pgbouncer)),
+        ("written for", target.leader or "nobody yet"),
+    ]
+    if target.held_since is not None:
+        rows.append(("clients wait for", ago(now, target.held_since)))
+    if target.in_sync_since is not None:
+        rows.append(("in sync for", ago(now, target.in_sync_since)))
+    if target.failing_since is not None:
+        rows.append(("failing for", ago(now, target.failing_since)))
+    if target.seen_at is not None:
+        rows.append(("last seen", f"{ago(now, target.seen_at)} ago"))
+    if not target.can_hold:
+        rows.append(("holds", "its clients cannot be made to wait"))
+    return f"""<section class="card"><h3><code>{escape(target.name)}</code>
+<span class="{target.health}">{_WORDS[target.health]}</span>: {escape(target.words)}</h3>
+{_list(rows)}{_problem(target.problem)}</section>"""
+
+
+def _problem(problem: Problem | None) -> str:
+    if problem is None:
+        return ""
+    remedy = f"<br><strong>What now:</strong> {escape(problem.hint)}" if problem.hint else ""
+    return f'<p class="wrong">{escape(problem.place)}: {escape(problem.problem)}{remedy}</p>'
+
+
+# --- cluster ------------------------------------------------------------------------------------------
+
+
+def _cluster(cluster: Cluster, now: datetime) -> str:
+    since = f" for {ago(now, cluster.leader_since)}" if cluster.leader_since is not None else ""
+    rows = [
+        ("leader", f"{cluster.leader}{since}" if cluster.leader is not None else "none by etcd"),
+        ("why", cluster.detail),
+        ("etcd", _source(cluster.etcd, now)),
+        ("etcd last heard", _or_never(cluster.etcd_heard_at, now)),
+        ("health check", _or_never(cluster.health_check_at, now)),
+    ]
+    if cluster.barrier is not None:
+        rows.append(("barrier", _source(cluster.barrier, now)))
+    if cluster.paused is not None:
+        rows.append(
+            ("paused", f"by {cluster.paused.by or 'somebody'}: {cluster.paused.why or 'no reason given'}")
+        )
+    problem = _problem(cluster.etcd.problem) if cluster.etcd is not None else ""
+    return f'<div class="card">{_list(rows)}{problem}</div>{_members(cluster.members)}{_nodes(cluster.nodes)}'
+
+
+def _source(source: Source | None, now: datetime) -> str:
+    if source is None:
+        return "not heard yet"
+    return f"{'heard at' if source.connected else 'NOT heard at'} {source.place} for {ago(now, source.since)}"
+
+
+def _or_never(moment: datetime | None, now: datetime) -> str:
+    return "never" if moment is None else f"{ago(now, moment)} ago"
+
+
+def _members(members: Iterable[MemberState]) -> str:
+    return _table(
+        "Members, by etcd",
+        ("member", "role", "state", "timeline", "lag", "PostgreSQL"),
+        (
+            (
+                member.name + ("" if member.present else " (its key has gone)"),
+                member.role,
+                member.state,
+                "" if member.timeline is None else str(member.timeline),
+                "" if member.lag_bytes is None else of_bytes(member.lag_bytes),
+                member.endpoint or "",
+            )
+            for member in members
+        ),
+    )
+
+
+def _nodes(nodes: Iterable[Node]) -> str:
+    return _table(
+        "Nodes, by their Patroni's REST API",
+        ("node", "answer", "URL"),
+        ((node.name or "?", node.answer, node.url) for node in nodes),
+    )
+
+
+# --- switches -----------------------------------------------------------------------------------------
+
+
+def _switch(switch: Switch, now: datetime) -> str:
+    told_by = f"on the word of {escape(switch.source)}, id <code>{escape(switch.id)}</code>"
+    return f"""<section class="card"><h3>to <code>{escape(switch.leader)}</code> at
+<code>{escape(switch.endpoint)}</code>, {ago(now, switch.at)} ago</h3>
+<p class="dim">{_clock(switch.at)} UTC, {told_by}</p>
+{"".join(map(_timeline, switch.targets))}</section>"""
+
+
+def _timeline(switched: SwitchedTarget) -> str:
+    """A bar, and the same in words."""
+    whole, waited = switched.duration_ms, switched.waited_ms
+    at = 0.0
+    bars: list[str] = []
+    words: list[str] = []
+    for number, (stage, ms) in enumerate(switched.stages_ms.items()):
+        width = 100 * ms / whole if whole > 0 else 0
+        bars.append(f'<rect class="s{number % 7}" x="{at:.2f}%" width="{width:.2f}%" height="100%"/>')
+        square = f'<rect class="s{number % 7}" width="100%" height="100%"/>'
+        mark = f'<svg class="key" aria-hidden="true">{square}</svg>'
+        words.append(f"<li>{mark}{escape(stage)} {ms:.1f} ms</li>")
+        at += width
+    wait = "" if waited is None else f"; clients waited {waited:.0f} ms"
+    return f"""<p><code>{escape(switched.target)}</code> confirmed after {whole:.1f} ms{wait}</p>
+<svg aria-hidden="true">{"".join(bars)}</svg><ul class="stages">{"".join(words)}</ul>"""
+
+
+def _happenings(happenings: Iterable[Happening]) -> str:
+    return _table(
+        "The newest first, in UTC",
+        ("when", "about", "what"),
+        ((_clock(one.at), one.about, one.text) for one in happenings),
+    )
+
+
+# --- small --------------------------------------------------------------------------------------------
+
+
+def _list(rows: Iterable[tuple[str, str]]) -> str:
+    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in rows)}</dl>"
+
+
+def _table(caption: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    if not body:
+        return ""
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
+        f'<caption class="dim">{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _clock(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def ago(now: datetime, then: datetime) -> str:
+    """
+    >>> ago(datetime(2026, 1, 2, 3, 4, 5), datetime(2026, 1, 2, 3, 2, 1))
+    '2 min 4 s'
+    """
+    seconds = max(0.0, (now - then).total_seconds())
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    units = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    told = [f"{count} {unit}" for count, unit in units if count]
+    return " ".join(told[:2])
+
+
+def of_bytes(count: int) -> str:
+    """
+    >>> of_bytes(0), of_bytes(20480), of_bytes(5 << 30)
+    ('0 B', '20.0 KiB', '5.0 GiB')
+    """
+    size, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{count} B" if units[0] == "B" else f"{size:.1f} {units[0]}"

@@ -1,0 +1,177 @@
+"""One small HTTP server for everything that is looked at from outside. Reads only; nothing else is served.
+
+A thread waits for connections, and one more answers each, a few at a time: who is slow or says nothing is
+dropped after some seconds, and holds up nobody, least of all a switch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from watcher.decide.errors import WatcherError
+from watcher.decide.model import Endpoint
+
+CLIENT_LIMIT = 5.0
+"""Seconds in which a client has to say what it wants, and to take the answer."""
+
+MOST_AT_ONCE = 16
+_BIND_AGAIN = 1.0
+_MOST_SECONDS_TO_BIND_AGAIN = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a page says."""
+
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    status: int = 200
+    headers: Mapping[str, str] | None = None
+
+
+Page: TypeAlias = Callable[[str, str], Answer]
+"""Given the part of the path that `*` stood for, and the Accept header."""
+
+
+class StatusServer:
+    """Serves `pages` by path; a path that ends with `/*` takes one more part. 404 for all else."""
+
+    def __init__(
+        self,
+        listen: Endpoint,
+        pages: Mapping[str, Page],
+        on_state: Callable[[bool, str, WatcherError | None], None] = lambda *_: None,
+    ) -> None:
+        self.listen = listen
+        self._pages = dict(pages)
+        self._on_state = on_state
+        self._server: _Server | None = None
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Until `close`. A port that is taken is tried for again: clients of PgBouncer come first."""
+        pause = _BIND_AGAIN
+        while not self._over.is_set():
+            try:
+                self._server = _Server(self.listen, self._answer)
+            except OSError as error:
+                self._on_state(False, str(self.listen), _cannot_listen(self.listen, error))
+                self._over.wait(pause)
+                pause = min(2 * pause, _MOST_SECONDS_TO_BIND_AGAIN)
+                continue
+            self._on_state(True, str(self._server.endpoint), None)
+            self._server.serve_until(self._over)
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where it listens, None while it does not."""
+        return None if self._server is None else self._server.endpoint
+
+    def close(self) -> None:
+        """Nobody new is answered any more. Idempotent."""
+        self._over.set()
+        if self._server is not None:
+            self._server.wake()
+
+    def _answer(self, path: str, accept: str) -> Answer:
+        page = self._pages.get(path)
+        if page is not None:
+            return page("", accept)
+        folder, _, name = path.rpartition("/")
+        page = self._pages.get(f"{folder}/*")
+        if page is None or not name:
+            return Answer(b"nothing is here\n", status=404)
+        return page(unquote(name), accept)
+
+
+def _cannot_listen(listen: Endpoint, error: OSError) -> WatcherError:
+    return WatcherError(
+        f"http {listen}",
+        f"cannot listen: {error.strerror or error}",
+        "free the port, or set `http.listen` to another; the watcher works on without its pages",
+    )
+
+
+class _Server(ThreadingMixIn, TCPServer):
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+    request_queue_size = 64
+
+    def __init__(self, listen: Endpoint, answer: Callable[[str, str], Answer]) -> None:
+        found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = found[0][0]
+        self.answer = answer
+        self._room = threading.BoundedSemaphore(MOST_AT_ONCE)
+        super().__init__(found[0][4][:2], _Handler)  # type: ignore[arg-type]
+        host, port = self.socket.getsockname()[:2]
+        self.endpoint = Endpoint(host, port)
+
+    def serve_until(self, over: threading.Event) -> None:
+        with self:
+            while not over.is_set():
+                self.handle_request()
+
+    def wake(self) -> None:
+        """A thread that waits for a connection looks again."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own, where there is room for one more."""
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """As ThreadingMixIn has it."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = CLIENT_LIMIT
+    server_version = "watcher"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        self._send(self._answer(), with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._send(self._answer(), with_body=False)
+
+    def _answer(self) -> Answer:
+        try:
+            return self.server.answer(urlsplit(self.path).path, self.headers.get("Accept", ""))
+        except Exception as error:  # a page that is broken must not look like a watcher that is
+            return Answer(f"this page is broken: {error!r}\n".encode(), status=500)
+
+    def _send(self, answer: Answer, with_body: bool) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in (answer.headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(answer.body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the signature is http.server's
+        """Requests are not logged."""

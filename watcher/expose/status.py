@@ -1,0 +1,400 @@
+"""The state of things as one document: `/status` is its JSON, the page and `watcher status` are made from it.
+
+Its JSON schema is docs/status.schema.json, made from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from watcher.decide.errors import WatcherError
+from watcher.decide.model import (
+    Desired,
+    HealthRound,
+    Leadership,
+    Member,
+    Reason,
+    View,
+)
+from watcher.decide.view import leadership, paused
+from watcher.expose.calendar import Calendar
+from watcher.expose.chronicle import Chronicle, TargetState, Told
+
+Health = Literal["ok", "failing", "waiting", "paused", "wrong", "unknown"]
+MOST_HAPPENINGS = 50
+MOST_SWITCHES = 20
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Problem(_Part):
+    """What is wrong, where, and what to do about it."""
+
+    place: str
+    problem: str
+    hint: str
+
+
+class Source(_Part):
+    """Something that is listened to."""
+
+    connected: bool = Field(description="Whether it is heard.")
+    place: str = Field(description="Where it was heard, or tried, last.")
+    since: AwareDatetime = Field(description="Since when it is so.")
+    problem: Problem | None
+
+
+class Node(_Part):
+    """What one node's Patroni said in the last round of the health check."""
+
+    name: str
+    url: str
+    answer: str = Field(description="Its role and state, or why it said nothing of use.")
+    is_primary: bool
+
+
+class MemberState(_Part):
+    """A member of the cluster, by its key in etcd."""
+
+    name: str
+    role: str
+    state: str
+    timeline: int | None
+    endpoint: str | None = Field(description="Where its PostgreSQL listens.")
+    lag_bytes: int | None = Field(description="How far it is behind the leader; as old as its key.")
+    present: bool = Field(description="Whether its key is there still.")
+
+
+class Maintenance(_Part):
+    """`watcher pause`, and who said it."""
+
+    by: str
+    why: str
+    since: AwareDatetime | None
+
+
+class Cluster(_Part):
+    """The cluster as etcd and the health check tell of it."""
+
+    name: str
+    leader: str | None
+    leader_since: AwareDatetime | None = Field(description="When this reign was first seen here.")
+    reason: str = Field(description="Why the wish is what it is: a value of the metric `watcher_state`.")
+    detail: str = Field(description="The same in words.")
+    members: tuple[MemberState, ...]
+    nodes: tuple[Node, ...]
+    health_check_at: AwareDatetime | None
+    etcd: Source | None = Field(description="None until it was first heard or missed.")
+    etcd_revision: int
+    etcd_heard_at: AwareDatetime | None
+    barrier: Source | None = Field(description="None where `barrier.enabled` is off.")
+    paused: Maintenance | None
+
+
+class Target(_Part):
+    """One PgBouncer."""
+
+    name: str
+    health: Health
+    words: str = Field(description="The same in a sentence.")
+    file: tuple[str, ...] = Field(description="Where the block of its file leads.")
+    pgbouncer: tuple[str, ...] | None = Field(
+        description="Where PgBouncer itself leads the block's databases; None where it cannot be asked."
+    )
+    leader: str | None = Field(description="The leader that its block was written for.")
+    in_sync_since: AwareDatetime | None
+    seen_at: AwareDatetime | None
+    held_since: AwareDatetime | None
+    can_hold: bool = Field(description="Whether its clients could be made to wait just now.")
+    failing_since: AwareDatetime | None
+    problem: Problem | None
+
+
+class SwitchedTarget(_Part):
+    """One target's part in a switch."""
+
+    target: str
+    before: tuple[str, ...] = Field(description="Where its clients were led until then.")
+    at: AwareDatetime = Field(description="When PgBouncer itself showed the new route.")
+    duration_ms: float = Field(description="From the first word of the new leader to that.")
+    stages_ms: dict[str, float] = Field(description="The parts of that, in order.")
+    waited_ms: float | None = Field(description="How long clients waited; None where they were not held.")
+
+
+class Switch(_Part):
+    """One change of leader, and what became of it at each target."""
+
+    id: str
+    leader: str
+    endpoint: str
+    source: str
+    at: AwareDatetime
+    targets: tuple[SwitchedTarget, ...]
+
+
+class Happening(_Part):
+    """A line of what happened."""
+
+    at: AwareDatetime
+    about: str
+    text: str
+    bad: bool
+
+
+class Status(_Part):
+    """All of it."""
+
+    version: str
+    now: AwareDatetime
+    started_at: AwareDatetime
+    health: Health = Field(description="The worst of all targets', or what keeps it from being known.")
+    words: str = Field(description="The same in a sentence: do clients reach the primary?")
+    cluster: Cluster
+    targets: tuple[Target, ...]
+    switches: tuple[Switch, ...] = Field(description="The last ones, the newest first.")
+    happenings: tuple[Happening, ...] = Field(description="The last ones, the newest first.")
+
+
+# --- from what is known -------------------------------------------------------------------------------
+
+
+def status_of(scope: str, view: View, chronicle: Chronicle, calendar: Calendar, started_at: float) -> Status:
+    """As of now."""
+    targets = tuple(map(_target, chronicle.targets))
+    wish = next((target.wish for target in chronicle.targets if target.wish is not None), None)
+    cluster = _cluster(scope, view, chronicle, calendar, wish)
+    health, words = _verdict(cluster, targets)
+    return Status(
+        version=version("pgbouncer-watcher"),
+        now=_date(calendar.wall()),
+        started_at=_date(started_at),
+        health=health,
+        words=words,
+        cluster=cluster,
+        targets=targets,
+        switches=tuple(_switches(chronicle.switches))[:MOST_SWITCHES],
+        happenings=tuple(
+            Happening(at=_date(told.at), about=told.about, text=told.text, bad=told.bad)
+            for told in chronicle.happenings[:MOST_HAPPENINGS]
+        ),
+    )
+
+
+def _verdict(cluster: Cluster, targets: tuple[Target, ...]) -> tuple[Health, str]:
+    count = {health: sum(target.health == health for target in targets) for health in _WORST_FIRST}
+    of_all = f"of {len(targets)} PgBouncers" if len(targets) > 1 else "PgBouncer"
+    if cluster.paused is not None:
+        return "paused", "The watcher is paused by an operator: it changes nothing, and holds nobody."
+    if count["wrong"]:
+        number = f"{count['wrong']} {of_all}" if len(targets) > 1 else of_all
+        return "wrong", f"{number} {_do(count['wrong'])} not lead to the primary."
+    if count["waiting"]:
+        number = f"{count['waiting']} {of_all}" if len(targets) > 1 else of_all
+        return "waiting", f"Clients of {number} wait: {cluster.detail}."
+    if count["failing"]:
+        number = f"{count['failing']} {of_all}" if len(targets) > 1 else of_all
+        return (
+            "failing",
+            f"Clients reach the primary as far as is known, but {number} cannot be looked after.",
+        )
+    if count["unknown"]:
+        return "unknown", f"Where clients are led is not known yet: {cluster.detail}."
+    return "ok", f"Clients reach the primary, {cluster.leader or 'by the health check'}."
+
+
+_WORST_FIRST: tuple[Health, ...] = ("wrong", "waiting", "failing", "unknown", "paused", "ok")
+
+
+def _do(count: int) -> str:
+    return "does" if count == 1 else "do"
+
+
+# --- targets ------------------------------------------------------------------------------------------
+
+
+def _target(state: TargetState) -> Target:
+    health, words = _health_of(state)
+    actual = state.actual
+    return Target(
+        name=state.name,
+        health=health,
+        words=words,
+        file=() if actual is None else _distinct(db.endpoint for db in actual.databases),
+        pgbouncer=_shown(state),
+        leader=actual.stamp.leader if actual is not None and actual.stamp is not None else None,
+        in_sync_since=_date_or_none(state.in_sync_since),
+        seen_at=_date_or_none(state.seen_at),
+        held_since=_date_or_none(state.held_since),
+        can_hold=actual is not None and actual.can_hold,
+        failing_since=_date_or_none(state.failing_since),
+        problem=_problem(state.failure),
+    )
+
+
+def _health_of(state: TargetState) -> tuple[Health, str]:
+    wish = state.wish
+    if wish is None or (state.actual is None and state.failure is None):
+        return "unknown", "not looked at yet"
+    if wish.reason is Reason.PAUSED:
+        return "paused", "left alone: the watcher is paused"
+    if state.held_since is not None:
+        return "waiting", f"clients wait: {wish.detail}"
+    if wish.route is None:
+        return "unknown", wish.detail
+    but = "" if state.failure is None else f": {state.failure.problem}"
+    if state.in_sync_since is None:
+        return "wrong", f"does not lead to {wish.route.endpoint}{but}"
+    if state.failure is not None:
+        return (
+            "failing",
+            f"leads to {wish.route.endpoint} as far as is known, but cannot be looked after{but}",
+        )
+    return "ok", f"leads to {wish.route.endpoint}"
+
+
+def _shown(state: TargetState) -> tuple[str, ...] | None:
+    actual = state.actual
+    if actual is None or actual.shown is None or actual.console_problem is not None:
+        return None
+    names = {database.name for database in actual.databases}
+    return _distinct(f"{row.host or 'socket'}:{row.port}" for row in actual.shown if row.name in names)
+
+
+def _distinct(values: Iterable[object]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(str, values)))
+
+
+def _problem(error: WatcherError | None) -> Problem | None:
+    return None if error is None else Problem(place=error.place, problem=error.problem, hint=error.hint)
+
+
+# --- the cluster --------------------------------------------------------------------------------------
+
+
+def _cluster(
+    scope: str, view: View, chronicle: Chronicle, calendar: Calendar, wish: Desired | None
+) -> Cluster:
+    reign, keeps_off = leadership(view), paused(view)
+    known = isinstance(reign, Leadership)
+    sources = chronicle.sources
+
+    def day(moment: float | None) -> datetime | None:
+        return None if moment is None else _date(calendar.of(moment))
+
+    def source(name: str) -> Source | None:
+        found = sources.get(name)
+        return found and Source(
+            connected=found.connected,
+            place=found.place,
+            since=_date(found.since),
+            problem=_problem(found.problem),
+        )
+
+    return Cluster(
+        name=scope,
+        leader=reign.name if isinstance(reign, Leadership) else None,
+        leader_since=day(view.leader_since) if known else None,
+        reason=str(wish.reason if wish is not None else Reason.STARTING),
+        detail=wish.detail if wish is not None else "nothing was heard yet",
+        members=tuple(_members(view)),
+        nodes=tuple(_nodes(view.health)),
+        health_check_at=day(view.health.at) if view.health is not None else None,
+        etcd=source("etcd"),
+        etcd_revision=view.revision,
+        etcd_heard_at=day(view.contact_at),
+        barrier=source("barrier"),
+        paused=keeps_off
+        and Maintenance(by=keeps_off.by, why=keeps_off.why, since=_date_or_none(keeps_off.since)),
+    )
+
+
+def _members(view: View) -> Iterable[MemberState]:
+    reign = leadership(view)
+    leader = view.members.get(reign.name) if isinstance(reign, Leadership) else None
+    for name, member in sorted(view.members.items()):
+        yield MemberState(
+            name=name,
+            role=str(member.role),
+            state=member.state,
+            timeline=member.timeline,
+            endpoint=None if member.conn is None else str(member.conn),
+            lag_bytes=_lag(member, leader),
+            present=f"members/{name}" in view.entries,
+        )
+
+
+def _lag(member: Member, leader: Member | None) -> int | None:
+    if leader is None or leader.position is None or member.position is None:
+        return None
+    return max(0, leader.position - member.position)
+
+
+def _nodes(found: HealthRound | None) -> Iterable[Node]:
+    if found is None:
+        return
+    for report in found.reports:
+        yield Node(
+            name=report.name,
+            url=report.api_url,
+            answer=", ".join(filter(None, (str(report.role), report.state))),
+            is_primary=report.accepts_writes,
+        )
+    for url, problem in found.failures.items():
+        yield Node(name="", url=url, answer=problem, is_primary=False)
+
+
+# --- switches -----------------------------------------------------------------------------------------
+
+
+def _switches(told: Iterable[Told]) -> Iterable[Switch]:
+    """Those of one change of leader together."""
+    together: dict[str, list[Told]] = {}
+    for one in told:
+        together.setdefault(one.switch.id, []).append(one)
+    for identity, parts in together.items():
+        route = parts[0].switch.route
+        yield Switch(
+            id=identity,
+            leader=route.stamp.leader,
+            endpoint=str(route.endpoint),
+            source=str(route.source),
+            at=_date(max(part.at for part in parts)),
+            targets=tuple(_switched(part) for part in sorted(parts, key=lambda part: part.switch.target)),
+        )
+
+
+def _switched(told: Told) -> SwitchedTarget:
+    switch = told.switch
+    held = switch.held_since
+    return SwitchedTarget(
+        target=switch.target,
+        before=_distinct(switch.before),
+        at=_date(told.at),
+        duration_ms=_ms(switch.confirmed_at - switch.heard_at),
+        stages_ms={name: _ms(seconds) for name, seconds in switch.stages.items()},
+        waited_ms=None if held is None else _ms(switch.confirmed_at - held),
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)
+
+
+def _date(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _date_or_none(seconds: float | None) -> datetime | None:
+    return None if seconds is None else _date(seconds)
+
+
+def schema() -> Mapping[str, object]:
+    """The JSON schema of `/status`."""
+    return Status.model_json_schema()

@@ -1,0 +1,112 @@
+"""What is seen of a watcher from outside: the chronicle, the metrics, and the pages made from them.
+
+It outlives a re-read of the settings, so that counters go on; `show` says whose state it shows from then on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from watcher.decide.model import View
+from watcher.expose import page
+from watcher.expose.audience import Listener, everyone
+from watcher.expose.calendar import Calendar
+from watcher.expose.chronicle import Chronicle
+from watcher.expose.metrics import Facts, Metrics
+from watcher.expose.server import Answer, Page
+from watcher.expose.status import Status, status_of
+
+STARTUP_LIMIT = 30.0
+"""Seconds after which a watcher counts as started although no target was ever in sync: it works on it, and
+its probes must not have it killed for what is wrong elsewhere."""
+
+_JSON = "application/json; charset=utf-8"
+_HTML = "text/html; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Whose state is shown. `ailing` says why it does not work, empty if it does."""
+
+    view: Callable[[], View]
+    ailing: Callable[[], str]
+    certificates: Callable[[], Mapping[str, float]]
+
+
+class Window:
+    """Safe between threads."""
+
+    def __init__(self, scope: str, targets: Iterable[str], shown: Shown, calendar: Calendar) -> None:
+        names = tuple(targets)
+        self.scope = scope
+        self._calendar = calendar
+        self._shown = shown
+        self._started_at = calendar.wall()
+        self._read = (True, calendar.wall())
+        self._was_ready = False
+        self._chronicle = Chronicle(names, calendar)
+        facts = Facts(
+            view=lambda: self._shown.view(),
+            chronicle=self._chronicle,
+            certificates=lambda: self._shown.certificates(),
+            settings_read=lambda: self._read,
+        )
+        self._metrics = Metrics(scope, names, facts, calendar)
+        self.listener: Listener = everyone(self._chronicle, self._metrics)
+
+    def show(self, targets: Iterable[str], shown: Shown) -> None:
+        """The settings were read anew, and this is at work now."""
+        names = tuple(targets)
+        self._shown = shown
+        self._chronicle.keep_only(names)
+        self._metrics.serve(names)
+        self._read = (True, self._calendar.wall())
+
+    def settings_refused(self) -> None:
+        """The settings were read anew, and have a fault; what is at work stays."""
+        self._read = (False, self._read[1])
+
+    def viewed(self, view: View) -> None:
+        """Told of every view, in order."""
+        self._metrics.viewed(view)
+
+    @property
+    def status(self) -> Status:
+        return status_of(self.scope, self._shown.view(), self._chronicle, self._calendar, self._started_at)
+
+    def pages(self) -> Mapping[str, Page]:
+        """Every page by its path."""
+        return {
+            "/": lambda *_: Answer(page.page_of(self.status).encode(), _HTML, headers=page.HEADERS),
+            "/status": lambda *_: Answer(self._status_json(), _JSON),
+            "/metrics": lambda _, accept: Answer(*self._metrics.page(accept)),
+            "/livez": lambda *_: _verdict(self._shown.ailing()),
+            "/readyz": lambda *_: _verdict(self._shown.ailing() or self._unready()),
+            "/startupz": lambda *_: _verdict(self._unready()),
+            "/targets/*": lambda name, _: self._of_target(name),
+        }
+
+    def _status_json(self) -> bytes:
+        return json.dumps(self.status.model_dump(mode="json"), indent=1).encode() + b"\n"
+
+    def _unready(self) -> str:
+        """Once ready it stays so: whatever happens to etcd later, PgBouncer beside us serves on."""
+        waited = self._calendar.wall() - self._started_at
+        if waited >= STARTUP_LIMIT or all(target.well_at for target in self._chronicle.targets):
+            self._was_ready = True
+        return "" if self._was_ready else "not every target was in sync yet"
+
+    def _of_target(self, name: str) -> Answer:
+        """For a load balancer in front: 503 where PgBouncer is known not to lead to the primary."""
+        found = next((target for target in self.status.targets if target.name == name), None)
+        if found is None:
+            return Answer(b"no target has that name\n", status=404)
+        return Answer(
+            f"{found.health}: {found.words}\n".encode(), status=503 if found.health == "wrong" else 200
+        )
+
+
+def _verdict(problem: str) -> Answer:
+    return Answer(f"{problem}\n".encode(), status=503) if problem else Answer(b"ok\n")
