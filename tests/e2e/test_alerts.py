@@ -108,7 +108,7 @@ def test_a_target_whose_sshd_dies_before_a_switch(scene: Scene) -> None:
     lost, other = scene.bed.bouncers
     lost.sshd.kill()
     try:
-        scene.expect("WatcherTargetOutOfSync", "WatcherTargetFailing")
+        scene.expect("WatcherTargetFailing")
         name = other_node(scene.bed)
         scene.keys.lead(name)
         scene.watcher.wait_for_line("switch", target=other.name, leader=name)
@@ -157,11 +157,11 @@ def test_settings_that_are_refused(scene: Scene) -> None:
     scene.expect_none()
 
 
-def test_a_console_that_lets_nobody_hold(scene: Scene) -> None:
-    """Its agent is killed again and again: the route is right, and nobody could be held."""
-    host = scene.bed.bouncers[0]
-    with host.pgbouncer.set_up({"admin_users": "somebody-else"}):
-        scene.expect("WatcherTargetCannotHold", or_also=("WatcherTargetFailing", "WatcherTargetOutOfSync"))
+def test_a_host_that_lets_nobody_be_held(scene: Scene) -> None:
+    """sshd has room for two agents only: the route is looked after, and nobody could be held."""
+    with scene.bed.bouncers[0].sshd.set_up("MaxSessions 2"):
+        scene.expect("WatcherTargetCannotHold", or_also=("WatcherTargetFailing",))
+        wait_for(lambda: scene.prometheus.firing() == {"WatcherTargetCannotHold"}, 25, "it alone fires")
     scene.expect_none()
 
 

@@ -113,6 +113,8 @@ def test_a_target_that_is_left_behind_answers_503_and_says_what_to_do(scene: Sce
     lost, other = scene.bed.bouncers
     lost.sshd.kill()
     try:
+        assert "as far as is known" in scene.wait_for_health("failing").words
+        assert scene.watcher.get(f"/targets/{lost.name}")[0] == 200
         endpoint = scene.keys.crown("b")
         wait_until_led([other], endpoint, scene.watcher)
         status = scene.wait_for_health("wrong")

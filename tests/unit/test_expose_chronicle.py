@@ -1,11 +1,14 @@
 """What is known of each target, and what happened, as it is told."""
 
+from dataclasses import replace
+
 from tests.unit.expose_scene import (
     EPOCH,
     LEADS,
     LOST,
     NO_LEADER,
     OLD,
+    ROUTE,
     Clock,
     actual,
     chronicle,
@@ -39,10 +42,22 @@ def test_a_target_fails_since_its_first_failure_and_what_it_showed_last_stays() 
         clock.now += 1
         lost(told)
     (state,) = told.targets
-    assert (state.failing_since, state.failure, state.in_sync_since) == (EPOCH + 1001.0, LOST, None)
-    assert (state.actual, state.seen_at) == (actual(), EPOCH + 1000.0)
+    assert (state.failing_since, state.failure) == (EPOCH + 1001.0, LOST)
+    assert (state.actual, state.seen_at, state.well_at) == (actual(), EPOCH + 1000.0, EPOCH + 1000.0)
     well(told)
     assert told.targets[0].failing_since is None
+
+
+def test_who_cannot_be_looked_at_is_in_sync_by_what_it_showed_last_until_another_leads() -> None:
+    told = chronicle(Clock())
+    lost(told)
+    assert told.targets[0].in_sync_since is None
+    well(told)
+    lost(told)
+    assert told.targets[0].in_sync_since == EPOCH + 1000.0
+    elsewhere = replace(LEADS, route=replace(ROUTE, endpoint=OLD))
+    told.looked("pgb1", elsewhere, None, LOST)
+    assert told.targets[0].in_sync_since is None
 
 
 def test_the_same_failure_is_noted_once_and_its_end_too() -> None:
@@ -51,7 +66,7 @@ def test_the_same_failure_is_noted_once_and_its_end_too() -> None:
         lost(told)
     well(told)
     assert [(one.text, one.bad) for one in told.happenings] == [
-        ("in sync again", False),
+        ("well again", False),
         ("pgb1: no answer within 5 s", True),
     ]
 

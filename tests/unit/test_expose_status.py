@@ -99,11 +99,18 @@ def test_a_target_that_nobody_has_looked_at_is_not_known(clock: Clock) -> None:
     assert status.cluster.reason == "starting"
 
 
-def test_a_target_whose_hold_fails_but_whose_route_is_right_says_both(clock: Clock) -> None:
-    told = chronicle(clock)
-    told.looked("pgb1", LEADS, actual(), LOST)
-    (target,) = seen(told, clock).targets
-    assert target.words == "leads to 10.0.0.2:5432 as far as is known, but: no answer within 5 s"
+def test_a_target_that_fails_and_whose_route_was_right_says_both(clock: Clock) -> None:
+    told = chronicle(clock, "pgb1", "pgb2")
+    well(told, "pgb1")
+    well(told, "pgb2")
+    lost(told, "pgb1")
+    status = seen(told, clock)
+    assert status.health == "failing"
+    assert status.words == (
+        "Clients reach the primary as far as is known, but 1 of 2 PgBouncers cannot be looked after."
+    )
+    words = "leads to 10.0.0.2:5432 as far as is known, but cannot be looked after: no answer within 5 s"
+    assert status.targets[0].words == words
 
 
 def test_a_pause_is_above_all_and_says_who(clock: Clock) -> None:
