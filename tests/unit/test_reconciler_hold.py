@@ -13,11 +13,13 @@ from tests.unit.test_reconciler import RESYNC, World, lost
 from watcher.decide.decision import HoldPolicy, ReadyBy
 from watcher.decide.errors import PrimaryRefuses, TargetRefused
 from watcher.decide.model import (
+    PAUSE_KEY,
     STOP_KEYS,
     Alarm,
     Entry,
     Failover,
     Leadership,
+    Paused,
     Readiness,
     Reason,
     Role,
@@ -449,3 +451,22 @@ def test_a_connection_that_breaks_while_nothing_happens_is_opened_before_it_is_n
         world.mailbox.nudge()
         thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_pause_takes_the_promise_back_that_clients_could_be_held_and_resume_gives_it_again(
+    world: Holding,
+) -> None:
+    """Else the barrier would wait for nothing."""
+    led = led_by("node1", 5, world.now)
+    world.turn(with_key(led, PAUSE_KEY, Paused()))
+    world.turn(led)
+    assert world.acknowledged == [None, ""]
+
+
+def test_a_pause_lets_go_whom_we_hold_and_leaves_the_file_alone(world: Holding) -> None:
+    world.turn(nobody(world.now))
+    assert world.pgbouncer.paused == {"app"}
+    world.turn(with_key(led_by("node2", 7, world.now), PAUSE_KEY, Paused()))
+    assert world.pgbouncer.paused == set()
+    assert world.writes == 0
+    assert world.pgbouncer.shown == {"app": NODES["node1"]}
