@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.runbook import CONFIG, Operator
 from tests.e2e.test_stage import QUICK_PATRONI, Keys, at, settings_by_keys, wait_until_led
 from tests.integration.test_alert_rules import NAMES
 from tests.support.bed import Bed
 from tests.support.processes import run
 from tests.support.prometheus import Prometheus, quick
 from tests.support.waiting import wait_for
-from tests.support.watcher import Settings, WatcherProcess, run_watcher
+from tests.support.watcher import Settings, WatcherProcess
 
 SECONDS_FOR_MINUTES = {
     "failing_since_timestamp_seconds > 60": "failing_since_timestamp_seconds > 3",
@@ -43,9 +44,13 @@ class Scene:
         self.keys = keys
         self.watcher = watcher
         self.prometheus = prometheus
+        self.operator = Operator(bed, watcher, keys.prefix)
+        self._met: set[str] = set()
 
     def expect(self, *alerts: str, or_also: tuple[str, ...] = ()) -> None:
-        """These fire, within some seconds, and at that moment no other but perhaps those of `or_also`."""
+        """These fire, within some seconds, and at that moment no other but perhaps those of `or_also`; and
+        every command of their runbooks' diagnosis works then.
+        """
         wanted = set(alerts)
         wait_for(
             lambda: wanted <= self.prometheus.firing(),
@@ -56,10 +61,21 @@ class Scene:
         firing = self.prometheus.firing()
         assert wanted <= firing <= wanted | set(or_also)
         caused.update(alerts)
+        for alert in wanted - self._met:
+            for said in self.operator.follow(alert, "Diagnosis"):
+                assert said.output or said.command.startswith("systemctl"), said
+        self._met |= wanted
+
+    def mend(self, alert: str) -> None:
+        """What its runbook says."""
+        for said in self.operator.follow(alert, "Mitigation"):
+            assert said.code == 0, said
 
     def expect_none(self) -> None:
-        """Whatever fired has ended."""
+        """Whatever fired has ended, and everything that the runbooks say of that is so."""
         wait_for(lambda: not self.prometheus.firing(), 25, "nothing fires", logs=[self.watcher.log])
+        for alert in self._met:
+            self.operator.verify(alert)
 
 
 @contextmanager
@@ -127,6 +143,7 @@ def test_a_target_whose_sshd_dies_before_a_switch(scene: Scene) -> None:
 def test_a_leader_that_goes_and_does_not_come_back(scene: Scene) -> None:
     scene.keys.end_reign()
     scene.expect("WatcherNoLeader", "WatcherHeldTooLong")
+    scene.mend("WatcherHeldTooLong")
     scene.expect("WatcherNoLeader", "WatcherHoldGivenUp")
     scene.keys.lead(scene.bed.leader().name)
     wait_for(lambda: scene.prometheus.firing() == {"WatcherHoldGivenUp"}, 25, "that one stays for a while")
@@ -135,15 +152,14 @@ def test_a_leader_that_goes_and_does_not_come_back(scene: Scene) -> None:
 def test_a_watcher_that_dies(scene: Scene) -> None:
     scene.watcher.process.kill()
     scene.expect("WatcherDown")
-    scene.watcher.process.start()
+    scene.mend("WatcherDown")
     scene.expect_none()
 
 
-def test_a_watcher_that_is_paused_and_forgotten(scene: Scene, tmp_path: Path) -> None:
-    settings = settings_by_keys(scene.bed, scene.keys)
-    assert run_watcher(tmp_path, "pause", settings)[0] == 0
+def test_a_watcher_that_is_paused_and_forgotten(scene: Scene) -> None:
+    assert scene.operator.say(f"watcher pause --config {CONFIG} --why 'an upgrade'").code == 0
     scene.expect("WatcherPaused")
-    assert run_watcher(tmp_path, "resume", settings)[0] == 0
+    scene.mend("WatcherPaused")
     scene.expect_none()
 
 
@@ -153,7 +169,7 @@ def test_settings_that_are_refused(scene: Scene) -> None:
     scene.watcher.process.send(signal.SIGHUP)
     scene.expect("WatcherSettingsRefused")
     scene.watcher.rewrite(good)
-    scene.watcher.process.send(signal.SIGHUP)
+    scene.mend("WatcherSettingsRefused")
     scene.expect_none()
 
 
