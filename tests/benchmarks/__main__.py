@@ -30,6 +30,7 @@ CASES = (
     "false_alarm",
     "session",
     "rivals",
+    "page",
 )
 
 

@@ -31,6 +31,7 @@ class Counts:
     sessions: int = 5
     rival_planned: int = 5
     rival_crashes: int = 3
+    requests: int = 200
 
 
 QUICK = Counts(
@@ -49,6 +50,7 @@ QUICK = Counts(
     sessions=1,
     rival_planned=1,
     rival_crashes=1,
+    requests=10,
 )
 """To see that everything works. Its figures say nothing."""
 

@@ -75,6 +75,10 @@ SPEED = Table(
         _row("idle: threads", "idle.threads", f"{RIVAL}.idle.threads", "", 0),
         _row("idle: open connections", "idle.connections", f"{RIVAL}.idle.connections", "", 0),
         _row("idle: agents on a PgBouncer's host (RSS)", "idle.agent_rss_mib", None, "MiB"),
+        _row("64 targets: a scrape, p99", "page.metrics_ms.p99", None, "ms"),
+        _row("… its size", "page.metrics_kib", None, "KiB", 0),
+        _row("64 targets: the status page, p99", "page.page_ms.p99", None, "ms"),
+        _row("… its size", "page.page_kib", None, "KiB", 0),
     ),
 )
 

@@ -46,21 +46,21 @@ class Window:
         self._started_at = calendar.wall()
         self._read = (True, calendar.wall())
         self._was_ready = False
-        self._chronicle = Chronicle(names, calendar)
+        self.chronicle = Chronicle(names, calendar)
         facts = Facts(
             view=lambda: self._shown.view(),
-            chronicle=self._chronicle,
+            chronicle=self.chronicle,
             certificates=lambda: self._shown.certificates(),
             settings_read=lambda: self._read,
         )
         self._metrics = Metrics(scope, names, facts, calendar)
-        self.listener: Listener = everyone(self._chronicle, self._metrics)
+        self.listener: Listener = everyone(self.chronicle, self._metrics)
 
     def show(self, targets: Iterable[str], shown: Shown) -> None:
         """The settings were read anew, and this is at work now."""
         names = tuple(targets)
         self._shown = shown
-        self._chronicle.keep_only(names)
+        self.chronicle.keep_only(names)
         self._metrics.serve(names)
         self._read = (True, self._calendar.wall())
 
@@ -74,7 +74,7 @@ class Window:
 
     @property
     def status(self) -> Status:
-        return status_of(self.scope, self._shown.view(), self._chronicle, self._calendar, self._started_at)
+        return status_of(self.scope, self._shown.view(), self.chronicle, self._calendar, self._started_at)
 
     def pages(self) -> Mapping[str, Page]:
         """Every page by its path."""
@@ -94,7 +94,7 @@ class Window:
     def _unready(self) -> str:
         """Once ready it stays so: whatever happens to etcd later, PgBouncer beside us serves on."""
         waited = self._calendar.wall() - self._started_at
-        if waited >= STARTUP_LIMIT or all(target.well_at for target in self._chronicle.targets):
+        if waited >= STARTUP_LIMIT or all(target.well_at for target in self.chronicle.targets):
             self._was_ready = True
         return "" if self._was_ready else "not every target was in sync yet"
 
