@@ -25,8 +25,8 @@ class Counts:
     settle: float = 10.0
     idle: float = 60.0
     planned: int = 100
-    barriers: int = 50
-    crashes: int = 10
+    barriers: int = 30
+    crashes: int = 6
     alarms: int = 5
     sessions: int = 5
     rival_planned: int = 5

@@ -119,7 +119,7 @@ class Holding:
         """Let clients of these databases wait until then at the latest; returns once new ones wait."""
         self.open()
         limit = max(0.0, until - self._clock()) + GRACE
-        self._note(self._ask(verb="hold", databases=list(databases), limit=limit))
+        self._ask(verb="hold", databases=list(databases), limit=limit)
 
     def release(
         self, endpoint: Endpoint | None, reload: bool, names: Iterable[str]
@@ -132,9 +132,7 @@ class Holding:
             request["greet"] = [endpoint.host, endpoint.port, terms.login_as]
             request["close_sessions"] = terms.close_sessions
             request["cut_after"] = terms.cut_after
-        reply = self._ask(**request)
-        self.held = None
-        return reply.get("shown")
+        return self._ask(**request).get("shown")
 
     def watch(self, endpoint: Endpoint, databases: Iterable[str]) -> None:
         """Watch that server from now on; a refusal begins a hold there and then, where the terms say so."""
@@ -214,11 +212,16 @@ class Holding:
     def _hear(
         self, line: bytes, stream: Stream, replies: queue.SimpleQueue[dict[str, Any] | Exception]
     ) -> None:
+        """All that tells of the hold is noted here, in the order in which the agent said it: what comes right
+        behind an answer must not be undone by whoever waited for that answer.
+        """
         said = _object(line)
         if "event" in said:
             if self._stream is stream:
                 self._heed(said)
             return
+        if "held" in said and self._stream is stream:
+            self._note(said)
         try:
             replies.put(parse_reply(line, self._name))
         except TargetError as error:

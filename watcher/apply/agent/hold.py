@@ -354,7 +354,7 @@ class Holder:
         Refused, and everything stays held, where PgBouncer shows another route or the server takes no login.
         """
         if not self._is_held:
-            return {"was_held": False}
+            return dict(self._status(), was_held=False)
         if request.get("greet"):
             self._check_logins(*request["greet"])
         with self._known_records().turn():
@@ -366,7 +366,7 @@ class Holder:
         held, self._held = self._held, []
         held_for = self._over()
         self._after_release(held, old, request)
-        return {"was_held": True, "held_for": held_for, "shown": rows}
+        return dict(self._status(), was_held=True, held_for=held_for, shown=rows)
 
     def _check_logins(self, host: str, port: int, user: str) -> None:
         answer = greet_postgres(host, port, user, min(1.0, self._limit))

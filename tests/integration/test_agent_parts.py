@@ -1,0 +1,448 @@
+"""The parts of which the agent's `hold` is made, each by itself, on real servers."""
+
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.folders import bed_folder
+from tests.support.pgbouncer import ADMIN, PgBouncer
+from tests.support.postgres import Postgres
+from tests.support.waiting import wait_for
+from watcher.apply.agent import guard as guard_part
+from watcher.apply.agent.console import Console, dial
+from watcher.apply.agent.greeting import FULL, REFUSES, SILENT, TAKES, greet_postgres
+from watcher.apply.agent.guard import Guard
+from watcher.apply.agent.record import Records, identity
+from watcher.apply.agent.wire import Refused
+
+LIMIT = 5.0
+SHORT = 0.3
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with bed_folder() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Postgres]:
+    with Postgres(folder / "postgres", auth="scram-sha-256") as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(server: Postgres) -> Iterator[Postgres]:
+    """Running, and running again afterwards."""
+    yield server
+    server.thaw()
+    if not server.is_alive():
+        server.start()
+
+
+@pytest.fixture(scope="module")
+def bouncer(folder: Path) -> Iterator[PgBouncer]:
+    with PgBouncer(folder / "bouncer") as bouncer:
+        yield bouncer
+
+
+# --- greeting: does a PostgreSQL take a login? ------------------------------------------------------
+
+
+def greet(host: str, port: int, limit: float = LIMIT) -> tuple[str, str]:
+    answer = greet_postgres(host, port, "watcher", limit)
+    return answer.verdict, answer.problem
+
+
+def test_a_server_that_asks_for_a_password_takes_logins(postgres: Postgres) -> None:
+    assert greet(postgres.address, postgres.port) == (TAKES, "")
+
+
+def test_a_server_that_has_stopped_refuses(postgres: Postgres) -> None:
+    postgres.stop_fast()
+    assert greet(postgres.address, postgres.port) == (REFUSES, "connection refused")
+
+
+def test_a_server_that_waits_for_its_sessions_to_stop_refuses(postgres: Postgres) -> None:
+    """A smart shutdown: it listens and says no, as a server that starts up does."""
+    with _session(postgres) as session:
+        os.kill(postgres.pid, signal.SIGTERM)
+        wait_for(lambda: greet(postgres.address, postgres.port)[0] == REFUSES, LIMIT, "it refuses")
+        assert greet(postgres.address, postgres.port)[1] == "the database system is shutting down"
+        session.kill()
+        wait_for(lambda: not postgres.is_alive(), LIMIT, "it has stopped")
+
+
+def test_a_server_without_a_free_connection_is_full_and_does_not_refuse(postgres: Postgres) -> None:
+    most = int(postgres.sql("SHOW max_connections")[0]["max_connections"])
+    with ExitStack() as stack:
+        for _ in range(most):
+            stack.enter_context(closing(_half_a_login(postgres)))
+        wait_for(lambda: greet(postgres.address, postgres.port)[0] == FULL, LIMIT, "it is full")
+    wait_for(lambda: greet(postgres.address, postgres.port)[0] == TAKES, LIMIT, "it has room")
+
+
+def test_a_server_that_hangs_has_said_nothing(postgres: Postgres) -> None:
+    postgres.freeze()
+    assert greet(postgres.address, postgres.port, SHORT) == (SILENT, f"no answer within {SHORT:g} s")
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict"),
+    [(b"", REFUSES), (b"E", REFUSES), (b"HTTP/1.1 400 Bad Request\r\n\r\n", REFUSES)],
+    ids=["nothing", "half a message", "another protocol"],
+)
+def test_who_hangs_up_before_a_whole_answer_refuses(said: bytes, verdict: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_say_and_hang_up, args=(listener, said))
+        thread.start()
+        assert greet(*listener.getsockname())[0] == verdict
+        thread.join()
+
+
+def _say_and_hang_up(listener: socket.socket, said: bytes) -> None:
+    link, _ = listener.accept()
+    with link:
+        link.recv(1024)
+        link.sendall(said)
+
+
+def _half_a_login(server: Postgres) -> socket.socket:
+    """Asked for its password, and silent."""
+    link = socket.create_connection((server.address, server.port), LIMIT)
+    words = b"user\0postgres\0database\0postgres\0\0"
+    link.sendall(struct.pack("!II", len(words) + 8, 196608) + words)
+    link.recv(1)
+    return link
+
+
+@contextmanager
+def _session(server: Postgres) -> Iterator["subprocess.Popen[bytes]"]:
+    """Somebody logged in."""
+    argv = [
+        "psql",
+        "-h",
+        str(server.folder),
+        "-p",
+        str(server.port),
+        "-U",
+        "postgres",
+        "-c",
+        "SELECT pg_sleep(60)",
+    ]
+    with subprocess.Popen(
+        argv, user="postgres", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
+    ) as session:
+        busy = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'"
+        wait_for(lambda: server.sql(busy), LIMIT, "a session")
+        yield session
+        session.kill()
+
+
+# --- guard: notices when a PostgreSQL begins to refuse ----------------------------------------------
+
+
+@contextmanager
+def _guarded(server: Postgres) -> Iterator[tuple[Guard, int]]:
+    """A guard, and where its alarm rings."""
+    bell, ring = os.pipe()
+    guard = Guard(server.address, server.port, "watcher", ring)
+    try:
+        yield guard, bell
+    finally:
+        guard.stop()
+        guard._thread.join(LIMIT)
+        assert not guard._thread.is_alive()
+        os.close(bell)
+        os.close(ring)
+
+
+def rung(bell: int, limit: float) -> bool:
+    """Whether it rings within the limit; the ring is taken."""
+    if not select.select([bell], [], [], limit)[0]:
+        return False
+    return os.read(bell, 1) == b"x"
+
+
+def _wired(server: Postgres) -> None:
+    """Until the guard's wire is at the server."""
+    wait_for(lambda: _wires(server), LIMIT, "the wire")
+
+
+def _wires(server: Postgres) -> list[str]:
+    found = subprocess.run(
+        ["ss", "-Htn", "state", "established", "dst", f"{server.address}:{server.port}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return found.stdout.splitlines()
+
+
+@pytest.mark.parametrize("deed", ["kill", "stop_fast"])
+def test_a_primary_that_dies_or_stops_is_noticed_and_so_is_its_return(postgres: Postgres, deed: str) -> None:
+    with _guarded(postgres) as (guard, bell):
+        _wired(postgres)
+        assert not guard.refuses
+        getattr(postgres, deed)()
+        assert rung(bell, LIMIT)
+        assert (guard.refuses, guard.problem) == (True, "connection refused")
+        assert not rung(bell, SHORT)
+        postgres.start()
+        assert rung(bell, LIMIT)
+        assert (guard.refuses, guard.problem) == (False, "")
+
+
+def test_a_primary_that_is_not_there_when_the_guard_begins_refuses(postgres: Postgres) -> None:
+    postgres.kill()
+    with _guarded(postgres) as (guard, bell):
+        assert rung(bell, LIMIT)
+        assert guard.refuses
+
+
+def test_a_primary_that_hangs_is_no_alarm(postgres: Postgres) -> None:
+    with _guarded(postgres) as (guard, bell):
+        _wired(postgres)
+        postgres.freeze()
+        assert not rung(bell, 2.0)
+        postgres.thaw()
+        assert not rung(bell, SHORT)
+        assert not guard.refuses
+
+
+def test_a_wire_that_alone_is_cut_is_no_alarm_and_is_made_again(postgres: Postgres) -> None:
+    """As PostgreSQL does at the end of `authentication_timeout`."""
+    postgres.set("authentication_timeout", "1s")
+    try:
+        with _guarded(postgres) as (guard, bell):
+            _wired(postgres)
+            (first,) = _wires(postgres)
+            wait_for(lambda: _wires(postgres) not in ([], [first]), LIMIT, "another wire")
+            assert not rung(bell, SHORT)
+            assert not guard.refuses
+    finally:
+        postgres.set("authentication_timeout", "60s")
+
+
+def test_a_wire_is_renewed_before_postgresql_would_end_it(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard_part, "WIRE_SECONDS", 1.2)
+    with _guarded(postgres) as (_, bell):
+        _wired(postgres)
+        (first,) = _wires(postgres)
+        wait_for(lambda: _wires(postgres) not in ([], [first]), LIMIT, "another wire")
+        assert not rung(bell, SHORT)
+
+
+def test_a_guard_that_is_stopped_says_nothing_more(postgres: Postgres) -> None:
+    with _guarded(postgres) as (guard, bell):
+        _wired(postgres)
+        guard.stop()
+        guard._thread.join(LIMIT)
+        postgres.kill()
+        assert not rung(bell, SHORT)
+        assert _wires(postgres) == []
+
+
+# --- console: simple queries to a PgBouncer ---------------------------------------------------------
+
+
+@contextmanager
+def _console(bouncer: PgBouncer) -> Iterator[Console]:
+    """Logged in by trust."""
+    pooler = dial(f"{bouncer.address}:{bouncer.port}")
+    words = f"user\0{ADMIN}\0database\0pgbouncer\0\0".encode()
+    pooler.sendall(struct.pack("!II", len(words) + 8, 196608) + words)
+    console = Console(pooler)
+    console._reply(float("inf"))  # up to ReadyForQuery
+    with closing(console):
+        yield console
+
+
+def test_rows_come_by_column_and_what_is_nothing_is_none(bouncer: PgBouncer) -> None:
+    with _console(bouncer) as console:
+        (row,) = [row for row in console.rows(LIMIT, "SHOW DATABASES") if row["name"] == "app"]
+    assert (row["host"], row["port"], row["paused"], row["force_user"]) == ("127.0.0.1", "1", "0", None)
+
+
+def test_statements_in_one_piece_are_answered_in_their_order_errors_too(bouncer: PgBouncer) -> None:
+    with _console(bouncer) as console:
+        wrong, right = console.ask(LIMIT, "FROB", "RELOAD")
+    assert (wrong.error, wrong.tag) == ("invalid command 'FROB', use SHOW HELP;", "")
+    assert (right.error, right.tag) == ("", "RELOAD")
+
+
+def test_a_statement_that_is_refused_names_itself(bouncer: PgBouncer) -> None:
+    with _console(bouncer) as console, pytest.raises(Refused) as refusal:
+        console.rows(LIMIT, "SHOW NOTHING")
+    assert (refusal.value.code, refusal.value.problem[:14]) == ("console", "SHOW NOTHING: ")
+
+
+def test_an_answer_that_does_not_come_in_time_breaks_the_console(bouncer: PgBouncer) -> None:
+    with _console(bouncer) as console:
+        bouncer.freeze()
+        try:
+            with pytest.raises(OSError, match="did not answer in time"):
+                console.ask(SHORT, "SHOW VERSION")
+        finally:
+            bouncer.thaw()
+
+
+def test_answers_that_are_there_are_taken_without_a_wait_and_half_of_one_is_left(bouncer: PgBouncer) -> None:
+    with _console(bouncer) as console:
+        assert console.arrived() == []
+        console.post("PAUSE app", "RESUME app")
+        found: list[str] = []
+        wait_for(
+            lambda: found.extend(reply.tag for reply in console.arrived()) or len(found) == 2, LIMIT, "both"
+        )
+        assert found == ["PAUSE", "RESUME"]
+    near, far = socket.socketpair()
+    with near, far:
+        half = Console(near)
+        far.sendall(b"C\0\0\0\x0aPAU")
+        assert half.arrived() == []
+        far.sendall(b"SE\0Z\0\0\0\x05I")
+        assert [reply.tag for reply in half.arrived()] == ["PAUSE"]
+        far.close()
+        with pytest.raises(OSError, match="closed its console"):
+            half.arrived()
+
+
+def test_which_process_answers_is_told_for_a_socket_of_this_host_and_changes_with_it(
+    bouncer: PgBouncer,
+) -> None:
+    with closing(dial(str(bouncer.socket))) as pooler:
+        first = identity(pooler)
+        assert first.startswith(f"{bouncer.pid} since ")
+    with closing(dial(f"{bouncer.address}:{bouncer.port}")) as pooler:
+        assert identity(pooler) == ""
+    bouncer.kill()
+    bouncer.start()
+    with closing(dial(str(bouncer.socket))) as pooler:
+        assert identity(pooler) not in ("", first)
+
+
+# --- record: what a successor has to undo -----------------------------------------------------------
+
+ANOTHER = """
+import signal, sys
+from watcher.apply.agent.record import Records
+records = Records(sys.argv[1], sys.argv[2])
+records.note(["app"], {"query_timeout": "0"})
+print("noted", flush=True)
+signal.pause()
+"""
+
+
+@contextmanager
+def _another_agent(ini: Path, pooler: str = "7 since 1") -> Iterator["subprocess.Popen[str]"]:
+    """Another process, with a record of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-c", ANOTHER, str(ini), pooler], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    ) as agent:
+        assert agent.stdout is not None
+        agent.stdout.readline()
+        yield agent
+        agent.kill()
+
+
+@pytest.fixture
+def ini(tmp_path: Path) -> Path:
+    path = tmp_path / "pgbouncer.ini"
+    path.write_text("")
+    return path
+
+
+def test_a_record_is_anothers_while_that_one_lives_and_left_once_it_was_killed(ini: Path) -> None:
+    ours = Records(str(ini), "7 since 1")
+    with _another_agent(ini) as agent:
+        (record,) = ours.others()
+        assert (record["databases"], record["settings"]) == (["app"], {"query_timeout": "0"})
+        assert ours.left() == []
+        agent.kill()
+        agent.wait()
+        assert ours.others() == []
+        (left,) = ours.left()
+        assert left["databases"] == ["app"]
+        ours.remove([left])
+        assert ours.left() == []
+
+
+def test_a_record_about_a_pgbouncer_that_has_gone_is_nobodys(ini: Path) -> None:
+    with _another_agent(ini, "6 since 1") as agent:
+        ours = Records(str(ini), "7 since 1")
+        assert ours.others() == []
+        agent.kill()
+        agent.wait()
+        assert ours.left() == []
+        assert _files(ini) == []
+
+
+def test_a_record_says_what_was_noted_last_and_goes_when_it_is_forgotten(ini: Path) -> None:
+    ours, successor = Records(str(ini), "7 since 1"), Records(str(ini), "7 since 1")
+    ours.note(["app"], {})
+    ours.note(["app", "b"], {"max_db_connections": "0"})
+    (record,) = successor.others()
+    assert (record["databases"], record["settings"]) == (["app", "b"], {"max_db_connections": "0"})
+    ours.forget()
+    ours.forget()
+    assert _files(ini) == []
+
+
+def test_what_is_no_record_is_left_alone(ini: Path) -> None:
+    stem = f".{ini.name}.watcher-hold-"
+    for name, content in {"a": "", "b": "{", "c": "[]", "d": '{"pooler": "7 since 1"}'}.items():
+        (ini.parent / (stem + name)).write_text(content)
+    (ini.parent / (stem + "e")).symlink_to("/etc/passwd")
+    ours = Records(str(ini), "7 since 1")
+    assert (ours.others(), ours.left()) == ([], [])
+    assert len(_files(ini)) == 5
+
+
+def test_what_was_never_finished_is_swept_and_what_is_being_made_is_not(ini: Path) -> None:
+    dead = ini.parent / f".{ini.name}.watcher-hold.new-dead"
+    dead.write_text("{")
+    alive = ini.parent / f".{ini.name}.watcher-hold.new-alive"
+    with alive.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert Records(str(ini), "7 since 1").left() == []
+    assert _files(ini) == [alive]
+
+
+def test_one_agent_at_a_time_has_the_turn_and_a_frozen_one_does_not_keep_it(ini: Path) -> None:
+    first, second = Records(str(ini), "7 since 1"), Records(str(ini), "7 since 1")
+    order: list[str] = []
+
+    def take() -> None:
+        with second.turn():
+            order.append("second")
+
+    waiting = threading.Thread(target=take)
+    with first.turn():
+        waiting.start()
+        waiting.join(0.1)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+    with first.turn(), second.turn():  # whoever holds it for longer than the limit does not stop the other
+        pass
+
+
+def _files(ini: Path) -> list[Path]:
+    return sorted(
+        path for path in ini.parent.iterdir() if ".watcher-hold" in path.name and ".lock" not in path.name
+    )
