@@ -42,7 +42,7 @@ class Guard:
         self.problem = ""
         self._user = user
         self._alarm = alarm
-        wake, waker = os.pipe()  # as files, closed when the last thread has let go of them
+        wake, waker = os.pipe()  # each end is closed by the thread that uses it
         self._wake, self._waker = os.fdopen(wake, "rb", 0), os.fdopen(waker, "wb", 0)
         self._over = False
         self._thread = threading.Thread(target=self._watch)
@@ -52,15 +52,16 @@ class Guard:
     def stop(self) -> None:
         """It says nothing any more; its thread ends soon."""
         self._over = True
-        self._waker.write(b"x")
+        self._waker.close()  # which wakes the thread
 
     def _watch(self) -> None:
-        while not self._over:
-            began = time.monotonic()
-            if self._ended_unasked() and not self._over:
-                self._find_out()
-            if not self.refuses:
-                self._rest(_SHORTEST - (time.monotonic() - began))
+        with self._wake:
+            while not self._over:
+                began = time.monotonic()
+                if self._ended_unasked() and not self._over:
+                    self._find_out()
+                if not self.refuses:
+                    self._rest(_SHORTEST - (time.monotonic() - began))
 
     def _ended_unasked(self) -> bool:
         """Keep a wire for its time; True if the server ended it, or let none be made."""
