@@ -29,8 +29,8 @@ class Counts:
     crashes: int = 6
     alarms: int = 5
     sessions: int = 5
-    rival_planned: int = 5
-    rival_crashes: int = 3
+    rival_planned: int = 3
+    rival_crashes: int = 2
 
 
 QUICK = Counts(
