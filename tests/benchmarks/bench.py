@@ -25,12 +25,12 @@ class Counts:
     settle: float = 10.0
     idle: float = 60.0
     planned: int = 100
-    barriers: int = 30
+    barriers: int = 20
     crashes: int = 6
     alarms: int = 5
     sessions: int = 5
-    rival_planned: int = 5
-    rival_crashes: int = 3
+    rival_planned: int = 3
+    rival_crashes: int = 2
     requests: int = 200
 
 

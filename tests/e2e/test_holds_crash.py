@@ -1,8 +1,11 @@
 """A primary that dies or hangs: who was in a transaction fails, everybody else waits."""
 
 import time
+from collections import Counter
 from pathlib import Path
 
+from tests.benchmarks.contenders import watcher as watcher_alone
+from tests.benchmarks.stage import stage
 from tests.e2e.hold_stage import (
     clients_on,
     configs,
@@ -16,7 +19,9 @@ from tests.e2e.test_stage import lose_lease
 from tests.support.bed import Bed
 from tests.support.crowd import WITH_LONG, Crowd, said
 from tests.support.patroni import Node
+from tests.support.pgbouncer import RECOMMENDED
 
+POOL_SIZE = int(RECOMMENDED["default_pool_size"])
 HELD_WITHIN = 2.0
 """A generous bound, in seconds, for what takes some ten milliseconds."""
 
@@ -63,6 +68,17 @@ def test_when_postgresql_alone_dies_clients_wait_until_patroni_has_started_it_ag
         _assert_no_more_failed_than_were_in_flight(clients, struck_at, held_at)
         wait_until_released(watcher, bed.bouncers)
         wait_for_configs(bed.bouncers, before)
+
+
+def test_when_the_leaders_host_vanishes_each_client_fails_at_most_once() -> None:
+    """Who was handed to it before that was known. PgBouncer ends its connections there after three seconds,
+    and would turn everybody away from then on.
+    """
+    with stage(watcher_alone, ini=RECOMMENDED, networks=True) as scene:
+        episode = scene.crash("drop")
+    times = Counter((one.kind, one.client) for one in episode.attempts.failures)
+    assert set(times.values()) <= {1}, said(episode.attempts.failures)
+    assert episode.failed <= POOL_SIZE + episode.in_flight, said(episode.attempts.failures)
 
 
 def _hang(bed: Bed, node: Node) -> Node:

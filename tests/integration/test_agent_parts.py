@@ -1,6 +1,7 @@
 """The parts of which the agent's `hold` is made, each by itself, on real servers."""
 
 import fcntl
+import json
 import os
 import select
 import signal
@@ -9,13 +10,17 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from tests.support.folders import bed_folder
+from tests.support.network import Segment, own_network
 from tests.support.pgbouncer import ADMIN, PgBouncer
 from tests.support.postgres import Postgres
 from tests.support.waiting import wait_for
@@ -23,8 +28,10 @@ from watcher.apply.agent import guard as guard_part
 from watcher.apply.agent.console import Console, dial
 from watcher.apply.agent.greeting import FULL, REFUSES, SILENT, TAKES, greet_postgres
 from watcher.apply.agent.guard import Guard
+from watcher.apply.agent.hold import Holder
 from watcher.apply.agent.record import Records, identity
 from watcher.apply.agent.wire import Refused
+from watcher.decide.advice import recommended
 
 LIMIT = 5.0
 SHORT = 0.3
@@ -77,12 +84,11 @@ def test_a_server_that_has_stopped_refuses(postgres: Postgres) -> None:
 
 def test_a_server_that_waits_for_its_sessions_to_stop_refuses(postgres: Postgres) -> None:
     """A smart shutdown: it listens and says no, as a server that starts up does."""
-    with _session(postgres) as session:
+    with _session(postgres):
         os.kill(postgres.pid, signal.SIGTERM)
         wait_for(lambda: greet(postgres.address, postgres.port)[0] == REFUSES, LIMIT, "it refuses")
         assert greet(postgres.address, postgres.port)[1] == "the database system is shutting down"
-        session.kill()
-        wait_for(lambda: not postgres.is_alive(), LIMIT, "it has stopped")
+        postgres.stop_fast()
 
 
 def test_a_server_without_a_free_connection_is_full_and_does_not_refuse(postgres: Postgres) -> None:
@@ -129,7 +135,7 @@ def _half_a_login(server: Postgres) -> socket.socket:
 
 
 @contextmanager
-def _session(server: Postgres) -> Iterator["subprocess.Popen[bytes]"]:
+def _session(server: Postgres) -> Iterator[None]:
     """Somebody logged in."""
     argv = [
         "psql",
@@ -147,7 +153,7 @@ def _session(server: Postgres) -> Iterator["subprocess.Popen[bytes]"]:
     ) as session:
         busy = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'"
         wait_for(lambda: server.sql(busy), LIMIT, "a session")
-        yield session
+        yield
         session.kill()
 
 
@@ -198,7 +204,8 @@ def test_a_primary_that_dies_or_stops_is_noticed_and_so_is_its_return(postgres: 
         assert not guard.refuses
         getattr(postgres, deed)()
         assert rung(bell, LIMIT)
-        assert (guard.refuses, guard.problem) == (True, "connection refused")
+        assert guard.refuses
+        assert guard.problem in ("connection refused", "the database system is shutting down")
         assert not rung(bell, SHORT)
         postgres.start()
         assert rung(bell, LIMIT)
@@ -219,6 +226,30 @@ def test_a_primary_that_hangs_is_no_alarm(postgres: Postgres) -> None:
         assert not rung(bell, 2.0)
         postgres.thaw()
         assert not rung(bell, SHORT)
+        assert not guard.refuses
+
+
+def test_a_host_that_vanishes_is_noticed_before_pgbouncer_gives_its_connections_up(folder: Path) -> None:
+    """A moment without packets is no alarm."""
+    limit = float(recommended((1, 18))["tcp_user_timeout"]) / 1000
+    server = Postgres(folder / "vanishing")
+    with own_network(), Segment(folder, server.address) as segment, ExitStack() as stack:
+        segment.house(server.process)
+        stack.enter_context(server)
+        guard, bell = stack.enter_context(_guarded(server))
+        time.sleep(1.5)
+        for _ in range(3):
+            segment.drop()
+            time.sleep(0.3)
+            segment.mend()
+            assert not rung(bell, 1.0)
+        segment.drop()
+        began = time.monotonic()
+        assert rung(bell, LIMIT)
+        assert time.monotonic() - began < limit
+        assert (guard.refuses, guard.problem) == (True, "no connection within 0.75 s")
+        segment.mend()
+        assert rung(bell, LIMIT)
         assert not guard.refuses
 
 
@@ -257,6 +288,28 @@ def test_a_guard_that_is_stopped_says_nothing_more(postgres: Postgres) -> None:
         assert _wires(postgres) == []
 
 
+def test_what_the_guard_sees_begins_a_hold_without_a_wait_for_logins(
+    bouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """None can succeed, and each client that comes meanwhile is turned away."""
+    monkeypatch.setattr(Holder, "_let_logins_end", lambda *_: pytest.fail("it waited"))
+    holder = Holder(str(bouncer.ini), f"{bouncer.address}:{bouncer.port}", LIMIT)
+    with _console(bouncer) as control, _console(bouncer) as pauser:
+        holder._consoles = {"control": control._pooler, "pause": pauser._pooler}
+        holder._begin()
+        holder._on_refusal = {"databases": ["app"], "limit": 30.0}
+        holder._guard = cast(
+            Guard, SimpleNamespace(refuses=True, host="127.0.0.1", port=1, problem="connection refused")
+        )
+        holder._heed_guard()
+        assert bouncer.is_paused()
+        holder.let_go("the test is over")
+        assert not bouncer.is_paused()
+    said = {line["event"]: line for line in map(json.loads, capfd.readouterr().out.splitlines())}
+    assert set(said) == {"complete", "alarm", "ended"}
+    assert (said["alarm"]["held"], said["alarm"]["why"]) == (True, "connection refused")
+
+
 # --- console: simple queries to a PgBouncer ---------------------------------------------------------
 
 
@@ -267,7 +320,7 @@ def _console(bouncer: PgBouncer) -> Iterator[Console]:
     words = f"user\0{ADMIN}\0database\0pgbouncer\0\0".encode()
     pooler.sendall(struct.pack("!II", len(words) + 8, 196608) + words)
     console = Console(pooler)
-    console._reply(float("inf"))  # up to ReadyForQuery
+    console._reply(time.monotonic() + LIMIT)  # up to ReadyForQuery
     with closing(console):
         yield console
 

@@ -284,7 +284,7 @@ def test_who_does_not_want_to_wait_in_a_crash_does_not() -> None:
 
 
 def test_the_alarm_says_why() -> None:
-    assert "10.0.0.1:5432 refuses connections: connection refused" in wished(alarmed()).detail
+    assert "10.0.0.1:5432 takes no connections: connection refused" in wished(alarmed()).detail
 
 
 def test_an_alarm_counts_whoever_speaks() -> None:

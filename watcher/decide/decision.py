@@ -3,7 +3,7 @@
 | what is known                                               | route      | held |
 |--------------------------------------------------------------|------------|------|
 | leader known and ready                                       | the leader | no   |
-| … and its PostgreSQL refuses connections (`hold.py`)         | the leader | yes  |
+| … and its PostgreSQL takes no connections (`agent/guard.py`) | the leader | yes  |
 | … and a switchover is announced, or it is about to stop      | the leader | yes  |
 | leader known, says that it is not ready                      | the leader | yes  |
 | … where nobody is held                                       | unchanged  | no   |
@@ -302,7 +302,7 @@ def _while_refused(wish: Desired, view: View, policy: Policy, target: str) -> De
         return wish
     if wish.route is not None and wish.route.endpoint != alarm.endpoint:
         return wish
-    detail = f"PostgreSQL at {alarm.endpoint} refuses connections: {alarm.problem}"
+    detail = f"PostgreSQL at {alarm.endpoint} takes no connections: {alarm.problem}"
     return replace(wish, reason=Reason.PRIMARY_REFUSES, detail=detail, held=True)
 
 

@@ -250,8 +250,8 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """What the guard beside one PgBouncer says of the server at `endpoint`: it refuses connections, or does
-    so no longer.
+    """What the guard beside one PgBouncer says of the server at `endpoint`: it takes no connections (refuses
+    them, or cannot be reached), or does again.
     """
 
     target: str

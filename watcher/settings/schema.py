@@ -433,7 +433,8 @@ class Hold(Section):
     )
     on_crash: bool = Field(
         default=True,
-        description="Let clients wait while the primary's PostgreSQL refuses PgBouncer's host.",
+        description="Let clients wait while the primary's PostgreSQL refuses connections from PgBouncer's"
+        " host, or cannot be reached from there.",
     )
     old_connections: Literal["leave", "fast_close", "cut"] = Field(
         default="cut",

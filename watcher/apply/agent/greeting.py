@@ -6,8 +6,9 @@ import time
 
 from watcher.apply.agent.console import error_fields
 
-TAKES, REFUSES, FULL, SILENT = "takes", "refuses", "full", "silent"
-"""It takes logins; it is not there, starts or stops; it has no room; it did not answer at all."""
+TAKES, REFUSES, AWAY, FULL, SILENT = "takes", "refuses", "away", "full", "silent"
+"""It takes logins; it is not there, starts or stops; its host cannot be reached; it has no room; it lets us
+connect and does not answer."""
 
 _PROTOCOL_3 = 196608
 _NOT_NOW = (
@@ -36,11 +37,11 @@ def greet_postgres(host: str, port: int, user: str, limit: float) -> Answer:
     try:
         link = socket.create_connection((host, port), limit)
     except socket.timeout:
-        return Answer(SILENT, "no connection within %g s" % limit)
+        return Answer(AWAY, "no connection within %g s" % limit)
     except ConnectionRefusedError:
         return Answer(REFUSES, "connection refused")
     except OSError as error:
-        return Answer(SILENT, error.strerror or str(error))
+        return Answer(AWAY, error.strerror or str(error))
     try:
         return _begin_login(link, user, until)
     except socket.timeout:

@@ -1,9 +1,11 @@
-"""Notices within a millisecond that the primary refuses connections, at next to no cost.
+"""Notices within a millisecond that the primary refuses connections, and within seconds that its host has
+vanished, at next to no cost.
 
 A connection is kept open to the primary's port, and nothing said on it: PostgreSQL keeps one process for it
 and drops it after `authentication_timeout` (60 s by default); we make a new one before that. When the
-server dies or begins to shut down, the connection ends, and a greeting tells whether it really refuses. What
-merely does not answer (a lost packet, a hung server) is no refusal.
+server dies or begins to shut down, the connection ends, and a greeting tells whether it really refuses. A
+host that vanishes ends it too, since the two kernels ask each other whether the other is there. What merely
+does not answer (a lost packet, a hung server on a host that is there) is no alarm.
 """
 
 import contextlib
@@ -14,13 +16,18 @@ import threading
 import time
 from typing import Optional
 
-from watcher.apply.agent.greeting import REFUSES, TAKES, Answer, greet_postgres
+from watcher.apply.agent.greeting import AWAY, REFUSES, TAKES, Answer, greet_postgres
 
 WIRE_SECONDS = 45.0
 """Less than PostgreSQL's `authentication_timeout`, which would end it."""
 
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 1))
+"""A probe a second that is not answered within one ends the wire. With the greeting a vanished host is known
+in less than three: until then PgBouncer keeps its own connections there, and turns nobody away
+(`tcp_user_timeout`, `server_connect_timeout`)."""
+
 _CONNECT_LIMIT = 2.0
-_GREETING_LIMIT = 1.0
+_GREETING_LIMIT = 0.75
 _SHORTEST = 1.0  # a wire that ends sooner than that, while the server takes logins, is not renewed at once
 _ASK_AGAIN = 0.05  # while it refuses
 
@@ -35,7 +42,7 @@ class Guard:
         self.problem = ""
         self._user = user
         self._alarm = alarm
-        wake, waker = os.pipe()  # as files, closed when the last thread has let go of them
+        wake, waker = os.pipe()  # each end is closed by the thread that uses it
         self._wake, self._waker = os.fdopen(wake, "rb", 0), os.fdopen(waker, "wb", 0)
         self._over = False
         self._thread = threading.Thread(target=self._watch)
@@ -45,15 +52,16 @@ class Guard:
     def stop(self) -> None:
         """It says nothing any more; its thread ends soon."""
         self._over = True
-        self._waker.write(b"x")
+        self._waker.close()  # which wakes the thread
 
     def _watch(self) -> None:
-        while not self._over:
-            began = time.monotonic()
-            if self._ended_unasked() and not self._over:
-                self._find_out()
-            if not self.refuses:
-                self._rest(_SHORTEST - (time.monotonic() - began))
+        with self._wake:
+            while not self._over:
+                began = time.monotonic()
+                if self._ended_unasked() and not self._over:
+                    self._find_out()
+                if not self.refuses:
+                    self._rest(_SHORTEST - (time.monotonic() - began))
 
     def _ended_unasked(self) -> bool:
         """Keep a wire for its time; True if the server ended it, or let none be made."""
@@ -68,14 +76,18 @@ class Guard:
 
     def _connect(self) -> Optional[socket.socket]:
         with contextlib.suppress(OSError):
-            return socket.create_connection((self.host, self.port), _CONNECT_LIMIT)
+            wire = socket.create_connection((self.host, self.port), _CONNECT_LIMIT)
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE:
+                wire.setsockopt(socket.IPPROTO_TCP, option, value)
+            return wire
         return None
 
     def _find_out(self) -> None:
-        """Say so if it refuses, and once it takes logins again. Silence says nothing either way."""
+        """Say so if it refuses or is away, and once it takes logins again. One that hangs says neither."""
         while not self._over:
             answer = greet_postgres(self.host, self.port, self._user, _GREETING_LIMIT)
-            if answer.verdict == REFUSES and not self.refuses:
+            if answer.verdict in (REFUSES, AWAY) and not self.refuses:
                 self._say(True, answer)
             elif answer.verdict == TAKES and self.refuses:
                 self._say(False, answer)

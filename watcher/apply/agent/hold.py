@@ -261,7 +261,8 @@ class Holder:
     def _hold(self, databases: List[str], limit: float, at_once: bool) -> Dict[str, Any]:
         """Pause those that are not, for `limit` seconds from now on. Said again, it sets the limit anew.
 
-        `at_once`: the server is gone, so no login can succeed that would be worth a wait.
+        `at_once`: the server is gone, so no login can succeed that would be worth a wait, and until the pause
+        is in force each client that comes is turned away.
         """
         now = time.monotonic()
         if not self._is_held:
@@ -282,11 +283,14 @@ class Holder:
         self._note()
         fresh = [name for name in self._held if name not in paused]
         try:
-            if not at_once:
+            if at_once:
+                self._send_pauses(fresh)
+                self._stop_filling_pools(self._config())
+            else:
                 self._let_logins_end(fresh)
-            self._send_pauses(fresh)
-            self._change_back("max_db_connections")
-            self._change(self._config(), "min_pool_size", "0")  # or it goes on logging in, each broken off
+                self._send_pauses(fresh)
+                # behind the answer: from here on clients wait, and a stop of the primary waits for the answer
+                self._later.append((0.0, lambda: self._change_back("max_db_connections")))
         except (OSError, Refused):
             self._undo()
             raise
@@ -294,11 +298,15 @@ class Holder:
     def _let_logins_end(self, databases: List[str]) -> None:
         """No login begins from here on, and the one that may be under way in each pool gets a moment."""
         config = self._config()
-        self._change(config, "min_pool_size", "0")
+        self._stop_filling_pools(config)
         self._change(config, "max_db_connections", "1")
         until = time.monotonic() + QUIET_LIMIT
         while self._sums(databases, "sv_login") and time.monotonic() < until:
             time.sleep(0.001)
+
+    def _stop_filling_pools(self, config: Dict[str, str]) -> None:
+        """Or a paused pool goes on logging in, and each login is broken off."""
+        self._change(config, "min_pool_size", "0")
 
     def _sums(self, databases: List[str], *columns: str, **but: str) -> int:
         rows = (row for row in self._rows("SHOW POOLS") if _named(row, "database") in databases)
@@ -331,7 +339,7 @@ class Holder:
         if not self._is_held or self._is_complete:
             return
         if self._sums(self._held, "sv_active", "sv_tested", pool_mode="session"):
-            self._look_at = time.monotonic() + (0.003 if time.monotonic() - self._began < 0.3 else 0.03)
+            self._look_at = time.monotonic() + (0.001 if time.monotonic() - self._began < 0.1 else 0.02)
             return
         self._is_complete = True
         say(dict(self._status(), event="complete"))
@@ -544,11 +552,7 @@ class Holder:
         status: Dict[str, Any] = {}
         if guard.refuses and self._on_refusal is not None and not self._is_held:
             asked = self._on_refusal
-            status = self._answer(
-                json.dumps(
-                    {"verb": "hold", "databases": asked["databases"], "limit": asked["limit"]}
-                ).encode()
-            )
+            status = self._answer(json.dumps(dict(asked, verb="hold", at_once=True)).encode("ascii"))
         where = {"host": guard.host, "port": guard.port}
         say(dict(status or self._status(), event="alarm", refuses=guard.refuses, why=guard.problem, **where))
 
