@@ -59,8 +59,8 @@ SPEED = Table(
         _row("… of that, etcd's own write, p50", "switch.own_clock_put_ms.p50", None, "ms"),
         _row("… decide, readiness included, p50", "switch.parts_ms.decide.p50", None, "ms"),
         _row("… write, p50", "switch.parts_ms.write.p50", None, "ms"),
-        _row("… reload, p50", "switch.parts_ms.reload.p50", None, "ms"),
-        _row("… confirm, p50", "switch.parts_ms.confirm.p50", None, "ms"),
+        _row("… waiting for the leader, p50", "switch.parts_ms.ready.p50", None, "ms"),
+        _row("… release: greeting, reload, confirmation, p50", "switch.parts_ms.release.p50", None, "ms"),
         *_spread(
             "real switchover, leader key to confirmed",
             "switchover.confirmed_ms",

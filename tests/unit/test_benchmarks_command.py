@@ -99,7 +99,7 @@ def test_machine_and_versions_are_noted_once_for_cases_that_share_them() -> None
 
 
 def line(duration: float, **parts: float) -> dict[str, Any]:
-    known = {"decide": 4.0, "write": 2.0, "reload": 1.0, "confirm": 1.0}
+    known = {"decide": 4.0, "write": 2.0, "ready": 1.0, "release": 1.0}
     return {"duration_ms": duration, "parts_ms": known | parts}
 
 
@@ -108,7 +108,7 @@ def test_a_switch_counts_for_each_target_and_once_for_the_slower() -> None:
     assert at(figures, "confirmed_ms.p50") == 7.0
     assert at(figures, "all_confirmed_ms.p50") == 7.0
     assert at(figures, "parts_ms.write.p99") == 4.0
-    assert all(at({"switch": figures}, path) is not None for path in spreads(["switch.parts_ms.confirm"]))
+    assert all(at({"switch": figures}, path) is not None for path in spreads(["switch.parts_ms.release"]))
 
 
 def test_a_part_that_a_line_lacks_is_a_missing_figure() -> None:

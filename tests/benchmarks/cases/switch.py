@@ -19,7 +19,7 @@ from tests.support.etcd_gateway import Written
 from tests.support.waiting import BedError
 from tests.support.watcher import WatcherProcess
 
-PARTS = ("decide", "write", "reload", "confirm")
+PARTS = ("decide", "write", "ready", "release")
 OWNED = ("switch",)
 PROMISED = spreads(
     [
