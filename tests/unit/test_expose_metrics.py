@@ -1,10 +1,11 @@
 """What a scrape says, by prometheus_client's own parser."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client import Metric
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from tests.unit.expose_scene import (
@@ -30,6 +31,12 @@ from watcher.expose.metrics import Facts, Metrics
 from watcher.observe.etcd_client import Reason as SessionEnd
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def families(world: "World") -> Iterator[Metric]:
+    """All of them, as OpenMetrics."""
+    text = world.metrics.page(OPENMETRICS)[0].decode()
+    yield from openmetrics.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
 
 
 class World:
@@ -80,15 +87,11 @@ def test_what_is_known_beforehand_is_there_at_zero(world: World) -> None:
 
 def test_only_families_of_the_table_are_told_and_all_that_have_something_to_tell(world: World) -> None:
     full(world)
-    told = {
-        family.name
-        for family in parse_openmetrics(world.metrics.page(OPENMETRICS)[0].decode())
-        if family.name.startswith("watcher_")
-    }
+    told = {family.name for family in families(world) if family.name.startswith("watcher_")}
     assert told == {f"watcher_{name}" for name in FAMILIES}
     assert all(
         set(sample.labels) - {"le"} == set(FAMILIES[family.name.removeprefix("watcher_")].labels)
-        for family in parse_openmetrics(world.metrics.page(OPENMETRICS)[0].decode())
+        for family in families(world)
         if family.name.startswith("watcher_")
         for sample in family.samples
     )
@@ -198,7 +201,7 @@ def test_an_exemplar_leads_from_a_bucket_to_the_switch(world: World) -> None:
     world.metrics.switched(switch(source=Source.ETCD))
     found = [
         sample.exemplar.labels
-        for family in parse_openmetrics(world.metrics.page(OPENMETRICS)[0].decode())
+        for family in families(world)
         for sample in family.samples
         if sample.exemplar is not None and family.name == "watcher_switch_duration_seconds"
     ]

@@ -21,6 +21,8 @@ def _broken(_: str, __: str) -> Answer:
     raise ValueError("oh")
 
 
+State = tuple[bool, str, WatcherError | None]
+
 PAGES = {
     "/": lambda *_: Answer(b"root"),
     "/accept": lambda _, accept: Answer(accept.encode(), "text/x", headers={"X-More": "yes"}),
@@ -30,7 +32,7 @@ PAGES = {
 
 
 @contextmanager
-def serving(listen: Endpoint | None = None, states: list[object] | None = None) -> Iterator[StatusServer]:
+def serving(listen: Endpoint | None = None, states: list[State] | None = None) -> Iterator[StatusServer]:
     told = states if states is not None else []
 
     def tell(listens: bool, place: str, problem: WatcherError | None) -> None:
@@ -119,13 +121,13 @@ def _answers(server: StatusServer) -> bool:
 
 def test_a_port_that_is_taken_is_told_and_taken_once_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BIND_AGAIN", 0.1)
-    states: list[object] = []
+    states: list[State] = []
     address = take_address()
     with socket.create_server((address, 0)) as other:
         listen = Endpoint(*other.getsockname())
         with serving(listen, states) as server:
             wait_for(lambda: states, 5, "it says so")
-            listens, place, problem = states[0]  # type: ignore[misc]
+            listens, place, problem = states[0]
             assert (listens, place) == (False, str(listen))
             assert "Address already in use" in str(problem)
             assert "`http.listen`" in str(problem)

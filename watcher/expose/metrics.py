@@ -25,7 +25,7 @@ from watcher.expose.calendar import Calendar
 from watcher.expose.chronicle import Chronicle, TargetState
 from watcher.expose.families import ANSWERS, FAMILIES, HOLDS, Family
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,7 +290,9 @@ def _cluster(
 
     def source(name: str) -> Source | None:
         found = sources.get(name)
-        return found and Source(
+        if found is None:
+            return None
+        return Source(
             connected=found.connected,
             place=found.place,
             since=_date(found.since),
@@ -310,8 +312,9 @@ def _cluster(
         etcd_revision=view.revision,
         etcd_heard_at=day(view.contact_at),
         barrier=source("barrier"),
-        paused=keeps_off
-        and Maintenance(by=keeps_off.by, why=keeps_off.why, since=_date_or_none(keeps_off.since)),
+        paused=None
+        if keeps_off is None
+        else Maintenance(by=keeps_off.by, why=keeps_off.why, since=_date_or_none(keeps_off.since)),
     )
 
 
