@@ -359,9 +359,12 @@ def test_answers_that_are_there_are_taken_without_a_wait_and_half_of_one_is_left
         assert console.arrived() == []
         console.post("PAUSE app", "RESUME app")
         found: list[str] = []
-        wait_for(
-            lambda: found.extend(reply.tag for reply in console.arrived()) or len(found) == 2, LIMIT, "both"
-        )
+
+        def both() -> bool:
+            found.extend(reply.tag for reply in console.arrived())
+            return len(found) == 2
+
+        wait_for(both, LIMIT, "both answers")
         assert found == ["PAUSE", "RESUME"]
     near, far = socket.socketpair()
     with near, far:
