@@ -71,7 +71,6 @@ def get(server: StatusServer, path: str, method: str = "GET") -> urllib3.BaseHTT
         ("/things/", 404, b"nothing is here\n"),
         ("/things/a/b", 404, b"nothing is here\n"),
         ("/elsewhere", 404, b"nothing is here\n"),
-        ("//", 404, b"nothing is here\n"),
         ("/broken", 500, b"this page is broken: ValueError('oh')\n"),
     ],
 )
