@@ -30,6 +30,12 @@ def test_everyone_is_told_in_turn_with_all_arguments() -> None:
     ]
 
 
+def test_who_passes_on_to_others_is_told_for_them() -> None:
+    heard: list[str] = []
+    everyone(everyone(_Ear("a", heard)), _Ear("b", heard)).cut("t", 1, "x")
+    assert heard == ["a: t 1 x", "b: t 1 x"]
+
+
 def test_what_nobody_heeds_passes() -> None:
     everyone(_Ear("a", [])).left("t", ("app",))
     everyone().hold_ended("t", "why", 1.0)

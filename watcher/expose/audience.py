@@ -64,12 +64,12 @@ def everyone(*listeners: Listener) -> Listener:
 class _Everyone(Listener):
     def __init__(self, listeners: tuple[Listener, ...]) -> None:
         for name in _HAPPENINGS:
-            heeding = [
-                getattr(listener, name)
-                for listener in listeners
-                if getattr(type(listener), name) is not getattr(Listener, name)
-            ]
+            heeding = [getattr(listener, name) for listener in listeners if _heeds(listener, name)]
             setattr(self, name, functools.partial(_tell, heeding))
+
+
+def _heeds(listener: Listener, name: str) -> bool:
+    return getattr(getattr(listener, name), "__func__", None) is not getattr(Listener, name)
 
 
 def _tell(heeding: list[Callable[..., None]], *told: Any, **more: Any) -> None:
