@@ -51,6 +51,7 @@ class Operator:
             "watcher": self._run_watcher,
             "patronictl": self._patronictl,
             "etcdctl": self._etcdctl,
+            "curl": self._curl,
             "psql": self._psql,
             "systemctl": self._systemctl,
             "journalctl": self._journalctl,
@@ -94,6 +95,12 @@ class Operator:
         environment = {"ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": endpoints}
         done = run(["etcdctl", *words], env=environment, check=False)
         return done.returncode, done.stdout + done.stderr
+
+    def _curl(self, arguments: Sequence[str]) -> tuple[int, str]:
+        node = self._bed.patroni.nodes[0].api_url
+        words = [word.replace("http://10.0.0.11:8008", node) for word in arguments]
+        done = run(["curl", *words], check=False)
+        return 0, done.stdout
 
     def _psql(self, arguments: Sequence[str]) -> tuple[int, str]:
         host = self._bed.bouncers[0]

@@ -69,6 +69,8 @@ NEEDS = (
     Need("usr/bin/patroni", "patroni", ("patroni",)),
     Need("usr/sbin/haproxy", "haproxy", ("haproxy",)),
     Need("usr/sbin/nft", "nftables", ("nftables",)),
+    Need("usr/bin/curl", "curl"),
+    Need("usr/bin/openssl", "openssl"),
     Need("usr/bin/promtool", "prometheus", ("prometheus",)),
     Need("usr/bin/amtool", "prometheus-alertmanager", ("prometheus-alertmanager",)),
     Need("usr/lib/python3/dist-packages/etcd/__init__.py", "python3-etcd"),

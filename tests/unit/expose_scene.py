@@ -34,6 +34,7 @@ STAMP = Stamp(0xCDF8, "7", 42, 3, "pg2")
 ROUTE = Route(PRIMARY, STAMP)
 LEADS = Desired(Reason.LEADER, "pg2 leads since revision 42", ROUTE)
 NO_LEADER = Desired(Reason.NO_LEADER, "no leader key", held=True)
+BLIND = Desired(Reason.BLIND, "etcd is silent")
 PAUSED = Desired(Reason.PAUSED, "`watcher pause` was said")
 LOST = TargetUnreachable("pgb1", "no answer within 5 s", "is its host up?")
 

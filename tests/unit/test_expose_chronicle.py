@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from tests.unit.expose_scene import (
+    BLIND,
     EPOCH,
     LEADS,
     LOST,
@@ -57,6 +58,18 @@ def test_who_cannot_be_looked_at_is_in_sync_by_what_it_showed_last_until_another
     assert told.targets[0].in_sync_since == EPOCH + 1000.0
     elsewhere = replace(LEADS, route=replace(ROUTE, endpoint=OLD))
     told.looked("pgb1", elsewhere, None, LOST)
+    assert told.targets[0].in_sync_since is None
+
+
+def test_while_nobody_knows_where_clients_belong_a_target_is_as_it_was() -> None:
+    told = chronicle(Clock())
+    told.looked("pgb1", BLIND, actual(), None)
+    assert told.targets[0].in_sync_since is None
+    well(told)
+    told.looked("pgb1", BLIND, actual(), None)
+    assert told.targets[0].in_sync_since == EPOCH + 1000.0
+    told.looked("pgb1", NO_LEADER, actual(held=Held(("app",), 998.0, 1050.0)), None)
+    told.looked("pgb1", BLIND, actual(), None)
     assert told.targets[0].in_sync_since is None
 
 

@@ -22,7 +22,8 @@ _HAPPENINGS = 200
 class TargetState:
     """One target as its worker last told of it. Moments are seconds since the epoch, None is never.
 
-    A target that cannot be looked at counts as in sync as long as what it showed last is what is wished for.
+    A target that cannot be looked at counts as in sync as long as what it showed last is what is wished for;
+    and while it is not known where clients belong, as it did before.
     """
 
     name: str
@@ -119,7 +120,7 @@ class Chronicle(Listener):
             if known is None:  # its settings are gone, its worker ends
                 return
             latest = actual if actual is not None else known.actual
-            well = latest is not None and is_in_sync(latest, wish)
+            well = _is_well(known, latest, wish)
             held = None if actual is None else actual.held
             self._targets[target] = replace(
                 known,
@@ -129,7 +130,7 @@ class Chronicle(Listener):
                 failing_since=None if failure is None else (known.failing_since or now),
                 in_sync_since=(known.in_sync_since or now) if well else None,
                 seen_at=now if actual is not None else known.seen_at,
-                well_at=now if well and actual is not None else known.well_at,
+                well_at=now if well and actual is not None and wish.route is not None else known.well_at,
                 held_since=None if held is None else self._calendar.of(held.since),
             )
             if failure is not None and str(failure) != str(known.failure):
@@ -183,3 +184,10 @@ class Chronicle(Listener):
 
 
 _CLUSTER = "cluster"
+
+
+def _is_well(known: TargetState, latest: Actual | None, wish: Desired) -> bool:
+    """While it is not known where clients belong it is as it was."""
+    if wish.route is None and not wish.held:
+        return known.in_sync_since is not None
+    return latest is not None and is_in_sync(latest, wish)

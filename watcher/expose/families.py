@@ -185,7 +185,7 @@ _ALL = (
     _gauge(
         "target_in_sync",
         "Whether PgBouncer itself leads to the leader, and nobody waits; while it cannot be asked, by what it"
-        " showed last.",
+        " showed last; while no leader is known, as before.",
         "target",
     ),
     _gauge("target_held", "Whether the target's clients are made to wait by us.", "target"),
