@@ -176,7 +176,9 @@ class Reconciler:
         if not wish.held:
             self._held_since = None
             return wish
-        self._held_since = self.beat_at if self._held_since is None else self._held_since
+        held = self._target.last.held if self._target.last is not None else None
+        since = (self.beat_at, self._held_since, None if held is None else held.since)
+        self._held_since = min(moment for moment in since if moment is not None)
         return within_limit(wish, self._policy, self._held_since, self.beat_at)
 
     def _reconcile(self, view: View, wish: Desired) -> None:
