@@ -52,6 +52,7 @@ class Watcher:
         self._reporter = LogReporter(settings.cluster.scope, time.monotonic)
         self.board = Board(time.monotonic())
         self._mailboxes: list[Mailbox[View]] = []
+        self._workers: dict[str, Reconciler] = {}
         self._herald = herald(settings, self._reporter) if settings.barrier.enabled else None
         self._threads = [
             threading.Thread(target=job, args=(self._stop,), name=name, daemon=True)
@@ -96,7 +97,7 @@ class Watcher:
         mailbox = Mailbox(self.board.view)
         self._mailboxes.append(mailbox)
         self.board.listen(mailbox.put)
-        return Reconciler(
+        worker = self._workers[target.name] = Reconciler(
             pooler(self._settings, target, self._ear(target.name, mailbox)),
             mailbox,
             self._settings.policy(),
@@ -109,6 +110,7 @@ class Watcher:
             acknowledge=lambda stop_id: self._acknowledge(target, stop_id),
             last_hold=self._settings.stop_limit,
         )
+        return worker
 
     def _acknowledge(self, target: s.Target, stop_id: str | None) -> None:
         """To `watcher barrier`, which waits for those targets alone that could be held."""
@@ -128,10 +130,14 @@ class Watcher:
         return Ear(
             changed=mailbox.nudge,
             alarm=alarm,
-            ended=lambda why, seconds: self._reporter.hold_ended(target, why, seconds),
+            ended=lambda why, seconds: self._hold_ended(target, why, seconds),
             cut=lambda count, how: self._reporter.cut(target, count, how),
             left=lambda databases: self._reporter.left(target, databases),
         )
+
+    def _hold_ended(self, target: str, why: str, seconds: float) -> None:
+        self._workers[target].hold_ended(seconds)
+        self._reporter.hold_ended(target, why, seconds)
 
     def _on_etcd(self, state: EtcdState) -> None:
         self._reporter.source_state("etcd", state.connected, state.endpoint, state.problem)

@@ -2,8 +2,8 @@
 
 refused    a `failover` key for a member that does not exist, which Patroni clears
 withdrawn  the same, taken back half a second later
-restart    the primary restarted in place, by Patroni, with `watcher barrier` installed: nothing else tells of a
-           restart; without it (`restart_without_barrier`, not in the sum) who is in a transaction is cut
+restart    the primary restarted in place, by Patroni, with `watcher barrier` installed: nothing else tells of
+           it; without it (`restart_without_barrier`, not in the sum) who is in a transaction is cut
 probe      the postmaster frozen for a second: new logins hang, sessions go on
 packets    every packet to and from the primary's host dropped for 0.3 s
 """
