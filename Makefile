@@ -41,7 +41,7 @@ check: venv ## format, lint, types, import contracts
 	$(VENV)/bin/lint-imports
 
 .PHONY: bench
-bench: bed ## measure, beside the design that this replaces; CASE=name for one case
+bench: bed ## measure, beside rivals; an hour and a half, CASE=name for one case
 	@$(SUDO) $(PYTHON) -m tests.benchmarks $(CASE)
 
 .PHONY: plot

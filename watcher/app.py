@@ -63,7 +63,7 @@ class Watcher:
         self.window = self._window(window)
         self._reporter = everyone(LogReporter(settings.cluster.scope, time.monotonic), self.window.listener)
         self._mailboxes: list[Mailbox[View]] = []
-        self._reconcilers: list[Reconciler] = []
+        self._workers: dict[str, Reconciler] = {}
         self._herald = herald(settings, self._reporter) if settings.barrier.enabled else None
         self._threads = [
             threading.Thread(target=job, args=(self._stop,), name=name, daemon=True)
@@ -94,7 +94,7 @@ class Watcher:
         if dead and not self._stop.is_set():
             return f"no longer at work: {', '.join(dead)}"
         since = time.monotonic() - self._settings.resync_interval - _TURN_LIMIT
-        stuck = [worker.name for worker in self._reconcilers if worker.beat_at < since]
+        stuck = [worker.name for worker in self._workers.values() if worker.beat_at < since]
         return f"stuck: {', '.join(stuck)}" if stuck else ""
 
     def ask_to_stop(self) -> None:
@@ -118,9 +118,7 @@ class Watcher:
         policy = self._settings.policy()
         self.board.listen(lambda view, _: self.window.viewed(view))
         for target in self._settings.targets:
-            worker = self._reconciler(target)
-            self._reconcilers.append(worker)
-            yield f"target {target.name}", worker.run
+            yield f"target {target.name}", self._reconciler(target).run
         self.board.listen(
             lambda view, is_news: self._wake_readiness.set() if is_news and wanted(view, policy) else None
         )
@@ -134,7 +132,7 @@ class Watcher:
         mailbox = Mailbox(self.board.view)
         self._mailboxes.append(mailbox)
         self.board.listen(mailbox.put)
-        return Reconciler(
+        worker = self._workers[target.name] = Reconciler(
             pooler(self._settings, target, self._ear(target.name, mailbox), self._reporter),
             mailbox,
             self._settings.policy(),
@@ -147,6 +145,7 @@ class Watcher:
             acknowledge=lambda stop_id: self._acknowledge(target, stop_id),
             last_hold=self._settings.stop_limit,
         )
+        return worker
 
     def _acknowledge(self, target: s.Target, stop_id: str | None) -> None:
         """To `watcher barrier`, which waits for those targets alone that could be held."""
@@ -166,10 +165,14 @@ class Watcher:
         return Ear(
             changed=mailbox.nudge,
             alarm=alarm,
-            ended=lambda why, seconds: self._reporter.hold_ended(target, why, seconds),
+            ended=lambda why, seconds: self._hold_ended(target, why, seconds),
             cut=lambda count, how: self._reporter.cut(target, count, how),
             left=lambda databases: self._reporter.left(target, databases),
         )
+
+    def _hold_ended(self, target: str, why: str, seconds: float) -> None:
+        self._workers[target].hold_ended(seconds)
+        self._reporter.hold_ended(target, why, seconds)
 
     def _on_etcd(self, state: EtcdState) -> None:
         self._reporter.source_state("etcd", state.connected, state.endpoint, state.problem, str(state.reason))

@@ -355,13 +355,14 @@ class Barrier:
 
     def _wait(self, lease: "_Lease", leadership: "_Leadership") -> str:
         """What ended the wait. The request stays for LINGER seconds after it, until the stop is seen."""
+        asked = set()  # type: Set[str]
         while True:
             seen = self.look()
+            asked.update(seen.held)
             missing = seen.missing(self._id)
             waited = time.monotonic() - self._began_at
             if not missing:
-                held = ", ".join(sorted(seen.held)) or "no watcher is left"
-                return "held after {:.0f} ms: {}".format(waited * 1000, held)
+                return _outcome(waited, sorted(seen.held), sorted(asked - set(seen.held)))
             without = "the stop goes on without {}: ".format(", ".join(missing))
             if seen.leader != self._member:
                 return without + "{} no longer leads".format(self._member)
@@ -375,6 +376,12 @@ class Barrier:
 
     def _ask(self, path: str, question: Dict[str, Any]) -> Dict[str, Any]:
         return self._etcd.ask(path, question, self._until)
+
+
+def _outcome(waited: float, held: List[str], gone: List[str]) -> str:
+    """Nobody is missing any more; who could not be held has taken its name back, or its watcher died."""
+    how = "held after {:.0f} ms: {}".format(waited * 1000, ", ".join(held) or "nobody")
+    return how + (" (and without {}, which no watcher can hold)".format(", ".join(gone)) if gone else "")
 
 
 def _held_for(value: str) -> str:
@@ -462,6 +469,8 @@ def _check(options: argparse.Namespace) -> int:
         _say(_described(error))
         return FAILED
     targets = ", ".join(sorted(seen.held)) or "nobody: no watcher announces a target"
+    if seen.leader != settings.member:
+        targets = "nobody: {} does not lead".format(settings.member)
     _say("{} of {}; {} leads; would ask {}".format(settings.member, settings.prefix, seen.leader, targets))
     return OK
 

@@ -127,7 +127,15 @@ class Reconciler:
         self._acknowledged: str | None = None
         self._last_hold = last_hold
         self._held_since: float | None = None
+        self._ended_since: float | None = None
         self._told_hold: Held | None = None
+
+    def hold_ended(self, seconds: float) -> None:
+        """A hold was ended beside PgBouncer, after so long: that counts, even if we were frozen meanwhile.
+
+        From any thread; wake it by `mailbox.nudge()` afterwards.
+        """
+        self._ended_since = self._clock() - seconds
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`; a turn that has begun is finished, and so is a hold, within `last_hold` seconds.
@@ -179,10 +187,13 @@ class Reconciler:
         """What is wished for here; its hold no longer than the policy lets it be, from its first moment."""
         wall = self._wall() if self._wall is not None else None
         wish = desired(view, self._policy, self.beat_at, self._target.name, wall)
+        ended_since, self._ended_since = self._ended_since, None
         if not wish.held:
             self._held_since = None
             return wish
-        self._held_since = self.beat_at if self._held_since is None else self._held_since
+        held = self._target.last.held if self._target.last is not None else None
+        since = (self.beat_at, self._held_since, ended_since, None if held is None else held.since)
+        self._held_since = min(moment for moment in since if moment is not None)
         return within_limit(wish, self._policy, self._held_since, self.beat_at)
 
     def _reconcile(self, view: View, wish: Desired) -> None:

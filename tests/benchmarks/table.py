@@ -116,6 +116,7 @@ CLIENTS = Table(
         _by_default("PgBouncer's defaults: switchovers", "switchovers"),
         _by_default("… failed", "failed"),
         _by_default("… longest stall, p50", "stall_s.p50", "s", 2),
+        _by_default("… longest stall, max", "stall_s.max", "s", 2),
         _clients("crashes (SIGKILL)", "crash.crashes", ours="crash.kill.crashes"),
         _clients("… failed", "crash.failed", ours="crash.kill.failed"),
         _clients("… in flight at that instant", "crash.in_flight", ours="crash.kill.in_flight"),
@@ -133,6 +134,8 @@ def _barrier(name: str, words: str) -> Iterator[Row]:
     yield _ours(f"{words}: switchovers", f"planned.{name}.switchovers")
     yield _ours("… failed", f"planned.{name}.failed")
     yield _ours("… transactions of 1 s that failed", f"planned.{name}.long.failed")
+    yield _ours("… longest stall, p50", f"planned.{name}.stall_s.p50", "s", 2)
+    yield _ours("… longest stall, max", f"planned.{name}.stall_s.max", "s", 2)
     yield _ours(
         "… stall longer than Patroni's gap by, p50", f"planned.{name}.stall_over_patroni_ms.p50", "ms"
     )
@@ -145,6 +148,7 @@ def _crash(deed: str, words: str) -> Iterator[Row]:
     yield _ours(f"{words}: crashes", f"crash.{deed}.crashes")
     yield _ours("… failed", f"crash.{deed}.failed")
     yield _ours("… in flight at that instant", f"crash.{deed}.in_flight")
+    yield _ours("… failed, and began later", f"crash.{deed}.failed_not_in_flight")
     yield _ours("… first commit after it was writable, p50", f"crash.{deed}.{_FIRST}.p50", "ms")
     yield _ours("… first commit after it was writable, max", f"crash.{deed}.{_FIRST}.max", "ms")
 
@@ -154,6 +158,7 @@ HOLDS = Table(
     ("the watcher's holds", "watcher"),
     (
         _ours("switchovers in a row, both settings", "planned.switchovers"),
+        _ours("… transactions", "planned.transactions"),
         _ours("… failed", "planned.failed"),
         _ours("… stall longer than Patroni's gap by, p50", "planned.stall_over_patroni_ms.p50", "ms"),
         _ours("… stall longer than Patroni's gap by, max", "planned.stall_over_patroni_ms.max", "ms"),
@@ -169,6 +174,7 @@ HOLDS = Table(
         *_crash("freeze", "frozen"),
         *_crash("drop", "packets dropped"),
         _ours("false alarms: failed", "false_alarm.failed"),
+        _ours("… restarts in place without the barrier", "false_alarm.restart_without_barrier.failed"),
         _ours("session pools: open sessions", "session.open_sessions"),
         _ours("… failed", "session.failed"),
         _ours("… most failures of one in a switchover", "session.most_failures_of_one"),

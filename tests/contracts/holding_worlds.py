@@ -57,8 +57,13 @@ class HoldWorld(Protocol):
     b: Endpoint
     closed: Endpoint
 
-    def begin(self, name: str = "app") -> Target:
-        """A new target that was looked at, led to `a`, by a database or by `*`; nothing is paused."""
+    def begin(self, name: str = "app", in_use: bool = True) -> Target:
+        """A new target that was looked at, led to `a`, by a database or by `*`; nothing is paused. With `*` a
+        client has made PgBouncer know the database, if `in_use`.
+        """
+
+    def use(self) -> None:
+        """A client asks for the database, and is answered."""
 
     def another(self) -> Target:
         """One more target on the same PgBouncer, looked at."""
@@ -122,11 +127,14 @@ class FakeHoldWorld:
         self._targets: list[FakeTarget] = []
         self._pgbouncer = FakePgBouncer("")
 
-    def begin(self, name: str = "app") -> Target:
+    def begin(self, name: str = "app", in_use: bool = True) -> Target:
         self._pgbouncer = FakePgBouncer(marked(f"{name} = host={self.a.host} port={self.a.port}\n"))
         self._pgbouncer.closed.add(self.closed)
-        self._pgbouncer.in_use = {"app"} if name == "*" else set()
+        self._pgbouncer.in_use = {"app"} if name == "*" and in_use else set()
         return self.another()
+
+    def use(self) -> None:
+        self._pgbouncer.in_use.add("app")
 
     def another(self) -> Target:
         target = FakeTarget(self._pgbouncer, clock=self.now, on_refusal=ON_REFUSAL)
@@ -237,7 +245,7 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
     ) -> None:
         self._world.__exit__(kind, error, trace)
 
-    def begin(self, name: str = "app") -> Target:
+    def begin(self, name: str = "app", in_use: bool = True) -> Target:
         for server in self._servers:
             if not server.is_alive():
                 server.start()
@@ -247,10 +255,13 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
         self.heard.ended.clear()
         dbname = " dbname=app" if name == "app" else ""
         target = self._world.begin(marked(f"{name} = host={self.a.host} port={self.a.port}{dbname}\n"))
-        if name == "*":
-            self.query().server()
+        if name == "*" and in_use:
+            self.use()
         target.read()
         return target
+
+    def use(self) -> None:
+        self.query().server()
 
     def another(self) -> Target:
         target = self._world.another()

@@ -162,6 +162,23 @@ def test_a_pause_that_an_operator_made_is_never_released(world: HoldWorld) -> No
     world.operator("RESUME")
 
 
+def test_what_an_operator_pauses_after_a_resume_of_their_own_is_theirs(world: HoldWorld) -> None:
+    target = world.begin()
+    hold(world, target)
+    world.operator("RESUME")
+    settle(lambda: held(target) == replace(still(target), databases=()), "it is noticed")
+    world.operator("PAUSE")
+    target.take(Release(world.a))
+    assert world.is_paused()
+    world.operator("RESUME")
+
+
+def still(target: Target) -> Held:
+    found = held(target)
+    assert found is not None
+    return found
+
+
 def test_a_target_that_is_closed_holds_nobody(world: HoldWorld) -> None:
     target = world.begin()
     hold(world, target)
@@ -204,6 +221,17 @@ def test_a_watched_server_that_dies_is_held_for_at_once(world: HoldWorld) -> Non
     target.take(Write(route(world.b)))
     target.take(Release(world.b, reload=True))
     assert query.server() == world.b
+
+
+def test_a_database_that_came_into_use_after_the_watch_is_held_too(world: HoldWorld) -> None:
+    """PgBouncer makes it from `*` when its first client comes."""
+    target = world.begin("*", in_use=False)
+    target.take(Watch(world.a))
+    world.use()
+    world.crash()
+    settle(lambda: held(target) is not None, "clients are held without our word")
+    assert still(target).databases == ("app",)
+    assert world.query().waits()
 
 
 def test_a_pgbouncer_that_is_gone_is_said_to_be_and_held_again_once_it_is_back(world: HoldWorld) -> None:

@@ -11,8 +11,8 @@ from tests.e2e.demo_episode import Episode, Seat
 LABEL, CELL, GAP = 37, 10, 3
 ERRORS_SHOWN = 3
 HONEST = (
-    "In a switchover clients wait, and none fails. In a crash those fail whose transaction was in flight\n"
-    "when the server died under it; all others wait. How long is Patroni's time, and little is added."
+    "So it should be: in a switchover clients wait, and none fails. In a crash those fail whose transaction\n"
+    "was in flight when the server died under it, or began before that was known; all others wait."
 )
 STEPS = {
     "hold": "clients wait",

@@ -118,6 +118,8 @@ def test_clients_are_to_outlast_the_clusters_own_ttl(service_folder: Path, keys:
             lines = said(bouncer)
     finally:
         keys.etcd.delete(keys.prefix + "config")
+    of_the_hold, *lines = lines
+    assert of_the_hold.startswith("hold.limit is 60, better 310 or more: ")
     assert _of(lines) == ["query_wait_timeout", "client_login_timeout"]
     assert "is 120, better more than 310: " in lines[0]
 

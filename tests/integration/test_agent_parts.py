@@ -378,18 +378,21 @@ def test_answers_that_are_there_are_taken_without_a_wait_and_half_of_one_is_left
             half.arrived()
 
 
-def test_which_process_answers_is_told_for_a_socket_of_this_host_and_changes_with_it(
+def test_which_process_answers_is_told_and_changes_with_it(
     bouncer: PgBouncer,
 ) -> None:
     with closing(dial(str(bouncer.socket))) as pooler:
         first = identity(pooler)
         assert first.startswith(f"{bouncer.pid} since ")
     with closing(dial(f"{bouncer.address}:{bouncer.port}")) as pooler:
-        assert identity(pooler) == ""
+        by_port = identity(pooler)
+        assert by_port.startswith("listener ")
     bouncer.kill()
     bouncer.start()
     with closing(dial(str(bouncer.socket))) as pooler:
         assert identity(pooler) not in ("", first)
+    with closing(dial(f"{bouncer.address}:{bouncer.port}")) as pooler:
+        assert identity(pooler) not in ("", by_port)
 
 
 # --- record: what a successor has to undo -----------------------------------------------------------
@@ -398,17 +401,22 @@ ANOTHER = """
 import signal, sys
 from watcher.apply.agent.record import Records
 records = Records(sys.argv[1], sys.argv[2])
-records.note(["app"], {"query_timeout": "0"})
+records.note(["app"], {"query_timeout": "0"}, {"query_timeout": "2"}, 1.0, float(sys.argv[3]))
 print("noted", flush=True)
 signal.pause()
 """
 
 
 @contextmanager
-def _another_agent(ini: Path, pooler: str = "7 since 1") -> Iterator["subprocess.Popen[str]"]:
-    """Another process, with a record of its own."""
+def _another_agent(
+    ini: Path, pooler: str = "7 since 1", left: float = 60.0
+) -> Iterator["subprocess.Popen[str]"]:
+    """Another process, with a record of its own, of a hold that may last `left` seconds more."""
     with subprocess.Popen(
-        [sys.executable, "-c", ANOTHER, str(ini), pooler], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+        [sys.executable, "-c", ANOTHER, str(ini), pooler, str(left)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
     ) as agent:
         assert agent.stdout is not None
         agent.stdout.readline()
@@ -438,6 +446,17 @@ def test_a_record_is_anothers_while_that_one_lives_and_left_once_it_was_killed(i
         assert ours.left() == []
 
 
+def test_a_record_past_its_deadline_is_left_behind_although_its_agent_lives(ini: Path) -> None:
+    """It is frozen: nobody else ends what it holds."""
+    ours = Records(str(ini), "7 since 1")
+    with _another_agent(ini, left=0.2):
+        (record,) = ours.others()
+        assert 1.0 <= record["age"] < LIMIT
+        assert 0.0 < record["left"] <= 0.2
+        wait_for(ours.left, LIMIT, "it is overdue")
+        assert ours.others() == []
+
+
 def test_a_record_about_a_pgbouncer_that_has_gone_is_nobodys(ini: Path) -> None:
     with _another_agent(ini, "6 since 1") as agent:
         ours = Records(str(ini), "7 since 1")
@@ -450,8 +469,8 @@ def test_a_record_about_a_pgbouncer_that_has_gone_is_nobodys(ini: Path) -> None:
 
 def test_a_record_says_what_was_noted_last_and_goes_when_it_is_forgotten(ini: Path) -> None:
     ours, successor = Records(str(ini), "7 since 1"), Records(str(ini), "7 since 1")
-    ours.note(["app"], {})
-    ours.note(["app", "b"], {"max_db_connections": "0"})
+    ours.note(["app"], {}, {})
+    ours.note(["app", "b"], {"max_db_connections": "0"}, {"max_db_connections": "1"})
     (record,) = successor.others()
     assert (record["databases"], record["settings"]) == (["app", "b"], {"max_db_connections": "0"})
     ours.forget()

@@ -129,7 +129,7 @@ def test_a_target_that_nobody_serves_any_more_is_not_waited_for(etcd: EtcdCluste
     with Waiting(access_of(etcd.endpoints)) as waiting:
         announce(etcd, "a", held_for=request(etcd))
         etcd.delete(f"{TARGETS}b/w1")
-        assert waiting.end().endswith(" ms: a")
+        assert waiting.end().endswith(" ms: a (and without b, which no watcher can hold)")
 
 
 def test_a_target_that_appears_meanwhile_is_waited_for_too(etcd: EtcdCluster) -> None:

@@ -177,14 +177,21 @@ class FakeAgent:
         self._pgbouncer = pgbouncer
         self._clock = clock
         self._on_refusal = on_refusal
-        self._databases: tuple[str, ...] = ()
+        self._databases: Callable[[], Iterable[str]] = tuple
         self._held: Held | None = None
         pgbouncer.agents.append(self)
 
     @property
     def held(self) -> Held | None:
         self.end_at_limit()
+        self._spare_what_was_resumed()
         return None if self._held is None else replace(self._held, complete=not self._pgbouncer.busy)
+
+    def _spare_what_was_resumed(self) -> None:
+        """By somebody else: a pause that comes after that is theirs."""
+        if self._held is not None:
+            left = tuple(name for name in self._held.databases if name in self._pgbouncer.paused)
+            self._held = replace(self._held, databases=left)
 
     def hold(self, databases: Iterable[str], until: float) -> None:
         """Pauses those that nobody has paused, or another agent; again, it sets the limit anew."""
@@ -203,13 +210,14 @@ class FakeAgent:
         others = (agent._held for agent in self._pgbouncer.agents if agent is not self)
         return {name for held in others if held is not None for name in held.databases}
 
-    def watch(self, endpoint: Endpoint, databases: Iterable[str]) -> None:
-        self.guard, self._databases = endpoint, tuple(databases)
+    def watch(self, endpoint: Endpoint, databases: Callable[[], Iterable[str]]) -> None:
+        """`databases` are told when they are to be held."""
+        self.guard, self._databases = endpoint, databases
 
     def hear(self, endpoint: Endpoint) -> None:
         """The server there refuses connections: clients wait, without a word from the watcher."""
         if endpoint == self.guard and self._on_refusal is not None and self._held is None:
-            self.hold(self._databases, self._clock() + self._on_refusal)
+            self.hold(self._databases(), self._clock() + self._on_refusal)
 
     def resume(self, sure: bool) -> None:
         """Ends our hold; where not `sure`, what another agent holds as well goes on waiting."""
@@ -352,7 +360,7 @@ class FakeTarget:
             case Hold(until):
                 self._live_agent().hold(self._names(), until)
             case Watch(endpoint):
-                self._live_agent().watch(endpoint, self._names())
+                self._live_agent().watch(endpoint, self._names)
             case Release(endpoint, reload):
                 self._release(endpoint, reload)
 

@@ -246,7 +246,7 @@ def _make_points(folder, stop_at):
         setattr(owner, method, with_point)
 
     before(Console, "post", lambda self, *statements: "; ".join(statements))
-    before(Records, "note", lambda self, databases, settings: "note %s %s" % (databases, sorted(settings)))
+    before(Records, "note", lambda self, names, settings, *_: "note %s %s" % (names, sorted(settings)))
     before(Records, "forget", lambda self: "forget")
     for call in ("pwrite", "ftruncate", "rename", "unlink"):
         before(os, call, lambda *_, call=call: call)

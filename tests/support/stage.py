@@ -30,6 +30,9 @@ OPERATORS = "reports"
 _CREATE = "CREATE TABLE steps (at timestamptz)"
 _INSERT = "INSERT INTO steps VALUES (now()) RETURNING host(inet_server_addr()), inet_server_port()"
 _POLL = 0.005
+_APART = 0.1
+"""Seconds: pauses that are nearer to each other count as one, for hardly a client comes through between."""
+
 _ERRORS = (pg8000.exceptions.DatabaseError, pg8000.exceptions.InterfaceError, OSError)
 
 
@@ -137,7 +140,7 @@ class PauseWitness(_Thread):
     def _turn(self) -> None:
         shown, now = self._console.databases(), time.monotonic()
         if is_paused := bool(int(shown[APP]["paused"])):
-            if not self.is_paused:
+            if not self.pauses or now - self.pauses[-1].seen > _APART:
                 self.pauses.append(Pause(now, now))
             self.pauses[-1].seen = now
         self.is_paused = is_paused

@@ -49,8 +49,8 @@ def test_the_lines_to_copy_are_those_that_are_recommended() -> None:
 
 def test_the_limits_of_the_text_are_those_of_the_code() -> None:
     assert (
-        f"a hold may last, which is {HOLD_LIMIT:g} s, and more than Patroni's `ttl` and {PROMOTION:g} s"
-        in PAGE
+        f"a hold may last (`hold.limit`, {HOLD_LIMIT:g} s unless you set it), and more than Patroni's"
+        f" `ttl` and {PROMOTION:g} s" in PAGE
     )
     assert f"\nPgBouncer {WANTED_VERSION} or newer" in PAGE
 

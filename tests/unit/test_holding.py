@@ -56,14 +56,14 @@ def saying(holding: Holding, *lines: dict[str, Any]) -> None:
 def test_a_hold_that_is_complete_right_behind_the_answer_stays_complete(holding: Holding) -> None:
     """Else `watcher barrier` would wait for it to its limit."""
     saying(holding, HELD, {**HELD, "complete": True, "event": "complete"})
-    holding.hold(["app"], 110.0)
+    holding.hold(["app"], None, 110.0)
     assert holding.held is not None
     assert holding.held.complete
 
 
 def test_a_hold_that_ends_right_behind_the_answer_is_over(holding: Holding) -> None:
     saying(holding, HELD, {"event": "ended", "why": "gone", "held_for": 0.0, "complete": False})
-    holding.hold(["app"], 110.0)
+    holding.hold(["app"], None, 110.0)
     assert holding.held is None
 
 
@@ -76,7 +76,7 @@ def test_a_hold_that_begins_right_behind_a_release_is_known(holding: Holding) ->
 
 def test_a_release_ends_what_was_held(holding: Holding) -> None:
     saying(holding, HELD)
-    holding.hold(["app"], 110.0)
+    holding.hold(["app"], None, 110.0)
     saying(holding, {**FREE, "was_held": True, "held_for": 1.0, "shown": []})
     holding.release(None, reload=False, names=["app"])
     assert holding.held is None

@@ -470,3 +470,35 @@ def test_a_pause_lets_go_whom_we_hold_and_leaves_the_file_alone(world: Holding) 
     assert world.pgbouncer.paused == set()
     assert world.writes == 0
     assert world.pgbouncer.shown == {"app": NODES["node1"]}
+
+
+def test_a_hold_that_ended_while_we_were_frozen_counts_from_its_first_moment(world: Holding) -> None:
+    """The agent had begun it, and ended it at its limit, before we heard of either."""
+    world.turn(refused(led_by("node1", 5, world.now), world.now))
+    assert world.pgbouncer.paused == {"app"}
+    world.target.close()
+    world.reconciler.hold_ended(20.0)
+    world.turn()
+    assert world.pgbouncer.paused == set()
+
+
+def test_a_hold_counts_from_when_its_agent_began_it(world: Holding) -> None:
+    world.pgbouncer.refuse(NODES["node1"])
+    world.now += 15.0
+    view = refused(led_by("node1", 5, world.now), world.now)
+    world.turn(view)
+    assert world.pgbouncer.paused == {"app"}
+    world.now += 5.0
+    world.turn(view)
+    assert world.pgbouncer.paused == set()
+
+
+def test_at_its_limit_a_hold_ends_without_a_word_to_the_primary(world: Holding) -> None:
+    """It takes no login: whoever is released to it only once it does is not released at all."""
+    view = refused(led_by("node1", 5, world.now), world.now)
+    world.turn(view)
+    world.pgbouncer.closed.add(NODES["node1"])
+    world.now += 20.0
+    world.turn(view)
+    assert world.pgbouncer.paused == set()
+    assert world.reports.failures == []

@@ -86,6 +86,7 @@ class Holding:
         self._ear = ear
         self._clock = clock
         self._name = f"{place.name} hold"
+        self._noting = threading.Lock()
         self._stream: Stream | None = None
         self._replies: queue.SimpleQueue[dict[str, Any] | Exception] = queue.SimpleQueue()
 
@@ -115,11 +116,13 @@ class Holding:
         if left:
             self._ear.left(left)
 
-    def hold(self, databases: Iterable[str], until: float) -> None:
-        """Let clients of these databases wait until then at the latest; returns once new ones wait."""
+    def hold(self, databases: Iterable[str], all_but: Iterable[str] | None, until: float) -> None:
+        """Let clients of these databases wait until then at the latest, of every other than `all_but` too
+        where that is given; returns once new ones wait.
+        """
         self.open()
         limit = max(0.0, until - self._clock()) + GRACE
-        self._ask(verb="hold", databases=list(databases), limit=limit)
+        self._ask(verb="hold", limit=limit, **_asked(databases, all_but))
 
     def release(
         self, endpoint: Endpoint | None, reload: bool, names: Iterable[str]
@@ -134,11 +137,11 @@ class Holding:
             request["cut_after"] = terms.cut_after
         return self._ask(**request).get("shown")
 
-    def watch(self, endpoint: Endpoint, databases: Iterable[str]) -> None:
+    def watch(self, endpoint: Endpoint, databases: Iterable[str], all_but: Iterable[str] | None) -> None:
         """Watch that server from now on; a refusal begins a hold there and then, where the terms say so."""
         self.open()
         limit = self._terms.on_refusal
-        hold = None if limit is None else {"databases": list(databases), "limit": limit}
+        hold = None if limit is None else {"limit": limit + GRACE, **_asked(databases, all_but)}
         where = {"host": endpoint.host, "port": endpoint.port, "user": self._terms.login_as}
         if self._alarmed and self.guard is not None:
             self._ear.alarm(self.guard, False, "it is not watched any more")
@@ -147,7 +150,8 @@ class Holding:
 
     def close(self) -> None:
         """Ends the channel, and with it every hold."""
-        stream, self._stream = self._stream, None
+        with self._noting:
+            stream, self._stream = self._stream, None
         self._forget()
         if stream is not None:
             stream.close()
@@ -201,11 +205,15 @@ class Holding:
         try:
             while True:
                 self._hear(read_line(stream, None, pending), stream, replies)
-        except (OSError, EOFError) as error:
+        except Exception as error:  # whatever it is, nothing is heard from here on
             problem = f"the connection broke: {error!r}"
             replies.put(TargetUnreachable(self._name, problem, "it is opened anew"))
-        if self._stream is stream:
-            self._stream = None
+            stream.close()
+        with self._noting:
+            was_open = self._stream is stream
+            if was_open:
+                self._stream = None
+        if was_open:
             self._forget()
             self._ear.changed()
 
@@ -218,42 +226,53 @@ class Holding:
         said = _object(line)
         if "event" in said:
             if self._stream is stream:
-                self._heed(said)
+                self._heed(said, stream)
             return
-        if "held" in said and self._stream is stream:
-            self._note(said)
+        if "held" in said:
+            self._note(said, stream)
         try:
             replies.put(parse_reply(line, self._name))
         except TargetError as error:
             replies.put(error)
 
-    def _heed(self, said: Mapping[str, Any]) -> None:
+    def _heed(self, said: Mapping[str, Any], stream: Stream) -> None:
         event = said["event"]
         if event == "cut":
             self._ear.cut(int(said["count"]), str(said["how"]))
             return
+        if event == "left":
+            self._ear.left(tuple(said["databases"]))
+            return
         if event == "ended":
-            self.held = None
+            self._note({}, stream)
             self._ear.ended(str(said["why"]), float(said["held_for"]))
         else:
-            self._note(said)
+            self._note(said, stream)
         if event == "alarm":
             endpoint = Endpoint(str(said["host"]), int(said["port"]))
             self._alarmed = bool(said["refuses"])
             self._ear.alarm(endpoint, bool(said["refuses"]), str(said["why"]))
         self._ear.changed()
 
-    def _note(self, status: Mapping[str, Any]) -> None:
-        if not status.get("held"):
-            self.held = None
-            return
-        now, known = self._clock(), self.held
-        self.held = Held(
-            databases=tuple(status["databases"]),
-            since=now - float(status["age"]) if known is None else known.since,
-            until=now + float(status["left"]) - GRACE,
-            complete=bool(status["complete"]),
-        )
+    def _note(self, status: Mapping[str, Any], stream: Stream) -> None:
+        """What an agent says whose stream was closed meanwhile does not count any more."""
+        with self._noting:
+            if self._stream is not stream:
+                return
+            if not status.get("held"):
+                self.held = None
+                return
+            now, known = self._clock(), self.held
+            self.held = Held(
+                databases=tuple(status["databases"]),
+                since=now - float(status["age"]) if known is None else known.since,
+                until=now + float(status["left"]) - GRACE,
+                complete=bool(status["complete"]),
+            )
+
+
+def _asked(databases: Iterable[str], all_but: Iterable[str] | None) -> dict[str, Any]:
+    return {"databases": list(databases), "all_but": None if all_but is None else list(all_but)}
 
 
 def _object(line: bytes) -> dict[str, Any]:

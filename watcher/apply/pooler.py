@@ -120,9 +120,9 @@ class Pooler:
                 case Confirm(endpoint):
                     self._confirm(endpoint)
                 case Hold(until):
-                    self._can_hold().hold(self._to_hold(), until)
+                    self._can_hold().hold(*self._to_hold(), until)
                 case Watch(endpoint):
-                    self._can_hold().watch(endpoint, self._to_hold())
+                    self._can_hold().watch(endpoint, *self._to_hold())
                 case Release(endpoint, reload):
                     self._release(endpoint, reload)
 
@@ -226,13 +226,14 @@ class Pooler:
             raise TargetError(self.name, "its clients cannot be held", "set `console`")
         return self._holding
 
-    def _to_hold(self) -> tuple[str, ...]:
-        """The databases of the block by the names that PgBouncer shows, those made from `*` included."""
-        known, shown = self._known or self._read_file(), self._last.shown if self._last else None
-        names = {db.name: None for db in known.block.databases if db.name != "*"}
-        if any(db.name == "*" for db in known.block.databases):
-            names |= {row.name: None for row in shown or () if row.name not in known.block.defined}
-        return tuple(name for name in names if name != "pgbouncer")
+    def _to_hold(self) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+        """The databases of the block by name; with `*` in it also those that the file does not define, as
+        PgBouncer has made them from it when the hold begins.
+        """
+        block = (self._known or self._read_file()).block
+        names = tuple(db.name for db in block.databases if db.name != "*")
+        makes_others = any(db.name == "*" for db in block.databases)
+        return names, tuple(sorted(block.defined)) if makes_others else None
 
     def _release(self, endpoint: Endpoint | None, reload: bool) -> None:
         known = self._known or self._read_file()

@@ -10,7 +10,7 @@ from watcher.board import Board
 from watcher.commands.exit_code import ExitCode
 from watcher.commands.looking import at_each_target
 from watcher.commands.saying import say
-from watcher.decide.advice import advise, of_block
+from watcher.decide.advice import PROMOTION, advise, of_block
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import Leadership, View
 from watcher.decide.view import config, leadership
@@ -27,10 +27,18 @@ def check_config(loaded: Loaded) -> ExitCode:
     outcomes = [_check_etcd(settings, board, endpoint) for endpoint in settings.etcd.endpoints]
     outcomes += [_check_node(settings, url) for url in dict.fromkeys(app.node_urls(settings, board.view))]
     ttl = config(board.view).ttl
-    of_targets = at_each_target(settings, lambda pooler: _check_target(pooler, ttl))
+    if settings.hold.enabled and settings.hold.limit < ttl + PROMOTION:
+        say(f"advice   {_hold_is_short(settings.hold.limit, ttl)}")
+    of_targets = at_each_target(settings, lambda pooler: _check_target(pooler, ttl, settings.hold.limit))
     outcomes += [outcome for target in of_targets for outcome in target]
     say(f"{sum(outcomes)} of {len(outcomes)} checks passed")
     return ExitCode.OK if all(outcomes) else ExitCode.BAD_SETTINGS
+
+
+def _hold_is_short(limit: float, ttl: float) -> str:
+    wanted = ttl + PROMOTION
+    why = "in a crash clients are let go before Patroni can have a new primary, and meet none"
+    return f"hold.limit is {limit:g}, better {wanted:g} or more: {why} (ttl {ttl:g} s, and the promotion)"
 
 
 def _tried(subject: str, attempt: Callable[[], str]) -> bool:
@@ -78,7 +86,7 @@ def _check_node(settings: Settings, url: str) -> bool:
     return _tried(f"Patroni {url}", attempt)
 
 
-def _check_target(pooler: Pooler, ttl: float) -> list[bool]:
+def _check_target(pooler: Pooler, ttl: float, hold_limit: float) -> list[bool]:
     """Connection and host key, file and marker, console, rights: each only where the one before held."""
 
     def file() -> str:
@@ -105,11 +113,11 @@ def _check_target(pooler: Pooler, ttl: float) -> list[bool]:
             _tried(f"target {pooler.name} rights", rights),
         ]
         if outcomes[1]:
-            _advise_target(pooler, ttl)
+            _advise_target(pooler, ttl, hold_limit)
     return outcomes
 
 
-def _advise_target(pooler: Pooler, ttl: float) -> None:
+def _advise_target(pooler: Pooler, ttl: float, hold_limit: float) -> None:
     """What would help in a failover: a line each, and no fault, for a watcher works without it too."""
     subject = f"target {pooler.name}"
     try:
@@ -118,5 +126,5 @@ def _advise_target(pooler: Pooler, ttl: float) -> None:
         say(f"advice   {subject}: none, its settings cannot be read: {_problem(subject, error)}")
         return
     if tuning is not None:
-        for advice in advise(*tuning, of_block(actual), ttl):
+        for advice in advise(*tuning, of_block(actual), ttl, hold_limit):
             say(f"advice   {subject}: {advice}")

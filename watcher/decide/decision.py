@@ -136,9 +136,8 @@ def within_limit(wish: Desired, policy: Policy, held_since: float, now: float) -
         return wish
     until = min(wish.hold_until, held_since + policy.hold.limit)
     if now >= until:
-        return replace(
-            wish, held=False, detail=f"{wish.detail}; released: the hold has lasted its limit", stop_id=""
-        )
+        detail = f"{wish.detail}; released: the hold has lasted its limit"
+        return replace(wish, held=False, gave_up=True, detail=detail, stop_id="")
     return replace(wish, hold_until=until, recheck_at=_sooner(wish.recheck_at, until))
 
 
@@ -505,7 +504,7 @@ def _go_on_steps(actual: Actual, wish: Desired, misled: bool) -> list[Step]:
     endpoint = wish.route.endpoint
     reload = misled or actual.reload_owed or bool(unconfirmed(actual, endpoint))
     if actual.held is not None:
-        return [Release(endpoint, reload)]
+        return [Release()] if wish.gave_up else [Release(endpoint, reload)]
     return [Reload(), Confirm(endpoint)] if reload else []
 
 

@@ -345,7 +345,8 @@ class Reason(StrEnum):
 class Desired:
     """What should be. `route` None means: leave the route as it is.
 
-    `held` is whether clients should wait, until `hold_until` at the latest. `guard` is the server that is to
+    `held` is whether clients should wait, until `hold_until` at the latest; they `gave_up` once that was
+    over, and go on to whatever is there. `guard` is the server that is to
     be watched from beside PgBouncer, None: leave that as it is. `stop_id` is the stop of the leader's
     PostgreSQL that waits for this hold (`watcher barrier`). `proven_at` is when the linearizable read began
     that showed this leadership, None if an event told it (see `fence.admits`). `recheck_at` is when time
@@ -357,6 +358,7 @@ class Desired:
     route: Route | None = None
     held: bool = False
     hold_until: float = float("inf")
+    gave_up: bool = False
     guard: Endpoint | None = None
     stop_id: str = ""
     proven_at: float | None = None

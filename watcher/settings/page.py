@@ -15,7 +15,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from annotated_types import Le
+from annotated_types import Ge, Le
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
@@ -84,7 +84,8 @@ def _type(field: FieldInfo) -> str:
     highest = next((m.le for m in field.metadata if isinstance(m, Le)), None)
     extra = field.json_schema_extra
     if isinstance(extra, dict) and "unit" in extra:
-        return f"{extra['unit']}, above 0, at most {highest}"
+        lowest = next((f"at least {m.ge}" for m in field.metadata if isinstance(m, Ge)), "above 0")
+        return f"{extra['unit']}, {lowest}, at most {highest}"
     kind = next((m.text for m in reversed(field.metadata) if isinstance(m, Kind)), "")
     return kind or _type_of(field.annotation)
 

@@ -2,7 +2,8 @@
 
 refused    a `failover` key for a member that does not exist, which Patroni clears
 withdrawn  the same, taken back half a second later
-restart    the primary restarted in place, by Patroni
+restart    the primary restarted in place, by Patroni, with `watcher barrier` installed: nothing else tells of
+           it; without it (`restart_without_barrier`, not in the sum) who is in a transaction is cut
 probe      the postmaster frozen for a second: new logins hang, sessions go on
 packets    every packet to and from the primary's host dropped for 0.3 s
 """
@@ -14,7 +15,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from tests.benchmarks.bench import Bench
-from tests.benchmarks.contenders import watcher
+from tests.benchmarks.cases.barrier import install_barrier
+from tests.benchmarks.contenders import HOLDS, watcher, watcher_with
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.series import explained
 from tests.benchmarks.stage import SERVED_SECONDS, Stage, stage
@@ -32,7 +34,7 @@ LOST_SECONDS = 0.3
 AFTER = 12.0
 """Longer than a hold may last for an announcement that nothing follows, so that its end is seen too."""
 OWNED = ("false_alarm",)
-PROMISED = ("false_alarm.failed",)
+PROMISED = ("false_alarm.failed", "false_alarm.restart_without_barrier.failed")
 
 
 def measure(bench: Bench) -> tuple[Figures, Figures]:
@@ -41,8 +43,15 @@ def measure(bench: Bench) -> tuple[Figures, Figures]:
     bench.say("the whole bed, each node on a network of its own")
     with stage(watcher, ini=RECOMMENDED, networks=True) as scene, explained(bench, scene):
         kinds = {name: _repeated(bench, scene, name, alarm) for name, alarm in ALARMS.items()}
+        without = _repeated(bench, scene, "restart without the barrier", restart)
+    bench.say("the whole bed with the barrier")
+    guarded = watcher_with(hold=HOLDS, barrier={"enabled": True})
+    with stage(guarded, ini=RECOMMENDED, prepare=install_barrier) as scene, explained(bench, scene):
+        kinds["restart"] = _repeated(bench, scene, "restart", restart)
     failed = sum(kind["failed"] for kind in kinds.values())
-    return {"false_alarm": {"failed": failed, **kinds}}, {"times_each": times}
+    return {"false_alarm": {"failed": failed, **kinds, "restart_without_barrier": without}}, {
+        "times_each": times
+    }
 
 
 def _repeated(bench: Bench, scene: Stage, name: str, alarm: Callable[[Stage, Node], None]) -> Figures:
@@ -123,7 +132,6 @@ def packets(scene: Stage, leader: Node) -> None:
 ALARMS: Mapping[str, Callable[[Stage, Node], None]] = {
     "refused": refused,
     "withdrawn": withdrawn,
-    "restart": restart,
     "probe": probe,
     "packets": packets,
 }

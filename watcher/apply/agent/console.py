@@ -125,6 +125,7 @@ class Console:
     def _message(self, until: float) -> Tuple[bytes, bytes]:
         while len(self._pending) < 5 or len(self._pending) < self._length():
             if not select.select([self._pooler], [], [], max(0.0, until - time.monotonic()))[0]:
+                self.close()  # or what it says late would be taken for the answer to something else
                 raise OSError("PgBouncer's console did not answer in time")
             self._receive()
         end = self._length()

@@ -39,6 +39,14 @@ FAST_CLOSE_SECONDS = 1.0  # PgBouncer looks at its servers every third of a seco
 LONGEST_HOLD = 600.0
 """No hold is longer, whatever is asked for."""
 
+COMPARE_EVERY = 1.0
+OVERDUE = 1.0
+"""Seconds: between two looks whether an operator has resumed what we hold; after the deadline of another
+agent until it counts as dead."""
+
+LONGEST_AFTERMATH = 60.0
+"""Seconds in which every setting is put back after a release, by far."""
+
 
 def keep(options: argparse.Namespace) -> None:
     """Answers requests and keeps holds until standard input ends; then nothing is held by us any more."""
@@ -78,12 +86,16 @@ class Holder:
         self._pauser: Optional[Console] = None
         self._records: Optional[Records] = None
         self._version = (0, 0)
-        self._held: List[str] = []
+        self._asked: Dict[str, Any] = {"databases": []}  # whom to hold, as the watcher said it
+        self._held: List[str] = []  # what we paused of that, and nobody has resumed since
+        self._resumed: Set[str] = set()  # what somebody else resumed: it is not paused again in this hold
         self._is_held = False
         self._is_complete = False
         self._began = 0.0
         self._until = float("inf")
         self._look_at = float("inf")
+        self._compare_at = float("inf")
+        self._is_broken = False
         self._changed: Dict[str, str] = {}  # settings as they were before we changed them
         self._set_to: Dict[str, str] = {}  # and what we changed them to
         self._config_now: Dict[str, str] = {}
@@ -113,15 +125,19 @@ class Holder:
                 self._pauser.arrived()  # when all transactions are done; OSError if PgBouncer has gone
                 self._look_at = 0.0
             self._do_what_is_due()
+            if self._is_broken:
+                raise OSError("a console broke")
 
     def _next_due(self) -> Optional[float]:
-        due = min([self._until, self._look_at] + [at for at, _ in self._later])
+        due = min([self._until, self._look_at, self._compare_at] + [at for at, _ in self._later])
         return None if due == float("inf") else max(0.0, due - time.monotonic())
 
     def _do_what_is_due(self) -> None:
         now = time.monotonic()
         if self._is_held and now >= self._until:
             self._end_at_limit()
+        if now >= self._compare_at:
+            self._see_who_was_resumed()
         if now >= self._look_at:
             self._see_whether_complete()
         due, self._later = (
@@ -138,6 +154,7 @@ class Holder:
         except Refused as error:
             return {"error": error.code, "problem": error.problem}
         except OSError as error:
+            self._is_broken = self._control is not None  # a console that owes an answer answers wrongly
             return {"error": "console", "problem": error.strerror or str(error)}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             return {"error": "request", "problem": repr(error)}
@@ -153,7 +170,7 @@ class Holder:
         if self._control is None:
             raise Refused("request", "no console is logged in")
         if verb == "hold":
-            return self._hold(request["databases"], float(request["limit"]), bool(request.get("at_once")))
+            return self._hold(request, float(request["limit"]), bool(request.get("at_once")))
         if verb == "release":
             return self._release(request)
         if verb == "guard":
@@ -178,7 +195,21 @@ class Holder:
         (version,) = self._control.ask(self._limit, "SHOW VERSION")
         found = re.search(r"(\d+)\.(\d+)", " ".join(_named(row, "version") for row in version.rows))
         self._version = (int(found.group(1)), int(found.group(2))) if found else (0, 0)
-        return {"left": self._end_left()}
+        left = self._end_left()
+        self._see_to_others()
+        return {"left": left}
+
+    def _see_to_others(self) -> None:
+        """A frozen one does not end its hold at its deadline; then that is left behind, and ours to end."""
+        for other in self._known_records().others():
+            due = time.monotonic() + other["left"] + OVERDUE
+            self._later.append((due, self._end_overdue))
+
+    def _end_overdue(self) -> None:
+        with contextlib.suppress(Refused):
+            ended = self._end_left()
+            if ended:
+                say({"event": "left", "databases": ended})
 
     def _end_left(self) -> List[str]:
         """Resume what a dead agent paused, and put back what it set; the databases that were paused still."""
@@ -192,7 +223,7 @@ class Holder:
                 names = {name for record in left for name in record["databases"]}
                 ended = sorted((names & paused) - kept)
                 for record in left:
-                    self._set(record["settings"])
+                    self._put_back(record["settings"], record["set_to"])
                 self._resume(ended)
                 records.remove(left)
         return ended
@@ -244,21 +275,30 @@ class Holder:
 
     def _change_back(self, *names: str) -> None:
         known = {name: self._changed[name] for name in names if name in self._changed}
-        self._set(known)
+        self._put_back(known, self._set_to)
         for name in known:
             del self._changed[name]
         self._note()
 
+    def _put_back(self, settings: Dict[str, str], set_to: Dict[str, str]) -> None:
+        """What we had set; not what somebody has set anew since."""
+        if settings:
+            live = self._config()
+            ours = {name for name in settings if _same(live.get(name), set_to.get(name))}
+            self._set({name: settings[name] for name in settings if name in ours})
+
     def _note(self) -> None:
         records = self._known_records()
         if self._held or self._changed:
-            records.note(self._held, self._changed)
+            now = time.monotonic()
+            left = LONGEST_AFTERMATH if self._until == float("inf") else self._until - now
+            records.note(self._held, self._changed, self._set_to, now - self._began, left)
         else:
             records.forget()
 
     # --- holding --------------------------------------------------------------------------------------
 
-    def _hold(self, databases: List[str], limit: float, at_once: bool) -> Dict[str, Any]:
+    def _hold(self, asked: Dict[str, Any], limit: float, at_once: bool) -> Dict[str, Any]:
         """Pause those that are not, for `limit` seconds from now on. Said again, it sets the limit anew.
 
         `at_once`: the server is gone, so no login can succeed that would be worth a wait, and until the pause
@@ -266,20 +306,49 @@ class Holder:
         """
         now = time.monotonic()
         if not self._is_held:
-            with self._known_records().turn():
-                self._pause(databases, at_once)
-            self._is_held, self._is_complete, self._began = True, False, now
-            self._look_at = 0.0
+            self._asked, self._resumed, self._began = asked, set(), now
+            self._until = now + min(limit, LONGEST_HOLD)
+            try:
+                with self._known_records().turn():
+                    self._pause(at_once)
+            except (OSError, Refused):
+                self._until = float("inf")
+                raise
+            self._is_held, self._is_complete = True, False
+            self._look_at, self._compare_at = 0.0, now + COMPARE_EVERY
             self._see_whether_complete()
-        self._until = min(now + limit, self._began + LONGEST_HOLD)
+        else:
+            self._asked, self._until = asked, min(now + limit, self._began + LONGEST_HOLD)
+            with self._known_records().turn():
+                self._pause_more()
         return self._status()
 
-    def _pause(self, databases: List[str], at_once: bool) -> None:
+    def _pause_more(self) -> None:
+        """What is to be held as well by now, or was overlooked; and the new deadline on record."""
         rows = self._rows("SHOW DATABASES")
-        shared = {name for other in self._known_records().others() for name in other["databases"]}
+        spared = {_named(row, "name") for row in rows if _count(row, "paused")} | self._resumed
+        fresh = [name for name in self._wanted(rows) if name not in spared and name not in self._held]
+        self._held += fresh
+        self._note()
+        if fresh:
+            self._send_pauses(fresh)
+            self._is_complete, self._look_at = False, 0.0
+
+    def _wanted(self, rows: List[Dict[str, Optional[str]]]) -> List[str]:
+        """The databases to hold that PgBouncer knows; with `all_but` those too that it made from `*`."""
+        known, but = [_named(row, "name") for row in rows], self._asked.get("all_but")
+        made = [] if but is None else [name for name in known if name not in but and name != "pgbouncer"]
+        return [name for name in known if name in self._asked["databases"] or name in made]
+
+    def _pause(self, at_once: bool) -> None:
+        rows = self._rows("SHOW DATABASES")
+        others = self._known_records().others()
+        shared = {name for other in others for name in other["databases"]}
         paused = {_named(row, "name") for row in rows if _count(row, "paused")}
-        known = {_named(row, "name") for row in rows}
-        self._held = [name for name in databases if name in known and (name not in paused or name in shared)]
+        wanted = self._wanted(rows)
+        self._held = [name for name in wanted if name not in paused or name in shared]
+        same = [other["age"] for other in others if set(other["databases"]) & set(wanted)]
+        self._began -= max([0.0, *same])  # these clients wait already
         self._note()
         fresh = [name for name in self._held if name not in paused]
         try:
@@ -333,12 +402,32 @@ class Holder:
             self._held = []
             self._change_back(*list(self._changed))
 
-    def _see_whether_complete(self) -> None:
-        """Complete when no transaction runs in what we hold. Sessions may stay for ever and do not count."""
-        self._look_at = float("inf")
-        if not self._is_held or self._is_complete:
+    def _see_who_was_resumed(self) -> None:
+        """By an operator: then it is no longer held by us, and a pause that comes later is theirs."""
+        self._compare_at = float("inf")
+        if not self._is_held:
             return
-        if self._sums(self._held, "sv_active", "sv_tested", pool_mode="session"):
+        self._compare_at = time.monotonic() + COMPARE_EVERY
+        paused = self._paused()
+        gone = [name for name in self._held if name not in paused]
+        if gone:
+            self._resumed.update(gone)
+            self._held = [name for name in self._held if name in paused]
+            self._is_complete = False
+            self._note()
+            say(dict(self._status(), event="resumed"))
+
+    def _see_whether_complete(self) -> None:
+        """Complete when all that is to be held is paused, by whomever, and no transaction runs in it.
+        Sessions may stay for ever and do not count.
+        """
+        self._look_at = float("inf")
+        if not self._is_held or self._is_complete or self._resumed:
+            return
+        rows = self._rows("SHOW DATABASES")
+        wanted = self._wanted(rows)
+        runs = any(not _count(row, "paused") for row in rows if _named(row, "name") in wanted)
+        if runs or self._sums(wanted, "sv_active", "sv_tested", pool_mode="session"):
             self._look_at = time.monotonic() + (0.001 if time.monotonic() - self._began < 0.1 else 0.02)
             return
         self._is_complete = True
@@ -393,7 +482,7 @@ class Holder:
         config, rows = _config_of(replies[-2].rows), replies[-1].rows
         self._check_route(rows, expect)
         for name in list(self._changed):  # RELOAD takes back what was set
-            if config.get(name) != self._set_to.get(name):
+            if not _same(config.get(name), self._set_to.get(name)):
                 del self._changed[name]
         if float(config.get("server_login_retry") or 0) > float(LOGIN_RETRY):
             self._change(config, "server_login_retry", LOGIN_RETRY)
@@ -427,7 +516,7 @@ class Holder:
     def _over(self) -> float:
         """Nothing is held any more; for how long it was."""
         self._is_held, self._is_complete = False, False
-        self._until = self._look_at = float("inf")
+        self._until = self._look_at = self._compare_at = float("inf")
         return time.monotonic() - self._began
 
     def _end_at_limit(self) -> None:
@@ -438,10 +527,12 @@ class Holder:
         if self._control is None or not (self._is_held or self._changed):
             return
         was_held, complete = self._is_held, self._is_complete
+        self._until = float("inf")
         with contextlib.suppress(OSError, Refused), self._known_records().turn():
             self._resume(self._not_shared())
             self._held = []
             self._later.clear()
+            self._see_to_others()
             self._change_back(*list(self._changed))
         held_for = self._over()
         if was_held:
@@ -550,11 +641,30 @@ class Holder:
         if guard is None:
             return
         status: Dict[str, Any] = {}
-        if guard.refuses and self._on_refusal is not None and not self._is_held:
+        if guard.refuses and self._on_refusal is not None and not self._is_held and self._leads_to(guard):
             asked = self._on_refusal
             status = self._answer(json.dumps(dict(asked, verb="hold", at_once=True)).encode("ascii"))
         where = {"host": guard.host, "port": guard.port}
         say(dict(status or self._status(), event="alarm", refuses=guard.refuses, why=guard.problem, **where))
+
+    def _leads_to(self, guard: Guard) -> bool:
+        """Whether its clients are still led to the guarded server; another watcher may have led them away."""
+        with contextlib.suppress(OSError, Refused):
+            return any(
+                (_named(row, "host"), _count(row, "port")) == (guard.host, guard.port)
+                for row in self._rows("SHOW DATABASES")
+            )
+        return False
+
+
+def _same(one: Optional[str], other: Optional[str]) -> bool:
+    """Two words for one value, as `2.5` and `2.50`; what was never noted counts as the same."""
+    if one == other or one is None or other is None:
+        return True
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return False
 
 
 def _moment(row: Dict[str, Optional[str]]) -> float:

@@ -20,6 +20,7 @@ from typing import Any, Dict, Iterator, List, Optional
 _MARK = ".watcher-hold-"
 _FRESH = ".watcher-hold.new-"
 _LOCK = ".watcher-hold.lock"
+_OVERDUE = 0.5  # seconds after its deadline until an agent that has not ended its hold counts as dead
 _TURN_LIMIT = 0.5
 """Seconds to wait for another agent's turn. One that is frozen in its turn must not keep ours from ending."""
 
@@ -42,19 +43,37 @@ class Records:
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """One agent at a time begins or ends a hold."""
-        lock = os.open(self._base + _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        lock = _opened(self._base + _LOCK)
         try:
-            _wait_for(lock, time.monotonic() + _TURN_LIMIT)
+            if lock is not None:
+                _wait_for(lock, time.monotonic() + _TURN_LIMIT)
             yield
         finally:
-            os.close(lock)
+            if lock is not None:
+                os.close(lock)
 
-    def note(self, databases: List[str], settings: Dict[str, str]) -> None:
-        """Replace what our record says: what we paused, and settings as they were before we changed them.
+    def note(
+        self,
+        databases: List[str],
+        settings: Dict[str, str],
+        set_to: Dict[str, str],
+        age: float = 0.0,
+        left: float = 60.0,
+    ) -> None:
+        """Replace what our record says: what we paused, for how many seconds by now and how many more at
+        most, settings as they were before we changed them, and what we changed them to.
 
         Whole at any instant, and locked before it has a name that others look for.
         """
-        line = {"pooler": self._pooler, "databases": databases, "settings": settings}
+        now = _boot_time()
+        line = {
+            "pooler": self._pooler,
+            "databases": databases,
+            "settings": settings,
+            "set_to": set_to,
+            "began": now - age,
+            "until": now + left,
+        }  # type: Dict[str, Any]
         former, self._file = self._file, self._written(json.dumps(line).encode("ascii"))
         if former is not None:
             os.close(former)
@@ -80,11 +99,15 @@ class Records:
             self._file = None
 
     def others(self) -> List[Dict[str, Any]]:
-        """The records of other agents that live, about this PgBouncer."""
+        """The records of other agents that live and keep to their deadline, about this PgBouncer; `age` and
+        `left` are seconds since they hold, and until that.
+        """
         return [record for record in self._all(alive=True) if record["pooler"] == self._pooler]
 
     def left(self) -> List[Dict[str, Any]]:
-        """The records of agents that are dead, about this PgBouncer, to be removed once they are undone."""
+        """The records of agents that are dead, or frozen past their deadline, about this PgBouncer, to be
+        removed once they are undone.
+        """
         self._sweep()
         return [record for record in self._all(alive=False) if record["pooler"] == self._pooler]
 
@@ -118,9 +141,12 @@ class Records:
         """
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if os.fstat(file).st_uid != os.geteuid() or _is_locked(file) != alive:
+            if os.fstat(file).st_uid != os.geteuid():
                 return None
-            record = json.loads(os.pread(file, 1 << 20, 0).decode("ascii"))
+            record, now = json.loads(os.pread(file, 1 << 20, 0).decode("ascii")), _boot_time()
+            left = float(record["until"]) - now
+            if (_is_locked(file) and left > -_OVERDUE) != alive:
+                return None
             if not alive and record["pooler"] != self._pooler:
                 _unlink_file(path)
             return {
@@ -128,9 +154,26 @@ class Records:
                 "pooler": str(record["pooler"]),
                 "databases": [str(name) for name in record["databases"]],
                 "settings": {str(name): str(value) for name, value in record["settings"].items()},
+                "set_to": {str(name): str(value) for name, value in record["set_to"].items()},
+                "age": now - float(record["began"]),
+                "left": left,
             }
         finally:
             os.close(file)
+
+
+def _boot_time() -> float:
+    """Seconds since the machine was started: one clock for all processes, and no record outlives it for long,
+    since PgBouncer does not outlive the machine either.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _opened(path: str) -> Optional[int]:
+    """None where that cannot be had: another user may be in the way, which must not keep us from a hold."""
+    with contextlib.suppress(OSError):
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return None
 
 
 def _locked_file(path: str, content: bytes) -> int:
@@ -161,12 +204,28 @@ def _is_locked(file: int) -> bool:
 
 
 def identity(pooler: socket.socket) -> str:
-    """Which process answers at the other end of a Unix socket, empty where that cannot be told."""
+    """Which process answers at the other end, by a word that another never has; empty where that cannot be
+    told. Where its process cannot be seen it is known by its socket, which is made anew at each start.
+    """
     if pooler.family != socket.AF_UNIX:
-        return ""
+        return _listener(pooler)
     with contextlib.suppress(OSError, IndexError):
         pid = struct.unpack("3i", pooler.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         with open("/proc/%d/stat" % pid) as stat:
             started = stat.read().rpartition(")")[2].split()[19]
         return "%d since %s" % (pid, started)
+    with contextlib.suppress(OSError):
+        found = os.stat(pooler.getpeername())
+        return "socket %d since %d" % (found.st_ino, found.st_ctime_ns)
+    return ""
+
+
+def _listener(pooler: socket.socket) -> str:
+    """The kernel's number of the socket that listens at the other end, which is on this host."""
+    table, port = ("tcp6" if pooler.family == socket.AF_INET6 else "tcp"), pooler.getpeername()[1]
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        with open("/proc/net/" + table) as lines:
+            found = [line.split() for line in lines][1:]
+        numbers = [row[9] for row in found if row[3] == "0A" and int(row[1].split(":")[1], 16) == port]
+        return "listener %s" % " ".join(sorted(numbers)) if numbers else ""
     return ""
