@@ -346,11 +346,10 @@ class Desired:
     """What should be. `route` None means: leave the route as it is.
 
     `held` is whether clients should wait, until `hold_until` at the latest; they `gave_up` once that was
-    over, and go on to whatever is there. `guard` is the server that is to
-    be watched from beside PgBouncer, None: leave that as it is. `stop_id` is the stop of the leader's
-    PostgreSQL that waits for this hold (`watcher barrier`). `proven_at` is when the linearizable read began
-    that showed this leadership, None if an event told it (see `fence.admits`). `recheck_at` is when time
-    alone may change this answer.
+    over, and go on to whatever is there. `guard` is the server that is to be watched from beside PgBouncer,
+    None: leave that as it is. `stop_id` is the stop of the leader's PostgreSQL that waits for this hold
+    (`watcher barrier`). `proven_at` is when the linearizable read began that showed this leadership, None if
+    an event told it (see `fence.admits`). `recheck_at` is when time alone may change this answer.
     """
 
     reason: Reason

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from annotated_types import Ge, Le
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from watcher.settings.faults import FAULTS, Fault
 from watcher.settings.tree import (
     Place,
+    bounds,
     dotted,
     field_at,
     is_list,
@@ -140,9 +140,8 @@ def _describe(_: Any, place: Place) -> str:
 
 def _limits(field: FieldInfo) -> str:
     unit = (field.json_schema_extra or {}).get("unit") if isinstance(field.json_schema_extra, dict) else None
-    highest = next((m.le for m in field.metadata if isinstance(m, Le)), None)
-    lowest = next((f"at least {m.ge}" for m in field.metadata if isinstance(m, Ge)), "above 0")
-    return f"{lowest} and at most {highest} {unit}: " if unit else ""
+    lowest, highest = bounds(field)
+    return f"{lowest} and {highest} {unit}: " if unit else ""
 
 
 def _choose(item: Any, _: Place) -> str:

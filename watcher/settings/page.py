@@ -15,13 +15,12 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from annotated_types import Ge, Le
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from watcher.marked import between
 from watcher.settings.schema import Kind, Settings
-from watcher.settings.tree import Place, dotted, is_list, section_of, variable
+from watcher.settings.tree import Place, bounds, dotted, is_list, section_of, variable
 
 BEGIN = "<!-- settings: begin -->"
 END = "<!-- settings: end -->"
@@ -81,11 +80,9 @@ def _default(field: FieldInfo) -> str:
 
 
 def _type(field: FieldInfo) -> str:
-    highest = next((m.le for m in field.metadata if isinstance(m, Le)), None)
     extra = field.json_schema_extra
     if isinstance(extra, dict) and "unit" in extra:
-        lowest = next((f"at least {m.ge}" for m in field.metadata if isinstance(m, Ge)), "above 0")
-        return f"{extra['unit']}, {lowest}, at most {highest}"
+        return ", ".join([str(extra["unit"]), *bounds(field)])
     kind = next((m.text for m in reversed(field.metadata) if isinstance(m, Kind)), "")
     return kind or _type_of(field.annotation)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
+from annotated_types import Ge, Le
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
@@ -66,6 +67,13 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
     """The section that the field is, or is a list of."""
     found = (t for t in _types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel))
     return next(found, None)
+
+
+def bounds(field: FieldInfo) -> tuple[str, str]:
+    """The least and the most that a number may be, in words; it is above 0 where no least is named."""
+    lowest = next((f"at least {m.ge}" for m in field.metadata if isinstance(m, Ge)), "above 0")
+    highest = next((m.le for m in field.metadata if isinstance(m, Le)), None)
+    return lowest, f"at most {highest}"
 
 
 def is_secret(field: FieldInfo) -> bool:

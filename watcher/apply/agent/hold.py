@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 from watcher.apply.agent.console import Console, Reply, dial
 from watcher.apply.agent.greeting import TAKES, greet_postgres
 from watcher.apply.agent.guard import Guard
-from watcher.apply.agent.record import Records, identity
+from watcher.apply.agent.record import OVERDUE, Records, identity
 from watcher.apply.agent.wire import PROTOCOL, Refused, say
 
 QUIET_LIMIT = 0.03
@@ -40,9 +40,7 @@ LONGEST_HOLD = 600.0
 """No hold is longer, whatever is asked for."""
 
 COMPARE_EVERY = 1.0
-OVERDUE = 1.0
-"""Seconds: between two looks whether an operator has resumed what we hold; after the deadline of another
-agent until it counts as dead."""
+"""Seconds between two looks whether an operator has resumed what we hold."""
 
 LONGEST_AFTERMATH = 60.0
 """Seconds in which every setting is put back after a release, by far."""
@@ -202,7 +200,7 @@ class Holder:
     def _see_to_others(self) -> None:
         """A frozen one does not end its hold at its deadline; then that is left behind, and ours to end."""
         for other in self._known_records().others():
-            due = time.monotonic() + other["left"] + OVERDUE
+            due = time.monotonic() + other["left"] + 2 * OVERDUE
             self._later.append((due, self._end_overdue))
 
     def _end_overdue(self) -> None:

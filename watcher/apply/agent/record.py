@@ -20,7 +20,7 @@ from typing import Any, Dict, Iterator, List, Optional
 _MARK = ".watcher-hold-"
 _FRESH = ".watcher-hold.new-"
 _LOCK = ".watcher-hold.lock"
-_OVERDUE = 0.5  # seconds after its deadline until an agent that has not ended its hold counts as dead
+OVERDUE = 0.5  # seconds after its deadline until an agent that has not ended its hold counts as dead
 _TURN_LIMIT = 0.5
 """Seconds to wait for another agent's turn. One that is frozen in its turn must not keep ours from ending."""
 
@@ -145,7 +145,7 @@ class Records:
                 return None
             record, now = json.loads(os.pread(file, 1 << 20, 0).decode("ascii")), _boot_time()
             left = float(record["until"]) - now
-            if (_is_locked(file) and left > -_OVERDUE) != alive:
+            if (_is_locked(file) and left > -OVERDUE) != alive:
                 return None
             if not alive and record["pooler"] != self._pooler:
                 _unlink_file(path)
