@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import axe
 from tests.support.addresses import take_address
-from tests.support.chromium import Look, document, picture
+from tests.support.chromium import Look, browsing, document, picture
 from tests.support.waiting import wait_for
 from tests.unit.expose_scene import EPOCH, LEADS, LOST, NO_LEADER, Clock, actual, switch, view, well
 from watcher.decide.errors import SourceError
@@ -25,7 +26,6 @@ from watcher.expose.page import HEADERS
 from watcher.expose.server import Answer, Page, StatusServer
 from watcher.expose.window import Shown, Window
 
-AXE = Path(__file__).parents[1] / "support/axe.min.js"
 DOCS = Path(__file__).parents[2] / "docs"
 LOOKS = {
     "light": Look(),
@@ -81,13 +81,19 @@ def served(pages: dict[str, Page]) -> Iterator[str]:
         server.close()
 
 
+def examined(state: str, *scripts: str) -> dict[str, Page]:
+    """The page with these scripts in place of its own, which would fetch it anew and lose what they found."""
+    page = str(window(state).pages()["/"]("", "").body, "utf-8")
+    page, found = re.subn(r"<script>.*</script>", "", page, flags=re.DOTALL)
+    assert found == 1
+    page = page.replace("</body>", "".join(f"<script>{script}</script>" for script in scripts) + "</body>")
+    return {"/": lambda *_: Answer(page.encode(), "text/html; charset=utf-8")}
+
+
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
 @pytest.mark.parametrize("state", ["well", "trouble"])
 def test_axe_finds_nothing(state: str, look: Look) -> None:
-    page = str(window(state).pages()["/"]("", "").body, "utf-8")
-    ask = f"axe.run().then({REPORT})"
-    injected = page.replace("</body>", f"<script>{AXE.read_text()}</script><script>{ask}</script></body>")
-    with served({"/": lambda *_: Answer(injected.encode(), "text/html; charset=utf-8")}) as url:
+    with served(examined(state, axe.SCRIPT.read_text(), f"axe.run().then({REPORT})")) as url:
         found = document(url, look, seconds=20)
     title = re.search(r"<title>(.*?)</title>", found, re.DOTALL)
     passes = re.search(r'id="done">(\d+)<', found)
@@ -97,19 +103,37 @@ def test_axe_finds_nothing(state: str, look: Look) -> None:
     assert json.loads(title[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")) == []
 
 
-@pytest.mark.parametrize("scripts", [True, False])
-def test_the_page_is_whole_and_renews_itself_with_and_without_scripts(scripts: bool) -> None:
-    made, asked = window("trouble"), [0]
+@pytest.fixture
+def asked() -> Iterator[tuple[str, list[str]]]:
+    """Where the page of trouble is served, and what was asked for."""
+    pages, asked = window("trouble").pages(), []
 
-    def page(_: str, __: str) -> Answer:
-        asked[0] += 1
-        return made.pages()["/"]("", "")
+    def page(path: str, accept: str) -> Answer:
+        asked.append(path)
+        return pages["/"](path, accept)
 
     with served({"/": page}) as url:
-        found = document(url, Look(scripts=scripts), seconds=10)
+        yield url, asked
+
+
+def test_the_page_renews_itself(asked: tuple[str, list[str]]) -> None:
+    found = document(asked[0], seconds=10)
     assert "1 of 2 PgBouncers" in found or "wait" in found
     assert "is its host up?" in found
-    assert asked[0] >= 2
+    assert len(asked[1]) >= 2
+
+
+def test_the_page_renews_itself_without_scripts(asked: tuple[str, list[str]], tmp_path: Path) -> None:
+    with browsing(asked[0], Look(scripts=False), tmp_path / "log"):
+        wait_for(lambda: len(asked[1]) >= 3, 20, "it asks again and again")
+
+
+def test_the_page_looks_the_same_without_scripts(asked: tuple[str, list[str]], tmp_path: Path) -> None:
+    pictures = []
+    for look in (Look(), Look(scripts=False), Look(dark=True)):
+        picture(asked[0], tmp_path / "page.png", look)
+        pictures.append((tmp_path / "page.png").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
 
 
 def test_the_page_runs_under_its_own_content_security_policy() -> None:
@@ -119,10 +143,8 @@ def test_the_page_runs_under_its_own_content_security_policy() -> None:
 
 
 def test_nothing_is_wider_than_a_phone() -> None:
-    page = str(window("trouble").pages()["/"]("", "").body, "utf-8")
     ask = "document.title = document.documentElement.scrollWidth + ' of ' + window.innerWidth;"
-    injected = page.replace("</body>", f"<script>{ask}</script></body>")
-    with served({"/": lambda *_: Answer(injected.encode(), "text/html; charset=utf-8")}) as url:
+    with served(examined("trouble", ask)) as url:
         found = re.search(r"<title>(\d+) of (\d+)", document(url, Look(width=500, height=900)))
     assert found is not None
     assert int(found[1]) <= int(found[2])

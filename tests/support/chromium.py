@@ -1,9 +1,13 @@
 """A real Chromium without a window: pictures of a page, and its document once its scripts have run."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tests.support.processes import run
+from tests.support.processes import Process, run
 
 PROGRAM = "/usr/bin/chromium"
 
@@ -19,31 +23,58 @@ class Look:
 
 
 def picture(url: str, file: Path, look: Look) -> None:
-    """A PNG of the page as it is after two seconds."""
-    _browse(url, look, f"--screenshot={file}", seconds=2)
+    """A PNG of the page once it is loaded."""
+    with _command(url, look, f"--screenshot={file}", "--timeout=2000") as argv:
+        run(argv, timeout=60)
 
 
 def document(url: str, look: Look = Look(), seconds: float = 2) -> str:
     """The document after so many seconds of its own time, as HTML."""
-    return _browse(url, look, "--dump-dom", seconds=seconds)
+    with _command(url, look, "--dump-dom", _own_time(seconds)) as argv:
+        return run(argv, timeout=60).stdout
 
 
-def _browse(url: str, look: Look, what: str, seconds: float) -> str:
-    settings = [f"preferredColorScheme={0 if look.dark else 1}"]
-    settings += [] if look.scripts else ["scriptEnabled=false"]
-    arguments = [
-        "--headless",
-        "--no-sandbox",  # the tests run as root
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--hide-scrollbars",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        f"--window-size={look.width},{look.height}",
-        f"--blink-settings={','.join(settings)}",
-        f"--virtual-time-budget={seconds * 1000:.0f}",
-        what,
-        url,
-    ]
-    return run([PROGRAM, *arguments], timeout=60, env={"HOME": "/tmp"}).stdout
+@contextmanager
+def browsing(url: str, look: Look, log: Path) -> Iterator[None]:
+    """The page is open meanwhile, and an hour of its own time goes by in no time."""
+    with _command(url, look, "--dump-dom", _own_time(3600)) as argv:
+        browser = Process("chromium", argv, log=log)
+        browser.start()
+        try:
+            yield
+        finally:
+            browser.stop()
+
+
+def _own_time(seconds: float) -> str:
+    return f"--virtual-time-budget={seconds * 1000:.0f}"
+
+
+@contextmanager
+def _command(url: str, look: Look, *options: str) -> Iterator[list[str]]:
+    with TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
+        if not look.scripts:
+            _forbid_scripts(Path(profile))
+        yield [
+            PROGRAM,
+            "--headless",
+            "--no-sandbox",  # the tests run as root
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            f"--user-data-dir={profile}",
+            f"--window-size={look.width},{look.height}",
+            f"--blink-settings=preferredColorScheme={0 if look.dark else 1}",
+            *options,
+            url,
+        ]
+
+
+def _forbid_scripts(profile: Path) -> None:
+    preferences = profile / "Default/Preferences"
+    preferences.parent.mkdir()
+    forbidden = {"profile": {"default_content_setting_values": {"javascript": 2}}}
+    preferences.write_text(json.dumps(forbidden))

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import newer_pgbouncer
+from tests.support import axe, newer_pgbouncer
 from tests.support.install_steps import STATE, InstallError, run, say
 
 PATRONI_VENV = STATE / "venv-patroni-4"
@@ -73,6 +73,8 @@ NEEDS = (
     Need("usr/bin/openssl", "openssl"),
     Need("usr/bin/promtool", "prometheus", ("prometheus",)),
     Need("usr/bin/amtool", "prometheus-alertmanager", ("prometheus-alertmanager",)),
+    Need("usr/bin/chromium", "chromium"),
+    Need("usr/share/fonts/truetype/dejavu/DejaVuSans.ttf", "fonts-dejavu-core"),
     Need("usr/lib/python3/dist-packages/etcd/__init__.py", "python3-etcd"),
 )
 
@@ -104,7 +106,8 @@ def what_is_missing() -> list[str]:
     """
     missing = [f"package {need.package}" for need in missing_packages()]
     missing += [f"account {account}" for account in missing_accounts()]
-    return missing if venv_is_current() else [*missing, f"Patroni in {PATRONI_VENV}"]
+    missing += [] if venv_is_current() else [f"Patroni in {PATRONI_VENV}"]
+    return missing if axe.SCRIPT.exists() else [*missing, f"axe in {axe.SCRIPT}"]
 
 
 @contextlib.contextmanager
@@ -213,6 +216,8 @@ def install() -> None:
         create_account(account)
     if not venv_is_current():
         create_venv()
+    if not axe.SCRIPT.exists():
+        axe.create()
     if not newer_pgbouncer.is_current():
         create_newer_pgbouncer()
     if still := what_is_missing():
