@@ -29,7 +29,8 @@ HOLD = {"enabled": True, "limit": 6.0, "announced_limit": 6.0}
 caused: set[str] = set()
 
 
-def _rules(text: str) -> str:
+def quick_rules(text: str) -> str:
+    """The rules with seconds in the place of minutes."""
     for minutes, seconds in SECONDS_FOR_MINUTES.items():
         assert minutes in text
         text = text.replace(minutes, seconds)
@@ -83,7 +84,7 @@ def scene_of(bed: Bed, folder: Path, settings: Settings, keys: Keys, *, well: bo
     """Once all is in sync, and, if `well`, nothing fires."""
     watcher = WatcherProcess(folder, settings)
     patronis = [f"{node.host}:8008" for node in bed.patroni.nodes]
-    with watcher, Prometheus(folder / "prometheus", [watcher.http], patronis, _rules) as prometheus:
+    with watcher, Prometheus(folder / "prometheus", [watcher.http], patronis, quick_rules) as prometheus:
         wait_until_led(bed.bouncers, at(bed.leader()), watcher)
         wait_for(
             lambda: prometheus.value("min(watcher_target_in_sync)") == 1,
