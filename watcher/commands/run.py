@@ -5,35 +5,16 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
 
 from watcher.app import Watcher
 from watcher.commands.exit_code import ExitCode
+from watcher.commands.signals import Signals
 from watcher.decide.endpoint import parse_address
 from watcher.decide.errors import WatcherError
 from watcher.expose import logs
 from watcher.expose.server import StatusServer
 from watcher.expose.window import Window
 from watcher.settings import Loaded, Settings
-
-
-class _Signals:
-    """What was asked of us. The handler only notes it down, in the one kind of queue that a handler may
-    use: it interrupts the thread that waits on it.
-    """
-
-    def __init__(self) -> None:
-        self._asked: SimpleQueue[int] = SimpleQueue()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda number, _: self._asked.put(number))
-
-    def wait(self) -> signal.Signals:
-        """Until something is asked. All that was asked meanwhile counts as one, an end before all else."""
-        asked = {self._asked.get()}
-        while not self._asked.empty():
-            asked.add(self._asked.get())
-        ends = asked - {signal.SIGHUP}
-        return signal.Signals(ends.pop() if ends else signal.SIGHUP)
 
 
 class _Pages:
@@ -71,7 +52,7 @@ def _tell_state(listens: bool, place: str, problem: WatcherError | None) -> None
 
 def run(load: Callable[[], Loaded]) -> ExitCode:
     """Until SIGTERM or Ctrl-C. `load` reads the settings, now and at each SIGHUP."""
-    signals = _Signals()
+    signals = Signals()
     loaded = load()
     watcher, pages = Watcher(loaded.settings), _Pages()
     _start(watcher, loaded, pages)
