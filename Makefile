@@ -48,6 +48,11 @@ bench: bed ## measure, beside rivals; an hour and a half, CASE=name for one case
 plot: venv ## draw docs/switchover.svg and docs/crash.svg from what make bench met last
 	@$(PYTHON) -m tests.benchmarks --plot
 
+.PHONY: pictures
+pictures: bed ## draw docs/status*.png, and walk docs/walks.md: three faults on the bed, from the alert to the mend
+	@$(SUDO) $(PYTHON) -m tests.e2e.test_browser
+	@$(SUDO) $(PYTHON) -m tests.e2e.walks
+
 .PHONY: format
 format: venv ## put the format right
 	$(VENV)/bin/ruff format .
