@@ -24,6 +24,7 @@ from tests.support.watcher import WatcherProcess, settings_for
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = Look(height=1250)
 LONG = 60.0
+LOOK_BACK = {"WatcherHoldGivenUp": 10, "WatcherSwitchSlow": 30}
 
 HEAD = """# Three walks from the page to the mend
 
@@ -80,12 +81,13 @@ class Walk:
         self._operator.verify(alert)
         self.reads(alert, "Verification")
 
-    def quiet(self, *but: str) -> None:
-        """Nothing fires any more but these."""
-        wait_for(lambda: self._prometheus.firing() <= set(but), LONG, "nothing fires")
-        self.tell(
-            "No alert fires any more." if not but else f"Only {', '.join(but)} goes on for ten minutes."
-        )
+    def quiet(self) -> None:
+        """Nothing fires any more but what looks back on what happened."""
+        wait_for(lambda: self._prometheus.firing() <= set(LOOK_BACK), LONG, "all else is quiet")
+        left = sorted(self._prometheus.firing())
+        self.tell("No alert fires any more." if not left else "No alert fires any more, but for:")
+        for alert in left:
+            self.tell(f"* {alert}, which looks back over {LOOK_BACK[alert]} minutes")
 
 
 @contextmanager
@@ -93,7 +95,7 @@ def walk(bed: Bed) -> Iterator[Walk]:
     bed.heal()
     with TemporaryDirectory(prefix="walk-") as name:
         folder = Path(name)
-        settings = settings_for(bed, hold={"limit": 8.0}, log={"format": "text"})
+        settings = settings_for(bed, hold={"limit": 8.0, "announced_limit": 8.0}, log={"format": "text"})
         watcher = WatcherProcess(folder, settings)
         patronis = [f"{node.host}:8008" for node in bed.patroni.nodes]
         with watcher, Prometheus(folder / "prometheus", [watcher.http], patronis, quick_rules) as prometheus:
@@ -137,7 +139,7 @@ def no_quorum(bed: Bed) -> list[str]:
         at_work.tell("Two members refuse connections. On their hosts: `systemctl start etcd`.")
         bed.etcd.start()
         at_work.verifies("WatcherEtcdUnheard")
-        at_work.quiet("WatcherHoldGivenUp")
+        at_work.quiet()
         at_work.looks("no-quorum-mended", "The status page: etcd is heard, clients reach the primary")
         return at_work.text
 
@@ -159,7 +161,7 @@ def given_up(bed: Bed) -> list[str]:
         for node in others:
             node.thaw()
         at_work.verifies("WatcherNoLeader")
-        at_work.quiet("WatcherHoldGivenUp", "WatcherTargetFailing")
+        at_work.quiet()
         at_work.reads("WatcherHoldGivenUp", programs=("watcher",))
         at_work.looks("given-up-mended", "The status page: clients reach the new primary")
         return at_work.text
