@@ -204,14 +204,10 @@ class Scene:
             host.pgbouncer.point_at("127.0.0.77", 5432)
         return False
 
-    def _is_blind(self, said: int, words: tuple[str, ...]) -> bool:
-        blind = (line["message"] for line in self.watcher.lines("wish")[said:] if line["reason"] == "blind")
-        return any(all(word in message for word in words) for message in blind)
-
     def assert_nothing_changes(self, said: int, *words: str) -> None:
         """The log says why, and neither file nor PgBouncer is touched."""
         before = traces(self.bed)
-        wait_for(partial(self._is_blind, said, words), 15, f"blind: {words}", logs=[self.watcher.log])
+        self.watcher.wait_for_line("wish", after=said, saying=words, reason="blind")
         stays(lambda: traces(self.bed) == before, 1, "nobody acts")
 
 

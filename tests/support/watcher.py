@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -122,14 +122,21 @@ class WatcherProcess(AbstractContextManager["WatcherProcess"]):
             if line.startswith("{"):
                 yield json.loads(line)
 
-    def wait_for_line(self, event: str, timeout: float = 15, after: int = 0, **fields: Any) -> dict[str, Any]:
-        """The first line of `event` with these fields, the first `after` lines of that event passed over."""
+    def wait_for_line(
+        self, event: str, timeout: float = 15, after: int = 0, saying: Iterable[str] = (), **fields: Any
+    ) -> dict[str, Any]:
+        """The first line of `event` with these fields, and all of these words in its message. The first
+        `after` lines of that event are passed over.
+        """
+        words = tuple(saying)
+
+        def fits(line: dict[str, Any]) -> bool:
+            return fields.items() <= line.items() and all(word in line["message"] for word in words)
 
         def found() -> dict[str, Any] | None:
-            lines = self.lines(event)[after:]
-            return next((line for line in lines if fields.items() <= line.items()), None)
+            return next(filter(fits, self.lines(event)[after:]), None)
 
-        return wait_for(found, timeout, f"the watcher logs {event} {fields}", logs=[self.log])
+        return wait_for(found, timeout, f"the watcher logs {event} {fields} {words}", logs=[self.log])
 
 
 def run_watcher(
