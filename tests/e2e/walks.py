@@ -2,7 +2,7 @@
 
     python -m tests.e2e.walks
 
-takes about four minutes. Every output and picture of that page comes from here: the alerts from a real
+takes about two minutes. Every output and picture of that page comes from here: the alerts from a real
 Prometheus with the project's rules (the minutes of `for` made seconds), the commands from the runbooks.
 """
 
@@ -32,7 +32,8 @@ What somebody who was just paged sees and types, for three faults: a PgBouncer's
 during a switchover, an etcd without quorum, and a hold that its limit had to end. It is real output of real \
 servers: `python -m tests.e2e.walks` causes the faults on the test bed (three etcd members, three Patroni \
 nodes, two PgBouncers) and writes this page and its pictures anew. There, the `for` of each alert is two \
-seconds, and `hold.limit` is 8 s; on the bed `systemctl` stands for starting the process.
+seconds, and `hold.limit` is 8 s; on the bed `systemctl` stands for starting the process. Of etcdctl's own \
+log (lines of JSON) nothing is shown.
 """
 
 
@@ -68,6 +69,7 @@ class Walk:
         output = said.output.replace(str(self._watcher.config), CONFIG).replace(str(self._folder), "…")
         for host in self.bed.bouncers:
             output = output.replace(str(host.pgbouncer.folder), "/etc/pgbouncer")
+        output = "\n".join(line for line in output.splitlines() if not line.startswith('{"level":'))
         ended = f"(exit code {said.code})\n" if said.code else ""
         self.tell(f"```console\n$ {said.command}\n{output.rstrip()}\n{ended}```")
 
@@ -136,6 +138,10 @@ def no_quorum(bed: Bed) -> list[str]:
         at_work.fires("WatcherEtcdUnheard")
         at_work.looks("no-quorum", "The status page: etcd is not heard")
         at_work.reads("WatcherEtcdUnheard")
+        at_work.tell("Ten seconds (Patroni's `retry_timeout`) later the cluster has no primary any more:")
+        wait_for(lambda: not any(node.accepts_writes() for node in bed.patroni.nodes), LONG, "no primary")
+        at_work.reads("WatcherEtcdUnheard", programs=("watcher",))
+        at_work.looks("no-quorum-later", "The status page: no primary, and etcd is not heard")
         at_work.tell("Two members refuse connections. On their hosts: `systemctl start etcd`.")
         bed.etcd.start()
         at_work.verifies("WatcherEtcdUnheard")

@@ -181,7 +181,7 @@ def test_without_key_and_password_there_is_nothing_to_log_in_with(host: Host) ->
 
 
 def test_a_closed_port_and_an_unknown_name_are_unreachable(host: Host) -> None:
-    refusal(host, TargetUnreachable, "Unable to connect", "is sshd running", port=1)
+    refusal(host, TargetUnreachable, "Connection refused", "is sshd running", port=1)
     refusal(host, TargetUnreachable, "Errno -", "can this host reach it", host="no.such.invalid")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.expose_scene import (
+    BLIND,
     EPOCH,
     LEADS,
     LOST,
@@ -15,6 +16,7 @@ from tests.unit.expose_scene import (
     OLD,
     PAUSED,
     PRIMARY,
+    ROUTE,
     Clock,
     actual,
     chronicle,
@@ -24,7 +26,21 @@ from tests.unit.expose_scene import (
     well,
 )
 from watcher.decide.errors import SourceError
-from watcher.decide.model import Desired, Held, NodeReport, Paused, Reason, Role, Source, View
+from watcher.decide.model import (
+    Config,
+    Desired,
+    Entry,
+    Held,
+    Leadership,
+    NodeReport,
+    Paused,
+    Readiness,
+    Reason,
+    Role,
+    Source,
+    Verdict,
+    View,
+)
 from watcher.expose.chronicle import Chronicle
 from watcher.expose.page import page_of
 from watcher.expose.status import Status, schema, status_of
@@ -79,9 +95,9 @@ def test_who_waits_is_told_with_what_is_waited_for(clock: Clock) -> None:
         (LEADS, actual(at=OLD, shown=OLD), "wrong", "does not lead to 10.0.0.2:5432"),
         (LEADS, actual(shown=None), "ok", "leads to 10.0.0.2:5432"),
         (NO_LEADER, HELD, "waiting", "clients wait: no leader key"),
-        (NO_LEADER, actual(), "unknown", "no leader key"),
+        (NO_LEADER, actual(), "unknown", "leads where it did: no leader key"),
         (PAUSED, actual(shown=OLD), "paused", "left alone: the watcher is paused"),
-        (Desired(Reason.BLIND, "etcd is silent"), actual(), "unknown", "etcd is silent"),
+        (BLIND, actual(), "unknown", "leads where it did: etcd is silent"),
     ],
 )
 def test_a_targets_health_follows_from_wish_and_look(
@@ -122,13 +138,80 @@ def test_a_pause_is_above_all_and_says_who(clock: Clock) -> None:
     assert (status.cluster.paused.by, status.cluster.paused.why) == ("dba@host", "an upgrade")
 
 
+NOT_READY = Desired(Reason.LEADER_NOT_READY, "pg2 leads, but is not ready", LEADS.route)
+FALLBACK = Desired(Reason.FALLBACK, "etcd is silent", replace(ROUTE, source=Source.HEALTH_CHECK))
+NOBODY = (NodeReport("pg2", "http://10.0.0.2:8008", Role.REPLICA, "running"),)
+
+
+def _without_primary(**config: bool) -> View:
+    at = view(leader=None)
+    return replace(at, entries={**at.entries, "config": Entry("config", Config(**config), 2, 2)})
+
+
+def _calls_itself_a_replica(proven_at: float) -> View:
+    """Its member key was written at 999.5; it said at `proven_at` that it takes writes."""
+    at = view()
+    key, member = "members/pg2", replace(at.members["pg2"], role=Role.REPLICA)
+    proof = Readiness(Leadership("pg2", 42), Verdict.READY, Role.PRIMARY, 3, proven_at)
+    entries = {**at.entries, key: Entry(key, member, 1, 49)}
+    return replace(at, entries=entries, seen_at={key: 999.5}, readiness=proof, pulse=proof)
+
+
+@pytest.mark.parametrize(
+    ("wish", "at", "health", "words"),
+    [
+        (NO_LEADER, _without_primary(), "wrong", "The cluster has no primary that takes clients: "),
+        (NO_LEADER, _without_primary(pause=True), "unknown", "Where clients are led is not known yet: "),
+        (NOT_READY, view(), "wrong", "The cluster has no primary that takes clients: pg2 leads, but is not"),
+        (BLIND, view(), "failing", "Nobody can tell where the primary is, and clients are led where they"),
+        (BLIND, view(reports=NOBODY), "wrong", "The cluster has no primary that takes clients: "),
+        (BLIND, view(reports=NOBODY, failures={"http://x:8008": "no answer"}), "failing", "Nobody can tell"),
+        (FALLBACK, view(), "failing", "Clients reach the primary, pg2, by the health check alone: etcd is"),
+        (LEADS, _calls_itself_a_replica(999.0), "failing", "Clients are led to pg2, which holds the leader"),
+        (LEADS, _calls_itself_a_replica(999.7), "ok", "Clients reach the primary, pg2."),
+    ],
+)
+def test_the_verdict_is_not_good_news_where_the_cluster_has_none(
+    clock: Clock, wish: Desired, at: View, health: str, words: str
+) -> None:
+    told = chronicle(clock)
+    told.looked("pgb1", replace(wish, held=False), actual(), None)
+    status = seen(told, clock, at)
+    assert (status.health, status.words[: len(words)]) == (health, words)
+
+
+def test_a_primary_is_one_as_of_when_etcd_was_heard_last(clock: Clock) -> None:
+    told = chronicle(clock)
+    well(told)
+    told.source_state("etcd", False, "etcd1:2379", SourceError("etcd1:2379", "no leader", "bring it back"))
+    status = seen(told, clock)
+    assert status.health == "failing"
+    assert status.words == "Clients are led to pg2, the primary when etcd was last heard, 1.0 s ago."
+    told.source_state("etcd", True, "etcd2:2379", None)
+    assert seen(told, clock).health == "ok"
+
+
+def test_clients_that_wait_for_a_primary_are_told_of_as_waiting(clock: Clock) -> None:
+    told = chronicle(clock, "pgb1", "pgb2")
+    told.looked("pgb1", NO_LEADER, actual(), None)
+    told.looked("pgb2", NO_LEADER, HELD, None)
+    assert seen(told, clock, view(leader=None)).words == "Clients of 1 of 2 PgBouncers wait: no leader key."
+
+
 def test_members_have_their_lag_behind_the_leader(clock: Clock) -> None:
-    gone = replace(view(), entries={k: e for k, e in view().entries.items() if k != "members/pg1"})
-    members = {member.name: member for member in seen(chronicle(clock), clock, gone).cluster.members}
+    members = {member.name: member for member in seen(chronicle(clock), clock).cluster.members}
     assert (members["pg1"].lag_bytes, members["pg2"].lag_bytes) == (100, 0)
-    assert (members["pg1"].present, members["pg2"].present) == (False, True)
     without = seen(chronicle(clock), clock, view(leader=None)).cluster.members
     assert [member.lag_bytes for member in without] == [None, None]
+
+
+def test_a_member_whose_key_has_gone_was_something_and_has_no_lag(clock: Clock) -> None:
+    gone = replace(view(), entries={k: e for k, e in view().entries.items() if k != "members/pg1"})
+    status = seen(chronicle(clock), clock, gone)
+    members = {member.name: member for member in status.cluster.members}
+    assert (members["pg1"].present, members["pg2"].present) == (False, True)
+    assert members["pg1"].lag_bytes is None
+    assert "<td>pg1 (its key has gone)</td><td>was replica</td>" in page_of(status)
 
 
 def test_nodes_tell_their_answer_or_why_they_have_none(clock: Clock) -> None:

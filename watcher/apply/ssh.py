@@ -20,6 +20,7 @@ from typing import Any, Literal, cast
 import paramiko
 from fabric import Config, Connection
 from paramiko.hostkeys import InvalidHostKey
+from paramiko.ssh_exception import NoValidConnectionsError
 
 from watcher.apply.agent import bundle
 from watcher.apply.agent_link import Stream, agent_words, greet
@@ -219,7 +220,7 @@ _NO_ROOM = "allow three at least on a connection (`MaxSessions` in sshd_config),
 def _explain(error: Exception, place: str, access: SshAccess) -> TargetError:
     if isinstance(error.__context__, TimeoutError):  # paramiko's own words for it tell less
         error = error.__context__
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(_words_of(error).split()) or type(error).__name__
     where = f"{access.user}@{access.host}:{access.port}"
     for kind, text, outcome, problem, hint in _EXPLANATIONS:
         if isinstance(error, kind) and text in said:
@@ -231,6 +232,14 @@ def _explain(error: Exception, place: str, access: SshAccess) -> TargetError:
             }
             return outcome(place, f"{where}: {problem.format(**names)}", hint.format(**names))
     return TargetUnreachable(place, f"{where}: {said}", "can this host reach it? is sshd running there?")
+
+
+def _words_of(error: Exception) -> str:
+    """Paramiko does not say why each of a name's addresses failed; their own errors do."""
+    if isinstance(error, NoValidConnectionsError):
+        each = (why.strerror if isinstance(why, OSError) else None for why in error.errors.values())
+        return "; ".join(dict.fromkeys(filter(None, each)))
+    return str(error)
 
 
 _EXPLANATIONS: tuple[tuple[type[Exception], str, type[TargetError], str, str], ...] = (

@@ -15,8 +15,8 @@ from watcher.commands.saying import say, say_error
 from watcher.decide.endpoint import parse_address
 from watcher.decide.errors import SettingsError, SourceError
 from watcher.decide.model import Endpoint
-from watcher.expose.page import ago, of_bytes
 from watcher.expose.status import Cluster, Health, Status, Switch, Target
+from watcher.expose.units import ago, clock, of_bytes
 from watcher.settings import Settings
 
 _LIMIT = 5.0
@@ -46,7 +46,7 @@ def status(settings: Settings, as_json: bool) -> ExitCode:
 
 
 def history(settings: Settings, as_json: bool) -> ExitCode:
-    """The last switches."""
+    """The last switches, and what else happened."""
     found = _tell(settings, as_json, _history_lines)
     return ExitCode.FAILED if found is None else ExitCode.OK
 
@@ -113,7 +113,8 @@ def _cluster_lines(cluster: Cluster, now: datetime) -> Iterator[str]:
     for member in cluster.members:
         lag = "" if member.lag_bytes is None else f", lag {of_bytes(member.lag_bytes)}"
         gone = "" if member.present else ", its key has gone"
-        what = f"{member.role:14} {member.state:12} timeline {member.timeline or '?'}"
+        role = member.role if member.present else f"was {member.role}"
+        what = f"{role:14} {member.state:12} timeline {member.timeline or '?'}"
         yield f"  {member.name:16} {what}{lag}{gone}"
     if cluster.etcd is not None:
         heard = "heard" if cluster.etcd.connected else "NOT heard"
@@ -130,7 +131,8 @@ def _target_lines(target: Target, now: datetime) -> Iterator[str]:
         yield f"                   clients wait for {ago(now, target.held_since)}"
     if target.problem is not None:
         problem = target.problem
-        yield f"                   {problem.place}: {problem.problem}. What now: {problem.hint}"
+        said = "" if problem.problem in target.words else f"{problem.place}: {problem.problem}. "
+        yield f"                   {said}What now: {problem.hint}"
 
 
 def _history_lines(status: Status) -> Iterator[str]:
@@ -138,12 +140,16 @@ def _history_lines(status: Status) -> Iterator[str]:
         yield "no switch since this watcher was started"
     for switch in status.switches:
         yield from _switch_lines(switch, status.now)
+    yield ""
+    yield "what happened:"
+    for one in status.happenings:
+        text = f"{clock(one.at)} UTC  {one.about}: {one.text}"
+        yield _coloured("wrong", text) if one.bad else text
 
 
 def _switch_lines(switch: Switch, now: datetime) -> Iterator[str]:
-    at = switch.at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     to = f"{switch.leader} at {switch.endpoint}, by {switch.source}, {switch.id}"
-    yield f"{at} UTC ({ago(now, switch.at)} ago) to {to}"
+    yield f"{clock(switch.at)} UTC ({ago(now, switch.at)} ago) to {to}"
     for target in switch.targets:
         stages = ", ".join(f"{name} {ms:.1f}" for name, ms in target.stages_ms.items())
         waited = "" if target.waited_ms is None else f", clients waited {target.waited_ms:.0f} ms"

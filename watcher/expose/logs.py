@@ -161,7 +161,7 @@ class LogReporter(Listener):
     def __init__(self, cluster: str, clock: Callable[[], float]) -> None:
         self._log = logger.bind(cluster=cluster)
         self._clock = clock
-        self._said: dict[str, tuple[str, float]] = {}
+        self._said: dict[str, dict[str, float]] = {}
         self._wish: tuple[Reason, str] | None = None
         self._met: set[str] = set()
         self._lock = threading.Lock()
@@ -264,14 +264,14 @@ class LogReporter(Listener):
             log.warning("{}", _sentence(problem))
 
     def _news(self, subject: str, text: str) -> bool:
-        """Whether this was not said of the subject within the last minute."""
+        """Whether this was not said of the subject within the last minute, also when faults take turns."""
         now = self._clock()
         with self._lock:
-            said, at = self._said.get(subject, ("", float("-inf")))
-            if said == text and now - at < _REPEAT_AFTER:
-                return False
-            self._said[subject] = (text, now)
-            return True
+            said = self._said.get(subject, {})
+            self._said[subject] = {each: at for each, at in said.items() if now - at < _REPEAT_AFTER}
+            is_news = text not in self._said[subject]
+            self._said[subject].setdefault(text, now)
+            return is_news
 
 
 def _ms(seconds: float) -> float:

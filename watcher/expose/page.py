@@ -12,7 +12,6 @@ from watcher.expose.status import (
     Cluster,
     Happening,
     MemberState,
-    Node,
     Problem,
     Source,
     Status,
@@ -20,6 +19,7 @@ from watcher.expose.status import (
     SwitchedTarget,
     Target,
 )
+from watcher.expose.units import ago, clock, of_bytes
 
 REFRESH_SECONDS = 2
 
@@ -139,7 +139,7 @@ def _main(status: Status) -> str:
     parts = [
         f'<p class="verdict {status.health}" role="status">{escape(status.words)}</p>',
         '<p id="stale" class="wrong" hidden>The watcher does not answer; what stands here is old.</p>',
-        f'<p class="dim">As of {_clock(now)} UTC; at work for {ago(now, status.started_at)}.</p>',
+        f'<p class="dim">As of {clock(now)} UTC; at work for {ago(now, status.started_at)}.</p>',
         "<h2>PgBouncers</h2>",
         *(_target(target, now) for target in status.targets),
         "<h2>Cluster</h2>",
@@ -203,7 +203,7 @@ def _cluster(cluster: Cluster, now: datetime) -> str:
             ("paused", f"by {cluster.paused.by or 'somebody'}: {cluster.paused.why or 'no reason given'}")
         )
     problem = _problem(cluster.etcd.problem) if cluster.etcd is not None else ""
-    return f'<div class="card">{_list(rows)}{problem}</div>{_members(cluster.members)}{_nodes(cluster.nodes)}'
+    return f'<div class="card">{_list(rows)}{problem}</div>{_members(cluster.members)}{_nodes(cluster, now)}'
 
 
 def _source(source: Source | None, now: datetime) -> str:
@@ -223,7 +223,7 @@ def _members(members: Iterable[MemberState]) -> str:
         (
             (
                 member.name + ("" if member.present else " (its key has gone)"),
-                member.role,
+                member.role if member.present else f"was {member.role}",
                 member.state,
                 "" if member.timeline is None else str(member.timeline),
                 "" if member.lag_bytes is None else of_bytes(member.lag_bytes),
@@ -234,11 +234,11 @@ def _members(members: Iterable[MemberState]) -> str:
     )
 
 
-def _nodes(nodes: Iterable[Node]) -> str:
+def _nodes(cluster: Cluster, now: datetime) -> str:
     return _table(
-        "Nodes, by their Patroni's REST API",
+        f"Nodes, as their Patroni's REST API told {_or_never(cluster.health_check_at, now)}",
         ("node", "answer", "URL"),
-        ((node.name or "?", node.answer, node.url) for node in nodes),
+        ((node.name or "?", node.answer, node.url) for node in cluster.nodes),
     )
 
 
@@ -249,7 +249,7 @@ def _switch(switch: Switch, now: datetime) -> str:
     told_by = f"on the word of {escape(switch.source)}, id <code>{escape(switch.id)}</code>"
     return f"""<section class="card"><h3>to <code>{escape(switch.leader)}</code> at
 <code>{escape(switch.endpoint)}</code>, {ago(now, switch.at)} ago</h3>
-<p class="dim">{_clock(switch.at)} UTC, {told_by}</p>
+<p class="dim">{clock(switch.at)} UTC, {told_by}</p>
 {"".join(map(_timeline, switch.targets))}</section>"""
 
 
@@ -275,7 +275,7 @@ def _happenings(happenings: Iterable[Happening]) -> str:
     return _table(
         "The newest first, in UTC",
         ("when", "about", "what"),
-        ((_clock(one.at), one.about, one.text) for one in happenings),
+        ((clock(one.at), one.about, one.text) for one in happenings),
     )
 
 
@@ -296,34 +296,3 @@ def _table(caption: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) ->
         f'<caption class="dim">{escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
-
-
-def _clock(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-
-
-def ago(now: datetime, then: datetime) -> str:
-    """
-    >>> ago(datetime(2026, 1, 2, 3, 4, 5), datetime(2026, 1, 2, 3, 2, 1))
-    '2 min 4 s'
-    """
-    seconds = max(0.0, (now - then).total_seconds())
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    units = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    told = [f"{count} {unit}" for count, unit in units if count]
-    return " ".join(told[:2])
-
-
-def of_bytes(count: int) -> str:
-    """
-    >>> of_bytes(0), of_bytes(20480), of_bytes(5 << 30)
-    ('0 B', '20.0 KiB', '5.0 GiB')
-    """
-    size, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while size >= 1024 and len(units) > 1:
-        size, units = size / 1024, units[1:]
-    return f"{count} B" if units[0] == "B" else f"{size:.1f} {units[0]}"

@@ -19,11 +19,13 @@ from watcher.decide.model import (
     Leadership,
     Member,
     Reason,
+    Role,
     View,
 )
-from watcher.decide.view import leadership, paused
+from watcher.decide.view import config, leadership, paused
 from watcher.expose.calendar import Calendar
 from watcher.expose.chronicle import Chronicle, TargetState, Told
+from watcher.expose.units import ago
 
 Health = Literal["ok", "failing", "waiting", "paused", "wrong", "unknown"]
 MOST_HAPPENINGS = 50
@@ -154,7 +156,7 @@ class Status(_Part):
     version: str
     now: AwareDatetime
     started_at: AwareDatetime
-    health: Health = Field(description="The worst of all targets', or what keeps it from being known.")
+    health: Health = Field(description="The worst of the cluster's and all targets'.")
     words: str = Field(description="The same in a sentence: do clients reach the primary?")
     cluster: Cluster
     targets: tuple[Target, ...]
@@ -170,10 +172,11 @@ def status_of(scope: str, view: View, chronicle: Chronicle, calendar: Calendar, 
     targets = tuple(map(_target, chronicle.targets))
     wish = next((target.wish for target in chronicle.targets if target.wish is not None), None)
     cluster = _cluster(scope, view, chronicle, calendar, wish)
-    health, words = _verdict(cluster, targets)
+    now = _date(calendar.wall())
+    health, words = _verdict(view, wish, cluster, targets, now)
     return Status(
         version=version("pgbouncer-watcher"),
-        now=_date(calendar.wall()),
+        now=now,
         started_at=_date(started_at),
         health=health,
         words=words,
@@ -187,33 +190,84 @@ def status_of(scope: str, view: View, chronicle: Chronicle, calendar: Calendar, 
     )
 
 
-def _verdict(cluster: Cluster, targets: tuple[Target, ...]) -> tuple[Health, str]:
-    count = {health: sum(target.health == health for target in targets) for health in _WORST_FIRST}
-    of_all = f"of {len(targets)} PgBouncers" if len(targets) > 1 else "PgBouncer"
+def _verdict(
+    view: View, wish: Desired | None, cluster: Cluster, targets: tuple[Target, ...], now: datetime
+) -> tuple[Health, str]:
+    """One glance: what is worst comes first. What the cluster lacks is no fault of a PgBouncer, so it is told
+    here and not with the targets (a load balancer goes by those)."""
     if cluster.paused is not None:
         return "paused", "The watcher is paused by an operator: it changes nothing, and holds nobody."
-    if count["wrong"]:
-        number = f"{count['wrong']} {of_all}" if len(targets) > 1 else of_all
-        return "wrong", f"{number} {_do(count['wrong'])} not lead to the primary."
-    if count["waiting"]:
-        number = f"{count['waiting']} {of_all}" if len(targets) > 1 else of_all
-        return "waiting", f"Clients of {number} wait: {cluster.detail}."
-    if count["failing"]:
-        number = f"{count['failing']} {of_all}" if len(targets) > 1 else of_all
+    who = {health: _number(health, targets) for health in _COUNTED}
+    if not who["waiting"] and _lacks_primary(view, wish):
+        return "wrong", f"The cluster has no primary that takes clients: {cluster.detail}."
+    if who["wrong"]:
+        return "wrong", f"{who['wrong']} not lead to the primary."
+    if who["waiting"]:
+        return "waiting", f"Clients of {who['waiting']} wait: {cluster.detail}."
+    doubt = "" if wish is None else _doubt(view, wish, cluster, now)
+    if doubt:
+        return "failing", doubt
+    if who["failing"]:
         return (
             "failing",
-            f"Clients reach the primary as far as is known, but {number} cannot be looked after.",
+            f"Clients reach the primary as far as is known, but {who['failing']} cannot be looked after.",
         )
-    if count["unknown"]:
+    if who["unknown"]:
         return "unknown", f"Where clients are led is not known yet: {cluster.detail}."
-    return "ok", f"Clients reach the primary, {cluster.leader or 'by the health check'}."
+    return "ok", f"Clients reach the primary, {cluster.leader}."
 
 
-_WORST_FIRST: tuple[Health, ...] = ("wrong", "waiting", "failing", "unknown", "paused", "ok")
+_COUNTED: tuple[Health, ...] = ("wrong", "waiting", "failing", "unknown")
 
 
-def _do(count: int) -> str:
-    return "does" if count == 1 else "do"
+def _number(health: Health, targets: tuple[Target, ...]) -> str:
+    """How many of the targets are so, in words; empty for none."""
+    count = sum(target.health == health for target in targets)
+    if not count:
+        return ""
+    number = f"{count} of {len(targets)} PgBouncers" if len(targets) > 1 else "PgBouncer"
+    return number if health != "wrong" else f"{number} {'does' if count == 1 else 'do'}"
+
+
+_WITHOUT_PRIMARY = (Reason.NO_LEADER, Reason.NO_CLUSTER, Reason.LEADER_UNUSABLE, Reason.LEADER_NOT_READY)
+
+
+def _lacks_primary(view: View, wish: Desired | None) -> bool:
+    """Whether nobody takes writes, by all that is known. A leader key that ended while Patroni is paused says
+    nothing of that."""
+    if wish is None:
+        return False
+    if wish.reason is Reason.BLIND:
+        return view.health is not None and not view.health.failures and not _primaries(view.health)
+    return wish.reason in _WITHOUT_PRIMARY and not (wish.reason is Reason.NO_LEADER and config(view).pause)
+
+
+def _primaries(found: HealthRound) -> list[str]:
+    return [report.name for report in found.reports if report.role is Role.PRIMARY]
+
+
+def _doubt(view: View, wish: Desired, cluster: Cluster, now: datetime) -> str:
+    """Why it cannot be said that clients reach the primary although every PgBouncer leads where it should."""
+    etcd, leader = cluster.etcd, "" if wish.route is None else wish.route.stamp.leader
+    if wish.reason is Reason.BLIND:
+        return f"Nobody can tell where the primary is, and clients are led where they were: {cluster.detail}."
+    if wish.reason is Reason.FALLBACK:
+        return f"Clients reach the primary, {leader}, by the health check alone: etcd is not heard."
+    if etcd is not None and not etcd.connected and leader:
+        heard = "" if cluster.etcd_heard_at is None else f", {ago(now, cluster.etcd_heard_at)} ago"
+        return f"Clients are led to {leader}, the primary when etcd was last heard{heard}."
+    if wish.reason is Reason.LEADER and _disowns(view, leader):
+        return f"Clients are led to {leader}, which holds the leader key and says that it is a replica."
+    return ""
+
+
+def _disowns(view: View, leader: str) -> bool:
+    """Whether the leader's own key, written since it last said that it takes writes, calls it a replica."""
+    key = f"members/{leader}"
+    entry, proven = view.entries.get(key), view.pulse
+    if entry is None or not isinstance(entry.value, Member) or entry.value.role is not Role.REPLICA:
+        return False
+    return proven is None or view.seen_at.get(key, proven.at) > proven.at
 
 
 # --- targets ------------------------------------------------------------------------------------------
@@ -247,7 +301,7 @@ def _health_of(state: TargetState) -> tuple[Health, str]:
     if state.held_since is not None:
         return "waiting", f"clients wait: {wish.detail}"
     if wish.route is None:
-        return "unknown", wish.detail
+        return "unknown", f"leads where it did: {wish.detail}"
     but = "" if state.failure is None else f": {state.failure.problem}"
     if state.in_sync_since is None:
         return "wrong", f"does not lead to {wish.route.endpoint}{but}"
@@ -322,14 +376,15 @@ def _members(view: View) -> Iterable[MemberState]:
     reign = leadership(view)
     leader = view.members.get(reign.name) if isinstance(reign, Leadership) else None
     for name, member in sorted(view.members.items()):
+        present = f"members/{name}" in view.entries
         yield MemberState(
             name=name,
             role=str(member.role),
             state=member.state,
             timeline=member.timeline,
             endpoint=None if member.conn is None else str(member.conn),
-            lag_bytes=_lag(member, leader),
-            present=f"members/{name}" in view.entries,
+            lag_bytes=_lag(member, leader) if present else None,
+            present=present,
         )
 
 
