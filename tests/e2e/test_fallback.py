@@ -243,7 +243,7 @@ def test_silence_of_all_nodes_changes_nothing(scene: Scene) -> None:
     said = len(scene.watcher.lines("wish"))
     for node in scene.nodes:
         node.says = None
-    scene.assert_nothing_changes(said, "0 nodes say that they are the primary")
+    scene.assert_nothing_changes(said, "no node says that it is the primary")
 
 
 def test_a_paused_cluster_keeps_its_route(scene: Scene) -> None:

@@ -232,13 +232,13 @@ def test_a_single_primary_is_followed_without_etcd() -> None:
 BLIND: dict[str, tuple[View, str]] = {
     "no round": (replace(GOOD, contact_at=NOW - 10), "no health check has answered lately"),
     "an old round": (silent(node(), at=NOW - 10.1), "no health check has answered lately"),
-    "nobody": (silent(), "0 nodes say"),
-    "only replicas": (silent(node("node1", Role.REPLICA)), "0 nodes say"),
+    "nobody": (silent(), "no node says"),
+    "only replicas": (silent(node("node1", Role.REPLICA)), "no node says"),
     "two primaries": (
         silent(node("node2"), node("node1")),
         "2 nodes say that they are the primary: node1, node2",
     ),
-    "a standby leader": (silent(node("node2", Role.STANDBY_LEADER)), "0 nodes say"),
+    "a standby leader": (silent(node("node2", Role.STANDBY_LEADER)), "no node says"),
     "it starts": (silent(node(state="starting")), "node2 is primary, but starting"),
     "in no state": (silent(node(state="")), "in no known state"),
     "it is paused": (silent(replace(node(), paused=True)), "Patroni is paused"),

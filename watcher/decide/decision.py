@@ -425,9 +425,11 @@ def _why_no_fallback(view: View, policy: Policy, now: float) -> str:
     if health is None or now - health.at > policy.health_fresh or health.at < (view.contact_at or 0.0):
         return "no health check has answered lately"
     primaries = _primaries(health.reports)
+    if not primaries:
+        return "no node says that it is the primary"
     if len(primaries) != 1:
         names = ", ".join(sorted(node.name for node in primaries))
-        return f"{len(primaries)} nodes say that they are the primary{names and ': '}{names}"
+        return f"{len(primaries)} nodes say that they are the primary: {names}"
     return _why_not_this_node(primaries[0], view)
 
 

@@ -164,7 +164,7 @@ def _target(target: Target, now: datetime) -> str:
     ]
     if target.held_since is not None:
         rows.append(("clients wait for", ago(now, target.held_since)))
-    if target.in_sync_since is not None:
+    if target.in_sync_since is not None and target.health in ("ok", "failing"):
         rows.append(("in sync for", ago(now, target.in_sync_since)))
     if target.failing_since is not None:
         rows.append(("failing for", ago(now, target.failing_since)))
