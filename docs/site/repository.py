@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-NAMED = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
+NAMED = {"README.md": "index.md", "README.vi.md": "vi.md", "CHANGELOG.md": "changelog.md"}
 LINK = re.compile(r"(?<=\]\()[^)#:\s]+")
 """The path of a link within the repository: no scheme, no anchor."""
 
