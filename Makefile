@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 VENV := .venv
+SITE_VENV := .venv-site
 PYTHON := $(VENV)/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 CASE ?= all
@@ -34,7 +35,7 @@ test: bed ## the whole suite, on real servers, two files at a time
 	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile
 
 .PHONY: check
-check: venv ## format, lint, types, import contracts
+check: venv docs-site ## format, lint, types, import contracts; that no link of the docs leads nowhere
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
@@ -63,10 +64,21 @@ docs: venv ## write the pages of docs/ that are made from the code
 	@$(PYTHON) -m watcher.settings.page docs/configuration.md
 	@$(PYTHON) -m watcher.expose.reference docs/metrics.md docs/status.schema.json
 
+$(SITE_VENV)/.installed: docs/site/requirements.txt | $(VENV)/.installed
+	$(PYTHON) -m venv $(SITE_VENV)
+	$(SITE_VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r docs/site/requirements.txt
+	@touch $@
+
+.PHONY: docs-site
+docs-site: $(SITE_VENV)/.installed ## build the site of docs/ into build/site/; a link that leads nowhere fails it
+	@NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/mkdocs build --strict -f docs/site/mkdocs.yml
+
 .PHONY: lock
-lock: venv ## resolve the dependencies anew into the two lock files
+lock: venv ## resolve the dependencies anew into the three lock files
 	$(PYTHON) -m pip install -q --disable-pip-version-check uv
 	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" pyproject.toml requirements-dev.in -o requirements-dev.txt
+	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" docs/site/requirements.in -o docs/site/requirements.txt
