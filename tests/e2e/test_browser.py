@@ -17,7 +17,7 @@ import pytest
 
 from tests.support import axe
 from tests.support.addresses import take_address
-from tests.support.chromium import Look, browsing, document, picture
+from tests.support.chromium import Look, browsing, document, open_in_browser, picture
 from tests.support.waiting import wait_for
 from tests.unit.expose_scene import EPOCH, LEADS, LOST, NO_LEADER, Clock, actual, switch, view, well
 from watcher.decide.errors import SourceError
@@ -121,6 +121,37 @@ def test_the_page_renews_itself(asked: tuple[str, list[str]]) -> None:
     assert "1 of 2 PgBouncers" in found or "wait" in found
     assert "is its host up?" in found
     assert len(asked[1]) >= 2
+
+
+TELL_WHEN_OLD = """setInterval(function () {
+  var old = !document.getElementById("stale").hidden && /^not answering/.test(document.title);
+  if (old) fetch("/old");
+}, 200);"""
+
+
+def test_a_watcher_that_hangs_is_not_green_for_ever(tmp_path: Path) -> None:
+    """Frozen, or behind a network that drops packets: there is no answer, and no error either."""
+    text = window("well").pages()["/"]("", "").body.decode()
+    text = text.replace("</body>", f"<script>{TELL_WHEN_OLD}</script></body>")
+    asked: list[str] = []
+    hangs, told = threading.Event(), threading.Event()
+
+    def page(*_: str) -> Answer:
+        asked.append("/")
+        if len(asked) > 1:
+            hangs.wait(60)
+        return Answer(text.encode(), "text/html; charset=utf-8")
+
+    def old(*_: str) -> Answer:
+        told.set()
+        return Answer(b"")
+
+    with served({"/": page, "/old": old}) as url, open_in_browser(url, Look(), tmp_path / "log"):
+        try:
+            assert told.wait(60)
+            assert len(asked) <= 4, "one question at a time"
+        finally:
+            hangs.set()
 
 
 def test_the_page_renews_itself_without_scripts(asked: tuple[str, list[str]], tmp_path: Path) -> None:

@@ -178,7 +178,12 @@ class Chronicle(Listener):
 
     def released(self, target: str, wish: Desired, seconds: float) -> None:
         with self._lock:
-            self._note(target, f"clients go on after {seconds:.2f} s: {wish.detail}")
+            if wish.gave_up:
+                self._note(
+                    target, f"clients were let go into errors after {seconds:.2f} s: {wish.detail}", bad=True
+                )
+            else:
+                self._note(target, f"clients go on after {seconds:.2f} s: {wish.detail}")
 
     def hold_ended(self, target: str, why: str, seconds: float) -> None:
         with self._lock:

@@ -193,9 +193,11 @@ class LogReporter(Listener):
         )
 
     def released(self, target: str, wish: Desired, seconds: float) -> None:
-        self._log.bind(event="release", target=target, reason=str(wish.reason), held_ms=_ms(seconds)).info(
-            "clients go on after {:.2f} s: {}", seconds, wish.detail
-        )
+        log = self._log.bind(event="release", target=target, reason=str(wish.reason), held_ms=_ms(seconds))
+        if wish.gave_up:
+            log.warning("clients are let go into errors after {:.2f} s: {}", seconds, wish.detail)
+        else:
+            log.info("clients go on after {:.2f} s: {}", seconds, wish.detail)
 
     def hold_ended(self, target: str, why: str, seconds: float) -> None:
         """A hold was ended on PgBouncer's host, not by us."""
