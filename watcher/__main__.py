@@ -12,7 +12,9 @@ from watcher import barrier
 from watcher.apply.agent import bundle
 from watcher.commands.exit_code import ExitCode
 from watcher.commands.saying import say, say_error, warned
+from watcher.decide.endpoint import parse_address
 from watcher.decide.errors import WatcherError
+from watcher.decide.model import Endpoint
 from watcher.settings import Loaded, flag, load
 from watcher.settings.tree import Place, dotted, fields, is_list, is_secret, section_of
 
@@ -30,6 +32,12 @@ _WORDS = {
     "barrier": "run by Patroni before it stops PostgreSQL: waits until targets are held (docs/barrier.md)",
 }
 _WITHOUT_SETTINGS = ("agent", "barrier")
+_OF_INTEREST = {
+    "status": ("http",),
+    "history": ("http",),
+    "pause": ("cluster", "etcd"),
+    "resume": ("cluster", "etcd"),
+}
 _SOURCES = """\
 Settings come from the first of these that has one: flags, WATCHER_* variables, files of --secrets-dir,
 the file of --config, defaults. Secrets have no flag: a process list shows flags to everybody.
@@ -73,12 +81,21 @@ def _command(options: argparse.Namespace) -> Callable[[Callable[[], Loaded]], Ex
         "once": lambda load: once.once(warned(load()).settings),
         "plan": lambda load: plan.plan(warned(load()).settings),
         "check-config": lambda load: check_config.check_config(load()),
-        "status": lambda load: asking.status(warned(load()).settings, options.json),
-        "history": lambda load: asking.history(warned(load()).settings, options.json),
+        "status": lambda load: asking.status(_place_to_ask(options, load), options.json),
+        "history": lambda load: asking.history(_place_to_ask(options, load), options.json),
         "pause": lambda load: maintenance.pause(warned(load()).settings, options.why),
         "resume": lambda load: maintenance.resume(warned(load()).settings),
     }
     return commands[options.word]
+
+
+def _place_to_ask(options: argparse.Namespace, load: Callable[[], Loaded]) -> Endpoint:
+    """Where a running watcher serves its pages; `--at` needs no settings, which may have a fault just now."""
+    if options.at is not None:
+        return parse_address(options.at, "--at")
+    from watcher.commands.asking import listens_at
+
+    return listens_at(warned(load()).settings)
 
 
 # --- flags -----------------------------------------------------------------------------------------
@@ -106,8 +123,10 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if word not in _WITHOUT_SETTINGS:
-            _add_settings(child)
+            _add_settings(child, _OF_INTEREST.get(word))
         if word in ("status", "history"):
+            at = "where the watcher serves its pages (`http.listen`); no settings are read then"
+            child.add_argument("--at", metavar="HOST:PORT", help=at)
             child.add_argument("--json", action="store_true", help="the whole document (docs/status.md)")
         if word == "pause":
             child.add_argument("--why", default="", metavar="TEXT", help="shown wherever the pause is")
@@ -118,15 +137,21 @@ def _exit_codes() -> str:
     return "exit codes:\n" + "\n".join(f"  {code.value:3}  {code.meaning}" for code in ExitCode)
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: argparse.ArgumentParser, of_interest: tuple[str, ...] | None = None) -> None:
+    """A flag for each; where only some sections are of interest, the help is silent about the others."""
     parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="YAML or TOML file with settings")
     parser.add_argument("--secrets-dir", type=Path, metavar="DIR", help="folder with one file a secret")
     groups: dict[str, argparse._ArgumentGroup] = {}
     for place, description in _settable():
         section = str(place[0]) if len(place) > 1 else "watcher"
         group = groups.setdefault(section, parser.add_argument_group(section))
+        told = description.replace("%", "%%")
+        silent = of_interest is not None and section not in of_interest
         group.add_argument(
-            flag(dotted(place)), dest=dotted(place), metavar="VALUE", help=description.replace("%", "%%")
+            flag(dotted(place)),
+            dest=dotted(place),
+            metavar="VALUE",
+            help=argparse.SUPPRESS if silent else told,
         )
     parser.set_defaults(paths={dotted(place) for place, _ in _settable()})
 

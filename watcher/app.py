@@ -21,10 +21,10 @@ from watcher.apply.pooler import Pooler
 from watcher.apply.reporting_place import ReportingPlace
 from watcher.apply.ssh import SshAccess, SshPlace
 from watcher.board import Board
-from watcher.decide.decision import ConnectVia
+from watcher.decide.decision import ConnectVia, desired
 from watcher.decide.endpoint import parse_address
 from watcher.decide.errors import SourceError
-from watcher.decide.model import Alarm, Endpoint, Sighting, View
+from watcher.decide.model import Alarm, Desired, Endpoint, Sighting, View
 from watcher.decide.readiness import wanted
 from watcher.expose.audience import Listener, everyone
 from watcher.expose.calendar import Calendar
@@ -86,7 +86,12 @@ class Watcher:
 
     def _shown(self) -> Shown:
         files = dict(certificate_files(self._settings))
-        return Shown(lambda: self.board.view, self._ailing, lambda: expiries(files))
+        policy = self._settings.policy()
+
+        def wish(target: str) -> Desired:
+            return desired(self.board.view, policy, time.monotonic(), target, time.time())
+
+        return Shown(lambda: self.board.view, self._ailing, lambda: expiries(files), wish)
 
     def _ailing(self) -> str:
         """Which thread has died, or which worker has not turned for longer than any turn may take."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from watcher.decide.backoff import Backoff
-from watcher.decide.decision import Policy, desired, plan, within_limit
+from watcher.decide.decision import Policy, but_for_pause, desired, plan, within_limit
 from watcher.decide.errors import FileChanged, LoginRefused, PrimaryRefuses, TargetError, WatcherError
 from watcher.decide.model import (
     Actual,
@@ -129,6 +129,8 @@ class Reconciler:
         self._held_since: float | None = None
         self._ended_since: float | None = None
         self._told_hold: Held | None = None
+        self._looked: Actual | None = None
+        self._resumed_at = float("-inf")
 
     def hold_ended(self, seconds: float) -> None:
         """A hold was ended beside PgBouncer, after so long: that counts, even if we were frozen meanwhile.
@@ -189,7 +191,9 @@ class Reconciler:
         wish = desired(view, self._policy, self.beat_at, self._target.name, wall)
         ended_since, self._ended_since = self._ended_since, None
         if not wish.held:
-            self._held_since = None
+            paused = wish.reason is Reason.PAUSED
+            if not (paused and but_for_pause(view, self._policy, self.beat_at, self._target.name, wall).held):
+                self._held_since = None  # while the same trouble lasts it is spent, also over a pause
             return wish
         held = self._target.last.held if self._target.last is not None else None
         since = (self.beat_at, self._held_since, ended_since, None if held is None else held.since)
@@ -255,9 +259,11 @@ class Reconciler:
     def _look(self) -> Actual:
         """The last look while it is fresh and we are connected: what is written is compared there anyway."""
         now, last = self._clock(), self._target.last
+        self._looked = last
         if last is not None and self._target.connected and now - self._read_at < self._resync_interval:
             return last
-        actual = self._target.read()
+        self._looked = None
+        self._looked = actual = self._target.read()
         self._read_at = now
         return actual
 
@@ -266,6 +272,7 @@ class Reconciler:
         if self._undertaking is None or self._undertaking.route.endpoint != route.endpoint:
             drifted = self._settled == route.endpoint
             heard_at = self.beat_at if drifted else _heard_at(view, route, self.beat_at)
+            heard_at = max(heard_at, self._resumed_at)
             held_since = None if actual.held is None else actual.held.since
             led = _led_elsewhere(actual, route)
             self._undertaking = _Undertaking(route, led, heard_at, self.beat_at, held_since)
@@ -296,6 +303,8 @@ class Reconciler:
     def _tell(self, wish: Desired) -> bool:
         """Says what is wished for where that is new; True if it asks for something else than before."""
         known, self._wish = self._wish, wish
+        if known is not None and known.reason is Reason.PAUSED and wish.reason is not Reason.PAUSED:
+            self._resumed_at = self.beat_at
         if known is None or (known.reason, known.detail) != (wish.reason, wish.detail):
             self._reporter.wished(wish)
         return known is None or _asks(known) != _asks(wish)
@@ -303,7 +312,7 @@ class Reconciler:
     def _after_failure(self, wish: Desired, error: WatcherError) -> float:
         failures, self._failures = self._failures, self._failures + 1
         self._reporter.failed(self._target.name, error, self._failures)
-        self._reporter.looked(self._target.name, wish, self._target.last, error)
+        self._reporter.looked(self._target.name, wish, self._target.last or self._looked, error)
         self._acknowledge_hold(wish)
         delay = self._delay(error, failures)
         self._retry_at = self._clock() + delay

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +26,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     while waiting:
         new = {path: (ROOT / path).read_text(encoding="utf-8") for path in waiting}
         for path, text in new.items():
-            content = _led(text, path) if path.endswith(".md") else _shown(path, text)
-            files.append(File.generated(config, _place(path), content=content))
+            files.append(_page(path, text, config))
         texts |= new
         waiting = _outside(new.items()) - texts.keys()
     return files
@@ -38,6 +37,14 @@ def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
     return markdown if page.file.generated_by else _led(markdown, f"docs/{page.file.src_uri}")
 
 
+def _page(path: str, text: str, config: MkDocsConfig) -> File:
+    """What is no page by itself is shown, and need not be in the navigation: who reads it came by a link."""
+    if path.endswith(".md"):
+        return File.generated(config, _place(path), content=_led(text, path))
+    shown = _shown(path, text)
+    return File.generated(config, _place(path), content=shown, inclusion=InclusionLevel.NOT_IN_NAV)
+
+
 def _outside(texts: Iterable[tuple[str, str]]) -> set[str]:
     """Files outside docs/ that these texts, by their paths, link to."""
     linked = {_target(link, path) for path, text in texts for link in LINK.findall(text)}
@@ -45,11 +52,14 @@ def _outside(texts: Iterable[tuple[str, str]]) -> set[str]:
 
 
 def _target(link: str, path: str) -> str:
+    """What a link of that page leads to; a folder is its README.
+
+    >>> _target("../../deploy/a.yaml", "docs/runbooks/README.md"), _target("docs/adr/", "README.md")
+    ('deploy/a.yaml', 'docs/adr/README.md')
     """
-    >>> _target("../../deploy/a.yaml", "docs/runbooks/README.md")
-    'deploy/a.yaml'
-    """
-    return posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
+    readme = posixpath.join(target, "README.md")
+    return readme if (ROOT / readme).is_file() else target
 
 
 def _place(path: str) -> str:

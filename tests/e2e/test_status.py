@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -237,7 +238,7 @@ def test_status_without_a_watcher_says_where_it_asked(bed: Bed, tmp_path: Path) 
     assert code == 1
     assert "http://127.0.0.1:9/status" in errors
     code, _, errors = run_watcher(tmp_path, "status", {**settings, "http": {"listen": None}})
-    assert code == 1
+    assert code == 2
     assert "http.listen: is null" in errors
 
 
@@ -257,10 +258,22 @@ def test_while_paused_nothing_is_touched_and_resume_puts_it_right(scene: Scene) 
     touched = traces(scene.bed)
     stays(lambda: traces(scene.bed) == touched, 2.0, "nobody acts")
     assert touched[1] == before[1]
+    assert "and the watcher is paused by root@" in scene.wait_for_health("wrong").words
+    assert scene.watcher.get(f"/targets/{scene.bed.bouncers[0].name}")[0] == 503
+    again = scene.run("pause", "--why", "something else")
+    assert (again[0], "was paused already by root@" in again[1], "moving by hand" in again[1]) == (
+        0,
+        True,
+        True,
+    )
     assert scene.run("once")[0] == 4
+    asked_at = time.monotonic()
     assert scene.run("resume")[0] == 0
     wait_until_led(scene.bed.bouncers, endpoint, scene.watcher)
-    scene.wait_for_health("ok")
+    led = scene.wait_for_health("ok").switches[0].targets
+    since = (time.monotonic() - asked_at) * 1000
+    assert all(target.duration_ms <= since for target in led), "the pause is no part of the switch"
+    assert scene.run("resume")[1] == f"{scene.keys.scope} was not paused; nothing is changed\n"
 
 
 def test_a_pause_outlives_a_restart_and_reaches_every_watcher(scene: Scene, tmp_path: Path) -> None:
@@ -280,7 +293,7 @@ def test_a_pause_outlives_a_restart_and_reaches_every_watcher(scene: Scene, tmp_
 
 def _is_paused(watcher: WatcherProcess) -> bool:
     try:
-        return '"health": "paused"' in watcher.get("/status")[1]
+        return '"paused": {' in watcher.get("/status")[1]
     except Exception:
         return False
 
@@ -303,9 +316,10 @@ def test_a_pause_during_a_hold_lets_clients_go(bed: Bed, tmp_path: Path) -> None
         assert run_watcher(tmp_path, "resume", settings_by_keys(bed, keys))[0] == 0
 
 
-def test_who_may_not_write_to_etcd_cannot_pause_and_is_told_why(bed: Bed, tmp_path: Path) -> None:
+def test_without_etcd_there_is_no_pause_and_what_to_do_instead_is_told(bed: Bed, tmp_path: Path) -> None:
     keys = Keys(bed.etcd)
     settings = settings_by_keys(bed, keys, etcd={"endpoints": ["127.0.0.1:9"]})
     code, _, errors = run_watcher(tmp_path, "pause", settings)
     assert code == 1
     assert "etcd 127.0.0.1:9" in errors
+    assert "systemctl stop pgbouncer-watcher" in errors

@@ -54,8 +54,14 @@ def actual(at: Endpoint = PRIMARY, shown: Endpoint | None = PRIMARY, held: Held 
     return Actual((Database("app", at),), STAMP, 999.0, shown=rows, can_hold=True, held=held)
 
 
-def switch(target: str = "pgb1", source: Source = Source.ETCD, held_since: float | None = 999.5) -> Switch:
-    route = ROUTE if source is Source.ETCD else Route(PRIMARY, replace(STAMP, revision=0), source)
+def switch(
+    target: str = "pgb1",
+    source: Source = Source.ETCD,
+    held_since: float | None = 999.5,
+    revision: int = STAMP.revision,
+) -> Switch:
+    stamp = replace(STAMP, revision=revision if source is Source.ETCD else 0)
+    route = Route(PRIMARY, stamp, source)
     steps = (("write", 1000.06), ("ready", 1000.16), ("release", 1000.2))
     return Switch(target, route, (OLD,), 1000.0, 1000.05, steps, held_since)
 

@@ -15,6 +15,7 @@ from tests.unit.expose_scene import (
     chronicle,
     lost,
     switch,
+    view,
     well,
 )
 from watcher.decide.errors import SourceError
@@ -95,12 +96,34 @@ def test_a_hold_is_dated_by_its_beginning() -> None:
 def test_switches_and_happenings_come_newest_first_and_are_bounded() -> None:
     told = chronicle(Clock())
     for number in range(500):
-        told.switched(switch(f"pgb{number}"))
-        told.cut(f"pgb{number}", number, "KILL_CLIENT")
-    assert told.switches[0].switch.target == "pgb499"
-    assert told.switches[0].at == EPOCH + 1000.2
+        for target in ("pgb1", "pgb2"):
+            told.switched(switch(target, revision=number))
+        told.cut("pgb1", number, "KILL_CLIENT")
+    newest = told.switches[0]
+    assert [part.switch.target for part in newest] == ["pgb1", "pgb2"]
+    assert (newest[0].switch.id, newest[0].at) == ("pg2-499", EPOCH + 1000.2)
     assert told.happenings[0].text == "499 connections to the old server were ended: KILL_CLIENT"
-    assert (len(told.switches), len(told.happenings)) == (200, 200)
+    assert (len(told.switches), len(told.happenings)) == (20, 200)
+
+
+def test_a_target_that_comes_late_is_part_of_its_switch_and_a_repair_is_one_more() -> None:
+    clock = Clock()
+    told = chronicle(clock)
+    for target in ("pgb1", "pgb2", "pgb1"):
+        told.switched(switch(target))
+    assert [[part.switch.target for part in each] for each in told.switches] == [["pgb1"], ["pgb1", "pgb2"]]
+
+
+def test_a_leader_of_before_the_start_leads_since_nobody_knows_when() -> None:
+    told = chronicle(Clock())
+    told.viewed(view(leader=None))
+    told.viewed(view())
+    assert told.reign_since is None
+    told.viewed(view(leader="pg1"))
+    assert told.reign_since == EPOCH + 995.0
+    told.viewed(view(leader=None))
+    told.viewed(replace(view(leader="pg1"), leader_since=1.0, began_at=1.0))  # the settings were read anew
+    assert told.reign_since == EPOCH + 995.0
 
 
 def test_a_source_is_dated_by_its_last_change_not_by_its_last_word() -> None:

@@ -13,7 +13,9 @@ from tests.unit.expose_scene import (
     LEADS,
     LOST,
     NO_LEADER,
+    OLD,
     PAUSED,
+    ROUTE,
     Clock,
     actual,
     chronicle,
@@ -23,7 +25,7 @@ from tests.unit.expose_scene import (
     well,
 )
 from watcher.decide.errors import SourceError, WatcherError
-from watcher.decide.model import Held, NodeReport, Paused, Reason, Role, Source, View
+from watcher.decide.model import Desired, Held, NodeReport, Paused, Reason, Role, Source, View
 from watcher.expose.audience import everyone
 from watcher.expose.chronicle import Chronicle
 from watcher.expose.families import FAMILIES, SESSION_ENDS
@@ -45,9 +47,14 @@ class World:
     def __init__(self, *targets: str) -> None:
         self.clock = Clock()
         self.view: View = view()
+        self.wish: Desired | None = None
         self.told: Chronicle = chronicle(self.clock, *(targets or ("pgb1", "pgb2")))
         facts = Facts(
-            lambda: self.view, self.told, lambda: {"etcd.tls.ca": EPOCH}, lambda: (False, EPOCH + 7)
+            lambda: self.view,
+            self.told,
+            wish=lambda _: self.wish,
+            certificates=lambda: {"etcd.tls.ca": EPOCH},
+            settings_read=lambda: (False, EPOCH + 7),
         )
         self.metrics = Metrics("demo", targets or ("pgb1", "pgb2"), facts, self.clock.calendar())
 
@@ -140,7 +147,7 @@ def test_what_happened_is_counted_where_it_happened(world: World) -> None:
         "target_connects_total{result=connected,target=pgb1}": 1,
         "target_connects_total{result=failed,target=pgb2}": 1,
         "etcd_sessions_ended_total{reason=silent}": 1,
-        "leader_changes_total{source=etcd}": 1,
+        "leader_changes_total{source=etcd}": 0,
         "health_check_duration_seconds_count{}": 1,
         "health_check_disagreements_total{}": 1,
         "health_check_nodes{answer=failed}": 1,
@@ -162,6 +169,8 @@ def test_what_happened_is_counted_where_it_happened(world: World) -> None:
 
 
 def test_the_leader_is_told_while_it_leads_and_no_longer(world: World) -> None:
+    for leader in ("pg1", "pg2"):
+        world.told.viewed(view(leader))
     samples = world.samples()
     assert samples["leader_info{leader=pg2}"] == 1
     assert samples["leader_last_change_timestamp_seconds{}"] == EPOCH + 995.0
@@ -172,10 +181,10 @@ def test_the_leader_is_told_while_it_leads_and_no_longer(world: World) -> None:
     assert not [name for name in samples if name.startswith(("leader_info", "leader_last_change"))]
 
 
-def test_a_reign_counts_once_however_often_its_view_comes(world: World) -> None:
+def test_a_reign_counts_once_however_often_its_view_comes_and_the_first_is_no_change(world: World) -> None:
     for leader in ("pg2", "pg2", None, "pg2", "pg1"):
         world.metrics.viewed(view(leader))
-    assert world.samples()["leader_changes_total{source=etcd}"] == 2
+    assert world.samples()["leader_changes_total{source=etcd}"] == 1
 
 
 def test_the_state_is_one_of_all_reasons(world: World) -> None:
@@ -195,6 +204,26 @@ def test_whose_clients_may_not_be_held_says_nothing_of_it(world: World) -> None:
     for can_hold, problem, expected in ((True, None, 1.0), (False, told, 0.0), (False, None, None)):
         world.told.looked("pgb1", LEADS, replace(shown, can_hold=can_hold, hold_problem=problem), None)
         assert world.samples().get("target_can_hold{target=pgb1}") == expected
+
+
+def test_who_could_be_held_and_cannot_be_reached_says_nothing_of_it(world: World) -> None:
+    well(world.told)
+    lost(world.told)
+    assert "target_can_hold{target=pgb1}" not in world.samples()
+
+
+def test_a_long_switch_id_has_an_exemplar_all_the_same(world: World) -> None:
+    long = switch()
+    stamp = replace(long.route.stamp, leader="x" * 256)
+    world.metrics.switched(replace(long, route=replace(long.route, stamp=stamp)))
+    assert world.samples()["switches_total{target=pgb1}"] == 1
+
+
+def test_what_is_wished_for_now_counts_and_not_what_a_worker_is_busy_with(world: World) -> None:
+    well(world.told)
+    assert world.samples()["target_in_sync{target=pgb1}"] == 1
+    world.wish = replace(LEADS, route=replace(ROUTE, endpoint=OLD))
+    assert world.samples()["target_in_sync{target=pgb1}"] == 0
 
 
 def test_an_exemplar_leads_from_a_bucket_to_the_switch(world: World) -> None:

@@ -1,10 +1,11 @@
 """The HTTP server answers what it serves, and nobody holds it up."""
 
+import select
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 import urllib3
@@ -96,26 +97,35 @@ def test_head_is_get_without_the_body_and_all_else_is_refused() -> None:
         assert get(server, "/", "POST").status == 501
 
 
-def test_clients_that_say_nothing_take_the_room_of_others_for_a_moment_only(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module._Handler, "timeout", 0.5)
-    with serving() as server:
-        where = wait_for(lambda: server.endpoint, 5, "it listens")
-        mute = [socket.create_connection((where.host, where.port)) for _ in range(MOST_AT_ONCE)]
-        time.sleep(0.1)
-        with pytest.raises(urllib3.exceptions.HTTPError):
-            get(server, "/")
-        wait_for(lambda: _answers(server), 5, "there is room again")
-        for link in mute:
-            link.close()
+def _connect(server: StatusServer) -> socket.socket:
+    where = wait_for(lambda: server.endpoint, 5, "it listens")
+    return socket.create_connection((where.host, where.port), timeout=5)
 
 
-def _answers(server: StatusServer) -> bool:
-    try:
-        return get(server, "/").status == 200
-    except urllib3.exceptions.HTTPError:
-        return False
+def test_however_many_say_nothing_whoever_asks_is_answered() -> None:
+    with serving() as server, ExitStack() as mute:
+        for _ in range(3 * MOST_AT_ONCE):
+            mute.enter_context(_connect(server))
+        for _ in range(3):
+            assert get(server, "/").status == 200
+
+
+def test_who_speaks_slowly_has_no_more_time_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLIENT_LIMIT", 0.5)
+    with serving() as server, _connect(server) as slow:
+        began = time.monotonic()
+        slow.sendall(b"GET / HTTP/1.1\r\nX-Slow: ")
+        with suppress(ConnectionError):
+            while time.monotonic() < began + 10 and not select.select([slow], [], [], 0.1)[0]:
+                slow.sendall(b"x")
+            assert slow.recv(100) == b""
+        assert time.monotonic() - began < 10
+
+
+def test_an_address_that_cannot_be_is_refused() -> None:
+    with serving() as server, _connect(server) as link:
+        link.sendall(b"GET http://[bad/ HTTP/1.1\r\n\r\n")
+        assert link.makefile("rb").readline().split()[1] == b"400"
 
 
 def test_a_port_that_is_taken_is_told_and_taken_once_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

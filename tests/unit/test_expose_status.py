@@ -27,6 +27,7 @@ from tests.unit.expose_scene import (
 )
 from watcher.decide.errors import SourceError
 from watcher.decide.model import (
+    Actual,
     Config,
     Desired,
     Entry,
@@ -94,9 +95,9 @@ def test_who_waits_is_told_with_what_is_waited_for(clock: Clock) -> None:
         (LEADS, actual(shown=OLD), "wrong", "does not lead to 10.0.0.2:5432"),
         (LEADS, actual(at=OLD, shown=OLD), "wrong", "does not lead to 10.0.0.2:5432"),
         (LEADS, actual(shown=None), "ok", "leads to 10.0.0.2:5432"),
-        (NO_LEADER, HELD, "waiting", "clients wait: no leader key"),
+        (NO_LEADER, HELD, "waiting", "no leader key"),
         (NO_LEADER, actual(), "unknown", "leads where it did: no leader key"),
-        (PAUSED, actual(shown=OLD), "paused", "left alone: the watcher is paused"),
+        (PAUSED, actual(shown=OLD), "paused", "left alone"),
         (BLIND, actual(), "unknown", "leads where it did: etcd is silent"),
     ],
 )
@@ -189,6 +190,72 @@ def test_a_primary_is_one_as_of_when_etcd_was_heard_last(clock: Clock) -> None:
     assert status.words == "Clients are led to pg2, the primary when etcd was last heard, 1.0 s ago."
     told.source_state("etcd", True, "etcd2:2379", None)
     assert seen(told, clock).health == "ok"
+
+
+def test_a_worker_that_hangs_does_not_make_old_news_true(clock: Clock) -> None:
+    told = chronicle(clock, "pgb1", "pgb2")
+    well(told, "pgb1")
+    well(told, "pgb2")
+    now = replace(LEADS, route=replace(ROUTE, endpoint=OLD))
+    status = status_of("demo", view(), told, clock.calendar(), EPOCH, lambda _: now)
+    assert (status.health, status.words) == ("wrong", "2 of 2 PgBouncers do not lead to the primary.")
+
+
+GAVE_UP = replace(LEADS, reason=Reason.PRIMARY_REFUSES, detail="it refuses; released", gave_up=True)
+
+
+def test_a_hold_that_was_given_up_is_never_good_news(clock: Clock) -> None:
+    told = chronicle(clock, "pgb1", "pgb2")
+    told.looked("pgb1", GAVE_UP, actual(), None)
+    well(told, "pgb2")
+    status = seen(told, clock)
+    assert status.health == "wrong"
+    assert status.words == "A PgBouncer leads to a server that takes no clients: it refuses; released."
+    assert status.targets[0].words == "leads to 10.0.0.2:5432, which takes no clients: it refuses; released"
+    told.looked("pgb2", GAVE_UP, actual(), None)
+    assert seen(told, clock).words == "The cluster has no primary that takes clients: it refuses; released."
+
+
+def test_a_pgbouncer_that_does_not_answer_is_wrong(clock: Clock) -> None:
+    told = chronicle(clock)
+    well(told)
+    told.looked("pgb1", LEADS, replace(actual(), console_problem=LOST), LOST)
+    status = seen(told, clock)
+    assert (status.health, status.targets[0].words) == (
+        "wrong",
+        "PgBouncer does not answer: no answer within 5 s",
+    )
+
+
+@pytest.mark.parametrize(
+    ("shown", "health", "words"),
+    [
+        (actual(), "paused", "The watcher is paused by dba@host: it changes nothing, and holds nobody."),
+        (
+            actual(at=OLD, shown=OLD),
+            "wrong",
+            "PgBouncer does not lead to the primary, and the watcher is paused by dba@host.",
+        ),
+    ],
+)
+def test_a_pause_hides_no_pgbouncer_that_leads_elsewhere(
+    clock: Clock, shown: Actual, health: str, words: str
+) -> None:
+    told = chronicle(clock)
+    well(told)
+    told.looked("pgb1", replace(PAUSED, belongs=PRIMARY), shown, None)
+    status = seen(told, clock, view(paused=Paused("dba@host", "an upgrade", EPOCH)))
+    assert (status.health, status.words) == (health, words)
+    assert "paused by dba@host, 16 min 40 s ago: an upgrade" in page_of(status)
+
+
+def test_settings_that_were_refused_are_told_of(clock: Clock) -> None:
+    status = status_of(
+        "demo", view(), chronicle(clock), clock.calendar(), EPOCH, settings_read=(False, EPOCH)
+    )
+    assert status.settings_refused_at is not None
+    assert "The settings on the disk have a fault" in page_of(status)
+    assert "have a fault" not in page_of(seen(chronicle(clock), clock))
 
 
 def test_clients_that_wait_for_a_primary_are_told_of_as_waiting(clock: Clock) -> None:
@@ -299,7 +366,7 @@ def test_the_page_says_all_that_the_document_does_and_is_well_formed(clock: Cloc
         "1 of 3 PgBouncers does not lead to the primary.",
         "no answer within 5 s",
         "is its host up?",
-        "clients wait: no leader key",
+        "Clients wait : no leader key",
         "written for",
         "NOT heard at 10.0.0.9:2379",
         "<no> answer",

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import Any
 
 import urllib3
 from pydantic import ValidationError
@@ -15,8 +16,8 @@ from watcher.commands.saying import say, say_error
 from watcher.decide.endpoint import parse_address
 from watcher.decide.errors import SettingsError, SourceError
 from watcher.decide.model import Endpoint
-from watcher.expose.status import Cluster, Health, Status, Switch, Target
-from watcher.expose.units import ago, clock, of_bytes
+from watcher.expose.status import Cluster, Health, Status, Switch, Target, paused_words, refused_words
+from watcher.expose.units import ago, clock, of_bytes, printable
 from watcher.settings import Settings
 
 _LIMIT = 5.0
@@ -39,36 +40,49 @@ _CODES: dict[Health, ExitCode] = {
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where others listen
 
 
-def status(settings: Settings, as_json: bool) -> ExitCode:
+def status(where: Endpoint, as_json: bool) -> ExitCode:
     """One look; the exit code tells how it is."""
-    found = _tell(settings, as_json, _status_lines)
+    found = _tell(where, as_json, _status_lines)
     return ExitCode.FAILED if found is None else _CODES[found.health]
 
 
-def history(settings: Settings, as_json: bool) -> ExitCode:
+def history(where: Endpoint, as_json: bool) -> ExitCode:
     """The last switches, and what else happened."""
-    found = _tell(settings, as_json, _history_lines)
+    found = _tell(where, as_json, _history_lines)
     return ExitCode.FAILED if found is None else ExitCode.OK
 
 
-def _tell(settings: Settings, as_json: bool, lines: Callable[[Status], Iterator[str]]) -> Status | None:
+def _tell(where: Endpoint, as_json: bool, lines: Callable[[Status], Iterator[str]]) -> Status | None:
     try:
-        text = _fetch(_where(settings))
+        text = _fetch(where)
         found = Status.model_validate_json(text)
-    except (SourceError, SettingsError) as error:
+    except SourceError as error:
         say_error(error)
         return None
     except ValidationError:
-        say_error(SourceError(_url(_where(settings)), "is no watcher, or one of another version", _HINT))
+        say_error(SourceError(_url(where), "is no watcher, or one of another version", _HINT))
         return None
-    say(text.rstrip("\n") if as_json else "\n".join(lines(found)))
+    say(text.rstrip("\n") if as_json else "\n".join(lines(_printable(found))))
     return found
+
+
+def _printable(status: Status) -> Status:
+    return Status.model_validate(_every_text(status.model_dump()))
+
+
+def _every_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _every_text(inside) for key, inside in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(map(_every_text, value))
+    return printable(value) if isinstance(value, str) else value
 
 
 _HINT = "compare `http.listen` with what the running watcher was given"
 
 
-def _where(settings: Settings) -> Endpoint:
+def listens_at(settings: Settings) -> Endpoint:
+    """Where a watcher with these settings serves its pages, seen from its own host. Raises SettingsError."""
     if settings.http.listen is None:
         raise SettingsError("http.listen", "is null, so a running watcher serves no status", "set it")
     listen = parse_address(settings.http.listen, "http.listen")
@@ -96,6 +110,8 @@ def _fetch(where: Endpoint) -> str:
 
 def _status_lines(status: Status) -> Iterator[str]:
     yield _coloured(status.health, status.words)
+    if status.settings_refused_at is not None:
+        yield _coloured("failing", refused_words(status.settings_refused_at, status.now))
     yield ""
     yield from _cluster_lines(status.cluster, status.now)
     yield ""
@@ -110,6 +126,8 @@ def _status_lines(status: Status) -> Iterator[str]:
 def _cluster_lines(cluster: Cluster, now: datetime) -> Iterator[str]:
     since = "" if cluster.leader_since is None else f" for {ago(now, cluster.leader_since)}"
     yield f"cluster {cluster.name}: {cluster.leader or 'no leader by etcd'}{since}; {cluster.detail}"
+    if cluster.paused is not None:
+        yield f"  {paused_words(cluster.paused, now)}"
     for member in cluster.members:
         lag = "" if member.lag_bytes is None else f", lag {of_bytes(member.lag_bytes)}"
         gone = "" if member.present else ", its key has gone"
@@ -121,6 +139,10 @@ def _cluster_lines(cluster: Cluster, now: datetime) -> Iterator[str]:
         yield f"  etcd             {heard} at {cluster.etcd.place} for {ago(now, cluster.etcd.since)}"
         if cluster.etcd.problem is not None:
             yield f"                   {cluster.etcd.problem.problem}. What now: {cluster.etcd.problem.hint}"
+        if not cluster.etcd.connected and cluster.health_check_at is not None:
+            yield f"  by the nodes' own word, {ago(now, cluster.health_check_at)} ago:"
+            for node in cluster.nodes:
+                yield f"  {node.name or node.url:16} {node.answer}"
 
 
 def _target_lines(target: Target, now: datetime) -> Iterator[str]:
@@ -132,7 +154,8 @@ def _target_lines(target: Target, now: datetime) -> Iterator[str]:
     if target.problem is not None:
         problem = target.problem
         said = "" if problem.problem in target.words else f"{problem.place}: {problem.problem}. "
-        yield f"                   {said}What now: {problem.hint}"
+        where = "" if said or problem.place == target.name else f"{problem.place}. "
+        yield f"                   {said}{where}What now: {problem.hint}"
 
 
 def _history_lines(status: Status) -> Iterator[str]:

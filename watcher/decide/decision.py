@@ -113,9 +113,17 @@ def desired(view: View, policy: Policy, now: float, target: str = "", wall: floa
 
     `wall` is the same moment in seconds since the epoch, for what was announced by date.
     """
-    keep_off = paused(view)
-    if keep_off is not None:
-        return Desired(Reason.PAUSED, _who_paused(keep_off))
+    keep_off, wish = paused(view), but_for_pause(view, policy, now, target, wall)
+    if keep_off is None:
+        return wish
+    belongs = None if wish.route is None else wish.route.endpoint
+    return Desired(Reason.PAUSED, _who_paused(keep_off), recheck_at=wish.recheck_at, belongs=belongs)
+
+
+def but_for_pause(
+    view: View, policy: Policy, now: float, target: str = "", wall: float | None = None
+) -> Desired:
+    """The same as if `watcher pause` had not been said."""
     silent_from = (view.began_at if view.contact_at is None else view.contact_at) + policy.silence_limit
     if now >= silent_from:
         return _while_refused(_by_health_check(view, policy, now), view, policy, target)
@@ -470,7 +478,7 @@ def plan(actual: Actual, wish: Desired) -> tuple[Step, ...]:
     steps: list[Step] = []
     if wish.held and actual.can_hold and not _is_held_until(actual, wish.hold_until):
         steps.append(Hold(wish.hold_until))
-    misled = _is_misled(actual, wish)
+    misled = wish.route is not None and _is_misled(actual, wish.route.endpoint)
     writes = [] if wish.route is None else _write_steps(actual, wish, wish.route, misled)
     goes_on = [] if wish.held else _go_on_steps(actual, wish, misled)
     steps += writes + goes_on if misled else goes_on + writes
@@ -483,9 +491,8 @@ def _is_held_until(actual: Actual, until: float) -> bool:
     return actual.held is not None and abs(actual.held.until - until) <= _SAME_LIMIT
 
 
-def _is_misled(actual: Actual, wish: Desired) -> bool:
-    route = wish.route
-    return route is not None and any(database.endpoint != route.endpoint for database in actual.databases)
+def _is_misled(actual: Actual, endpoint: Endpoint) -> bool:
+    return any(database.endpoint != endpoint for database in actual.databases)
 
 
 def _write_steps(actual: Actual, wish: Desired, route: Route, misled: bool) -> list[Step]:
@@ -535,10 +542,10 @@ def unconfirmed(actual: Actual, endpoint: Endpoint) -> tuple[str, ...]:
 
 def is_in_sync(actual: Actual, wish: Desired) -> bool:
     """Whether clients are led where they should be, by PgBouncer's own word where it can be asked, and go."""
-    route = wish.route
-    if route is None or wish.held or actual.held is not None or actual.console_problem is not None:
+    endpoint = wish.belongs if wish.route is None else wish.route.endpoint
+    if endpoint is None or wish.held or actual.held is not None or actual.console_problem is not None:
         return False
-    return not (_is_misled(actual, wish) or actual.reload_owed or unconfirmed(actual, route.endpoint))
+    return not (_is_misled(actual, endpoint) or actual.reload_owed or unconfirmed(actual, endpoint))
 
 
 def _leads_to(row: ConsoleDatabase | None, endpoint: Endpoint) -> bool:

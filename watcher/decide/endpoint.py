@@ -64,14 +64,23 @@ def parse_conn_url(url: str, place: str) -> Endpoint:
     Endpoint(host='::1', port=5432)
     """
     if not url.isprintable():  # urlsplit drops line feeds and tabs, which would make another host of it
-        raise MalformedPayload(place, f"{url[:80]!r} holds a control character", _URL_HINT)
+        raise MalformedPayload(place, f"{_told(url)} holds a control character", _URL_HINT)
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise MalformedPayload(place, f"{url[:80]!r} is not a URL: {error}", _URL_HINT) from error
+        raise MalformedPayload(place, f"{_told(url)} is not a URL: {error}", _URL_HINT) from error
     if parts.scheme not in ("postgres", "postgresql"):
-        raise MalformedPayload(place, f"{url[:80]!r} is not a postgres:// URL", _URL_HINT)
+        raise MalformedPayload(place, f"{_told(url)} is not a postgres:// URL", _URL_HINT)
     return _from_netloc(parts.netloc.rpartition("@")[2], url, place)
+
+
+def _told(url: str) -> str:
+    """As a message may hold it: what stands before an `@` may be a password.
+
+    >>> _told("postgres://app:s3cret@10.0.0.1:x/db")
+    "'postgres://…@10.0.0.1:x/db'"
+    """
+    return repr(re.sub(r"(?s)^(\w+://)?.*@", r"\1…@", url)[:80])
 
 
 _URL_HINT = "Patroni writes it from postgresql.connect_address; correct that on the member"
@@ -80,14 +89,14 @@ _URL_HINT = "Patroni writes it from postgresql.connect_address; correct that on 
 def _from_netloc(netloc: str, whole: str, place: str) -> Endpoint:
     if "," in netloc:
         raise MalformedPayload(
-            place, f"{whole[:80]!r} names several hosts; exactly one can be the leader", _URL_HINT
+            place, f"{_told(whole)} names several hosts; exactly one can be the leader", _URL_HINT
         )
     match = re.fullmatch(
         r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>\d{1,5})?)?", netloc, re.ASCII
     )
     if match is None:
-        raise MalformedPayload(place, f"{whole[:80]!r} has no readable host and port", _URL_HINT)
+        raise MalformedPayload(place, f"{_told(whole)} has no readable host and port", _URL_HINT)
     port = int(match["port"] or DEFAULT_PORT)
     if not 1 <= port <= 65535:
-        raise MalformedPayload(place, f"{whole[:80]!r}: port {port} is not between 1 and 65535", _URL_HINT)
+        raise MalformedPayload(place, f"{_told(whole)}: port {port} is not between 1 and 65535", _URL_HINT)
     return Endpoint(check_host(match["v6"] if match["v6"] is not None else match["name"], place), port)

@@ -349,7 +349,8 @@ class Desired:
     over, and go on to whatever is there. `guard` is the server that is to be watched from beside PgBouncer,
     None: leave that as it is. `stop_id` is the stop of the leader's PostgreSQL that waits for this hold
     (`watcher barrier`). `proven_at` is when the linearizable read began that showed this leadership, None if
-    an event told it (see `fence.admits`). `recheck_at` is when time alone may change this answer.
+    an event told it (see `fence.admits`). `recheck_at` is when time alone may change this answer. `belongs`
+    is where clients should be while that is known and nothing may be done about it (`watcher pause`).
     """
 
     reason: Reason
@@ -362,6 +363,7 @@ class Desired:
     stop_id: str = ""
     proven_at: float | None = None
     recheck_at: float | None = None
+    belongs: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,11 +509,13 @@ class Switch:
     @property
     def stages(self) -> Mapping[str, float]:
         """Seconds from step to step, in order; `decide` is from the first word to the wish, readiness
-        included.
+        included. What came behind the confirmation (a stamp that learned something) is no part of it.
         """
         parts = {"decide": self.ready_at - self.heard_at}
         before = self.ready_at
         for name, at in self.steps:
+            if at > self.confirmed_at:
+                break
             parts[name] = parts.get(name, 0.0) + at - before
             before = at
         return parts

@@ -76,6 +76,8 @@ def read_leader(value: bytes, place: str) -> Leader:
 
 
 def read_member(name: str, value: bytes, place: str) -> Member:
+    if len(name) > 256 or not name.isprintable():
+        raise MalformedPayload(place, "is not of a member's name", "see who else writes this key")
     data = _object(value, place)
     conn, conn_problem = _endpoint_of(data, "conn_url", place)
     proxy, proxy_problem = _endpoint_of(data, "proxy_url", place)
@@ -86,7 +88,7 @@ def read_member(name: str, value: bytes, place: str) -> Member:
         proxy=proxy,
         api_url=api_url if isinstance(api_url, str) else None,
         role=_role(data),
-        state=_string(data, "state"),
+        state=_line(_string(data, "state")),
         timeline=_timeline(data),
         problem="; ".join(filter(None, (conn_problem, proxy_problem))),
         position=_position(data),
@@ -96,7 +98,7 @@ def read_member(name: str, value: bytes, place: str) -> Member:
 def _position(data: Mapping[str, Any]) -> int | None:
     """Where in the WAL it is: what it wrote, as primary, or what it replayed."""
     value = data.get("xlog_location")
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64 else None
 
 
 def _endpoint_of(data: Mapping[str, Any], field: str, place: str) -> tuple[Endpoint | None, str]:
@@ -159,7 +161,10 @@ def _line(text: str) -> str:
 
 
 def _known(moment: float | None) -> float | None:
-    return None if moment == float("inf") else moment
+    return moment if moment is not None and 0 <= moment < _YEAR_9999 else None
+
+
+_YEAR_9999 = 253_370_764_800.0
 
 
 def read_system_id(value: bytes, place: str) -> SystemId:
@@ -191,10 +196,10 @@ def read_node_report(body: bytes, api_url: str, scope: str) -> NodeReport:
             "correct the node's address in `patroni.nodes`, or `cluster.scope`",
         )
     return NodeReport(
-        name=_string(patroni, "name"),
+        name=_line(_string(patroni, "name")),
         api_url=api_url,
         role=_role(data),
-        state=_string(data, "state"),
+        state=_line(_string(data, "state")),
         timeline=_timeline(data),
         system_id=_string(data, "database_system_identifier")[:64],
         paused=data.get("pause") is True,
@@ -255,9 +260,9 @@ def _moment(text: str | None) -> float | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.timestamp() if moment.tzinfo is not None else float("inf")
+    except (ValueError, OverflowError):
         return float("inf")
-    return moment.timestamp() if moment.tzinfo is not None else float("inf")
 
 
 def _role(data: Mapping[str, Any]) -> Role:

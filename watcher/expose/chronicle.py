@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TypeAlias
 
 from watcher.decide.decision import is_in_sync
 from watcher.decide.errors import WatcherError
-from watcher.decide.model import Actual, Desired, Switch
+from watcher.decide.model import Actual, Desired, Leadership, Switch, View
+from watcher.decide.view import leadership
 from watcher.expose.audience import Listener
 from watcher.expose.calendar import Calendar
 
-_SWITCHES = 200
+_SWITCHES = 20
 _HAPPENINGS = 200
 
 
@@ -65,6 +67,14 @@ class SourceState:
     problem: WatcherError | None = None
 
 
+Wish: TypeAlias = Callable[[str], "Desired | None"]
+"""What is wished for a target just now, None where only its worker knows."""
+
+
+def nobody_knows(_: str) -> None:
+    """A `Wish` that leaves it to the workers."""
+
+
 class Chronicle(Listener):
     """Safe between threads; what it hands out does not change any more."""
 
@@ -73,7 +83,9 @@ class Chronicle(Listener):
         self._calendar = calendar
         self._targets = {name: TargetState(name) for name in targets}
         self._sources: dict[str, SourceState] = {}
-        self._switches: deque[Told] = deque(maxlen=_SWITCHES)
+        self._switches: deque[dict[str, Told]] = deque(maxlen=_SWITCHES)
+        self._reign: Leadership | None = None
+        self._reign_since: float | None = None
         self._happenings: deque[Happening] = deque(maxlen=_HAPPENINGS)
 
     # --- what is known ----------------------------------------------------------------------------
@@ -83,16 +95,28 @@ class Chronicle(Listener):
         with self._lock:
             return tuple(self._targets.values())
 
+    def judged(self, wish: Wish) -> tuple[TargetState, ...]:
+        """The same by what is wished for now: a worker may be busy with, or stuck at, what was before."""
+        return tuple(_judged(state, wish(state.name)) for state in self.targets)
+
+    @property
+    def reign_since(self) -> float | None:
+        """Since when the present leader leads, seconds since the epoch; None if it did before this began."""
+        with self._lock:
+            return self._reign_since
+
     @property
     def sources(self) -> Mapping[str, SourceState]:
         with self._lock:
             return MappingProxyType(dict(self._sources))
 
     @property
-    def switches(self) -> tuple[Told, ...]:
-        """The last ones, the newest first."""
+    def switches(self) -> tuple[tuple[Told, ...], ...]:
+        """The last ones, the newest first: of each change of leader what was told of its targets. A target
+        that was led there once more, since somebody had changed it, begins anew.
+        """
         with self._lock:
-            return tuple(reversed(self._switches))
+            return tuple(tuple(together.values()) for together in reversed(self._switches))
 
     @property
     def happenings(self) -> tuple[Happening, ...]:
@@ -106,6 +130,16 @@ class Chronicle(Listener):
             self._targets = {name: self._targets.get(name, TargetState(name)) for name in targets}
 
     # --- what happens -----------------------------------------------------------------------------
+
+    def viewed(self, view: View) -> None:
+        """Told of every view, in order."""
+        reign = leadership(view)
+        if not isinstance(reign, Leadership) or reign == self._reign:
+            return
+        with self._lock:
+            is_change = self._reign is not None and view.leader_since is not None
+            self._reign_since = self._calendar.of(view.leader_since or 0.0) if is_change else None
+            self._reign = reign
 
     def wished(self, wish: Desired) -> None:
         with self._lock:
@@ -161,7 +195,12 @@ class Chronicle(Listener):
     def switched(self, switch: Switch) -> None:
         with self._lock:
             at = self._calendar.of(switch.confirmed_at)
-            self._switches.append(Told(at, switch))
+            told = Told(at, switch)
+            known = next((each for each in reversed(self._switches) if _id_of(each) == switch.id), None)
+            if known is None or switch.target in known:
+                self._switches.append({switch.target: told})
+            else:
+                known[switch.target] = told
             took = (switch.confirmed_at - switch.heard_at) * 1000
             route, leader = switch.route.endpoint, switch.route.stamp.leader
             self._note(switch.target, f"led to {route} ({leader}), confirmed after {took:.0f} ms")
@@ -186,8 +225,24 @@ class Chronicle(Listener):
 _CLUSTER = "cluster"
 
 
+def _id_of(together: Mapping[str, Told]) -> str:
+    return next(iter(together.values())).switch.id
+
+
+def _judged(state: TargetState, now: Desired | None) -> TargetState:
+    known = state.wish
+    if now is None or known is None or _where(known) == _where(now):
+        return state
+    well = _is_well(state, state.actual, now)
+    return replace(state, wish=now, in_sync_since=state.in_sync_since if well else None)
+
+
+def _where(wish: Desired) -> tuple[object, ...]:
+    return wish.reason, None if wish.route is None else wish.route.endpoint, wish.belongs
+
+
 def _is_well(known: TargetState, latest: Actual | None, wish: Desired) -> bool:
     """While it is not known where clients belong it is as it was."""
-    if wish.route is None and not wish.held:
+    if wish.route is None and wish.belongs is None and not wish.held:
         return known.in_sync_since is not None
     return latest is not None and is_in_sync(latest, wish)

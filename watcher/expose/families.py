@@ -105,12 +105,15 @@ _ALL = (
     # the leader
     _gauge("leader_known", "Whether etcd names a leader, by all that was heard."),
     _gauge("leader_info", "1 for the member that leads by etcd.", "leader"),
-    _gauge("leader_last_change_timestamp_seconds", "When the present reign was first seen."),
+    _gauge(
+        "leader_last_change_timestamp_seconds",
+        "When the present reign began; absent where it had begun before the watcher was started.",
+    ),
     Family(
         "leader_changes",
         "counter",
         ("cluster", "source"),
-        "Reigns that began, by etcd; and switches on the health check's word.",
+        "Reigns that began while this watcher ran, by etcd; and switches on the health check's word.",
         known=tuple(map(str, Source)),
     ),
     # the health check
@@ -192,7 +195,8 @@ _ALL = (
     _gauge("target_held_since_timestamp_seconds", "Since when; absent while nobody waits.", "target"),
     _gauge(
         "target_can_hold",
-        "Whether they could be made to wait just now; absent where the settings do not let them.",
+        "Whether they could be made to wait just now; absent where the settings do not let them, and while a"
+        " target that could cannot be reached.",
         "target",
     ),
     _gauge(

@@ -22,6 +22,7 @@ from loguru import logger
 from watcher.decide.errors import FileChanged, PrimaryRefuses, WatcherError
 from watcher.decide.model import Actual, Desired, Reason, Switch
 from watcher.expose.audience import Listener
+from watcher.expose.units import printable
 
 if TYPE_CHECKING:
     from loguru import Record
@@ -137,10 +138,10 @@ def _json_line(record: Record) -> str:
 
 
 def _text_line(record: Record) -> str:
-    clock = record["time"].strftime("%H:%M:%S.%f")[:-3]
+    clock = record["time"].strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     where = record["extra"].get("target") or record["extra"].get("source") or ""
     lines = [f"{clock} {record['level'].name:7} {where:12} {record['message']}", *_trace(record).values()]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(printable, lines)) + "\n"
 
 
 def _trace(record: Record) -> dict[str, str]:

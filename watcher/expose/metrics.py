@@ -22,7 +22,7 @@ from watcher.decide.model import Desired, HealthRound, Leadership, Reason, Role,
 from watcher.decide.view import leadership, paused
 from watcher.expose.audience import Listener
 from watcher.expose.calendar import Calendar
-from watcher.expose.chronicle import Chronicle, TargetState
+from watcher.expose.chronicle import Chronicle, TargetState, Wish, nobody_knows
 from watcher.expose.families import ANSWERS, FAMILIES, HOLDS, Family
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -34,6 +34,7 @@ class Facts:
 
     view: Callable[[], View]
     chronicle: Chronicle
+    wish: Wish = nobody_knows
     certificates: Callable[[], Mapping[str, float]] = dict
     settings_read: Callable[[], tuple[bool, float]] = lambda: (True, 0.0)
 
@@ -72,7 +73,10 @@ class Metrics(Listener):
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """The exposition in the format that a scraper accepts, and its content type."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except ValueError:  # no version of the format that anybody knows
+            encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 
     # --- what happens -----------------------------------------------------------------------------
@@ -81,8 +85,9 @@ class Metrics(Listener):
         """Told of every view, in order."""
         reign = leadership(view)
         if isinstance(reign, Leadership) and reign != self._reign:
+            if self._reign is not None:  # the first that is heard of is no change
+                self._add("leader_changes", str(Source.ETCD))
             self._reign = reign
-            self._add("leader_changes", str(Source.ETCD))
         if view.health is not None and view.health is not self._round:
             self._round = view.health
             self._observe("health_check_duration_seconds", view.health.took)
@@ -107,7 +112,7 @@ class Metrics(Listener):
         self._add("connections_cut", target, amount=count)
 
     def switched(self, switch: Switch) -> None:
-        known_by = {"switch_id": switch.id}
+        known_by = {"switch_id": switch.id[-_MOST_OF_EXEMPLAR:]}
         self._add("switches", switch.target, exemplar=known_by)
         took = switch.confirmed_at - switch.heard_at
         self._observe("switch_duration_seconds", took, switch.target, exemplar=known_by)
@@ -149,6 +154,9 @@ class Metrics(Listener):
         return "target" not in FAMILIES[name].labels or labels[0] in self._targets
 
 
+_MOST_OF_EXEMPLAR = 100  # characters; OpenMetrics allows 128 with the label's name
+
+
 def _made(family: Family, registry: CollectorRegistry) -> Counter | Histogram:
     name = f"watcher_{family.name}"
     if family.kind == "counter":
@@ -179,7 +187,7 @@ class _State(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """As prometheus_client asks for it."""
-        view, targets = self._facts.view(), self._facts.chronicle.targets
+        view, targets = self._facts.view(), self._facts.chronicle.judged(self._facts.wish)
         build = InfoMetricFamily("watcher_build", FAMILIES["build"].about)
         build.add_metric(
             (), {"version": version("pgbouncer-watcher"), "python_version": platform.python_version()}
@@ -226,7 +234,7 @@ class _State(Collector):
             "leader_known": [((), float(name is not None))],
             "leader_info": [] if name is None else [((name,), 1.0)],
             "leader_last_change_timestamp_seconds": [
-                ((), None if name is None else self._date(view.leader_since))
+                ((), None if name is None else self._facts.chronicle.reign_since)
             ],
         }
 
@@ -268,6 +276,8 @@ def _leader(target: TargetState) -> str:
 def _can_hold(target: TargetState) -> float | None:
     actual = target.actual
     if actual is None or not (actual.can_hold or actual.hold_problem is not None):
+        return None
+    if target.failure is not None and actual.can_hold:  # nobody knows just now
         return None
     return float(actual.can_hold)
 

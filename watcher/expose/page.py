@@ -18,10 +18,14 @@ from watcher.expose.status import (
     Switch,
     SwitchedTarget,
     Target,
+    paused_words,
+    refused_words,
 )
 from watcher.expose.units import ago, clock, of_bytes
 
 REFRESH_SECONDS = 2
+PATIENCE_SECONDS = 4
+"""How long the page waits for a fresh one before it says that it is old."""
 
 _WORDS = {
     "ok": "OK",
@@ -53,6 +57,7 @@ h3 { font-size: 1rem; margin: .25rem 0; }
 .ok { color: var(--ok); } .waiting { color: var(--waiting); } .wrong { color: var(--wrong); }
 .failing { color: var(--waiting); } .paused { color: var(--paused); } .unknown { color: var(--unknown); }
 .dim { color: var(--dim); }
+.old .verdict { text-decoration: line-through; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .25rem; padding: .5rem .75rem;
   margin: .5rem 0; }
 .scroll { overflow-x: auto; }
@@ -76,9 +81,12 @@ a { color: inherit; }
 
 _SCRIPT = f"""
 (function () {{
+  var asking = false;
   function again() {{
-    if (document.hidden) return;
-    fetch("/", {{cache: "no-store"}}).then(function (answer) {{
+    if (document.hidden || asking) return;
+    asking = true;
+    var patience = AbortSignal.timeout({PATIENCE_SECONDS * 1000});
+    fetch("/", {{cache: "no-store", signal: patience}}).then(function (answer) {{
       if (!answer.ok) throw new Error(answer.status);
       return answer.text();
     }}).then(function (text) {{
@@ -87,8 +95,9 @@ _SCRIPT = f"""
       document.querySelector("main").replaceWith(fresh.querySelector("main"));
     }}).catch(function () {{
       document.getElementById("stale").hidden = false;
+      document.querySelector("main").classList.add("old");
       document.title = "not answering: " + document.title.replace(/^not answering: /, "");
-    }});
+    }}).finally(function () {{ asking = false; }});
   }}
   setInterval(again, {REFRESH_SECONDS * 1000});
   document.addEventListener("visibilitychange", again);
@@ -140,6 +149,9 @@ def _main(status: Status) -> str:
         f'<p class="verdict {status.health}" role="status">{escape(status.words)}</p>',
         '<p id="stale" class="wrong" hidden>The watcher does not answer; what stands here is old.</p>',
         f'<p class="dim">As of {clock(now)} UTC; at work for {ago(now, status.started_at)}.</p>',
+        ""
+        if status.settings_refused_at is None
+        else f'<p class="failing">{escape(refused_words(status.settings_refused_at, now))}</p>',
         "<h2>PgBouncers</h2>",
         *(_target(target, now) for target in status.targets),
         "<h2>Cluster</h2>",
@@ -164,7 +176,7 @@ def _target(target: Target, now: datetime) -> str:
     ]
     if target.held_since is not None:
         rows.append(("clients wait for", ago(now, target.held_since)))
-    if target.in_sync_since is not None and target.health in ("ok", "failing"):
+    if target.in_sync_since is not None and target.health == "ok":
         rows.append(("in sync for", ago(now, target.in_sync_since)))
     if target.failing_since is not None:
         rows.append(("failing for", ago(now, target.failing_since)))
@@ -199,9 +211,7 @@ def _cluster(cluster: Cluster, now: datetime) -> str:
     if cluster.barrier is not None:
         rows.append(("barrier", _source(cluster.barrier, now)))
     if cluster.paused is not None:
-        rows.append(
-            ("paused", f"by {cluster.paused.by or 'somebody'}: {cluster.paused.why or 'no reason given'}")
-        )
+        rows.append(("maintenance", paused_words(cluster.paused, now)))
     problem = _problem(cluster.etcd.problem) if cluster.etcd is not None else ""
     return f'<div class="card">{_list(rows)}{problem}</div>{_members(cluster.members)}{_nodes(cluster, now)}'
 

@@ -1,14 +1,17 @@
 """One small HTTP server for everything that is looked at from outside. Reads only; nothing else is served.
 
 A thread waits for connections, and one more answers each, a few at a time: who is slow or says nothing is
-dropped after some seconds, and holds up nobody, least of all a switch.
+dropped after some seconds, or sooner where another wants the place, and holds up nobody, least of all a
+switch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
@@ -20,7 +23,7 @@ from watcher.decide.errors import WatcherError
 from watcher.decide.model import Endpoint
 
 CLIENT_LIMIT = 5.0
-"""Seconds in which a client has to say what it wants, and to take the answer."""
+"""Seconds in which a client has to say what it wants, and as many to take the answer."""
 
 MOST_AT_ONCE = 16
 _BIND_AGAIN = 1.0
@@ -110,7 +113,8 @@ class _Server(ThreadingMixIn, TCPServer):
         found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family = found[0][0]
         self.answer = answer
-        self._room = threading.BoundedSemaphore(MOST_AT_ONCE)
+        self._lock = threading.Lock()
+        self._served: dict[socket.socket, None] = {}
         super().__init__(found[0][4][:2], _Handler)  # type: ignore[arg-type]
         host, port = self.socket.getsockname()[:2]
         self.endpoint = Endpoint(host, port)
@@ -126,28 +130,62 @@ class _Server(ThreadingMixIn, TCPServer):
             self.socket.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """In a thread of its own, where there is room for one more."""
-        if not self._room.acquire(blocking=False):
+        """In a thread of its own; who has had a place for longest loses it where all are taken."""
+        with self._lock:
+            self._served[request] = None
+            longest = next(iter(self._served)) if len(self._served) > MOST_AT_ONCE else None
+        if longest is not None:
+            self._forget(longest)
+            with contextlib.suppress(OSError):
+                longest.shutdown(socket.SHUT_RDWR)  # its thread ends by that
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started just now
+            self._forget(request)
             self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
+
+    def _forget(self, request: socket.socket) -> None:
+        with self._lock:
+            self._served.pop(request, None)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """As ThreadingMixIn has it."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            self._forget(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""
 
 
+class _Until(io.RawIOBase):
+    """What a client says until `deadline`, by the monotonic clock; TimeoutError from then on."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        super().__init__()
+        self._connection = connection
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the client took too long")
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    timeout = CLIENT_LIMIT
     server_version = "watcher"
     sys_version = ""
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = io.BufferedReader(_Until(self.connection, time.monotonic() + CLIENT_LIMIT))
 
     def do_GET(self) -> None:
         self._send(self._answer(), with_body=True)
@@ -157,11 +195,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> Answer:
         try:
-            return self.server.answer(urlsplit(self.path).path, self.headers.get("Accept", ""))
+            path = urlsplit(self.path).path
+        except ValueError:
+            return Answer(b"no such address can be\n", status=400)
+        try:
+            return self.server.answer(path, self.headers.get("Accept", ""))
         except Exception as error:  # a page that is broken must not look like a watcher that is
             return Answer(f"this page is broken: {error!r}\n".encode(), status=500)
 
     def _send(self, answer: Answer, with_body: bool) -> None:
+        self.connection.settimeout(CLIENT_LIMIT)  # for all that is sent at once
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))

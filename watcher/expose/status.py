@@ -5,7 +5,7 @@ Its JSON schema is docs/status.schema.json, made from here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Literal
@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import (
     Desired,
+    Endpoint,
     HealthRound,
     Leadership,
     Member,
@@ -24,7 +25,7 @@ from watcher.decide.model import (
 )
 from watcher.decide.view import config, leadership, paused
 from watcher.expose.calendar import Calendar
-from watcher.expose.chronicle import Chronicle, TargetState, Told
+from watcher.expose.chronicle import Chronicle, TargetState, Told, Wish, nobody_knows
 from watcher.expose.units import ago
 
 Health = Literal["ok", "failing", "waiting", "paused", "wrong", "unknown"]
@@ -87,7 +88,9 @@ class Cluster(_Part):
 
     name: str
     leader: str | None
-    leader_since: AwareDatetime | None = Field(description="When this reign was first seen here.")
+    leader_since: AwareDatetime | None = Field(
+        description="When this reign began; None if that was before the watcher was started."
+    )
     reason: str = Field(description="Why the wish is what it is: a value of the metric `watcher_state`.")
     detail: str = Field(description="The same in words.")
     members: tuple[MemberState, ...]
@@ -137,7 +140,7 @@ class Switch(_Part):
     leader: str
     endpoint: str
     source: str
-    at: AwareDatetime
+    at: AwareDatetime = Field(description="When the first of its targets was led there.")
     targets: tuple[SwitchedTarget, ...]
 
 
@@ -156,6 +159,9 @@ class Status(_Part):
     version: str
     now: AwareDatetime
     started_at: AwareDatetime
+    settings_refused_at: AwareDatetime | None = Field(
+        description="When a fault was found in the settings on the disk; those of before are at work."
+    )
     health: Health = Field(description="The worst of the cluster's and all targets'.")
     words: str = Field(description="The same in a sentence: do clients reach the primary?")
     cluster: Cluster
@@ -167,22 +173,34 @@ class Status(_Part):
 # --- from what is known -------------------------------------------------------------------------------
 
 
-def status_of(scope: str, view: View, chronicle: Chronicle, calendar: Calendar, started_at: float) -> Status:
+def status_of(
+    scope: str,
+    view: View,
+    chronicle: Chronicle,
+    calendar: Calendar,
+    started_at: float,
+    wish: Wish = nobody_knows,
+    settings_read: tuple[bool, float] | None = None,
+) -> Status:
     """As of now."""
-    targets = tuple(map(_target, chronicle.targets))
-    wish = next((target.wish for target in chronicle.targets if target.wish is not None), None)
-    cluster = _cluster(scope, view, chronicle, calendar, wish)
+    states = chronicle.judged(wish)
+    targets = tuple(map(_target, states))
+    wishes = [state.wish for state in states if state.wish is not None]
+    foremost = max(wishes, key=_weight, default=None)
+    cluster = _cluster(scope, view, chronicle, calendar, foremost)
     now = _date(calendar.wall())
-    health, words = _verdict(view, wish, cluster, targets, now)
+    health, words = _verdict(view, wishes, cluster, targets, now)
+    refused = settings_read is not None and not settings_read[0]
     return Status(
         version=version("pgbouncer-watcher"),
         now=now,
         started_at=_date(started_at),
+        settings_refused_at=_date(settings_read[1]) if settings_read is not None and refused else None,
         health=health,
         words=words,
         cluster=cluster,
         targets=targets,
-        switches=tuple(_switches(chronicle.switches))[:MOST_SWITCHES],
+        switches=tuple(map(_switch, chronicle.switches))[:MOST_SWITCHES],
         happenings=tuple(
             Happening(at=_date(told.at), about=told.about, text=told.text, bad=told.bad)
             for told in chronicle.happenings[:MOST_HAPPENINGS]
@@ -190,31 +208,73 @@ def status_of(scope: str, view: View, chronicle: Chronicle, calendar: Calendar, 
     )
 
 
+def _weight(wish: Desired) -> tuple[bool, bool]:
+    """Wishes differ from target to target: the cluster is told by the one with most to tell."""
+    return wish.gave_up, wish.held
+
+
 def _verdict(
-    view: View, wish: Desired | None, cluster: Cluster, targets: tuple[Target, ...], now: datetime
+    view: View, wishes: Sequence[Desired], cluster: Cluster, targets: tuple[Target, ...], now: datetime
 ) -> tuple[Health, str]:
     """One glance: what is worst comes first. What the cluster lacks is no fault of a PgBouncer, so it is told
-    here and not with the targets (a load balancer goes by those)."""
-    if cluster.paused is not None:
-        return "paused", "The watcher is paused by an operator: it changes nothing, and holds nobody."
+    here and not with the targets (a load balancer goes by those).
+    """
     who = {health: _number(health, targets) for health in _COUNTED}
-    if not who["waiting"] and _lacks_primary(view, wish):
+    if cluster.paused is not None:
+        return _while_paused(cluster.paused, who["wrong"])
+    if not who["waiting"] and wishes and all(_lacks_primary(view, wish) for wish in wishes):
         return "wrong", f"The cluster has no primary that takes clients: {cluster.detail}."
     if who["wrong"]:
         return "wrong", f"{who['wrong']} not lead to the primary."
     if who["waiting"]:
         return "waiting", f"Clients of {who['waiting']} wait: {cluster.detail}."
-    doubt = "" if wish is None else _doubt(view, wish, cluster, now)
+    return _while_led(view, wishes, cluster, who, now)
+
+
+def _while_paused(pause: Maintenance, wrong: str) -> tuple[Health, str]:
+    if wrong:
+        return "wrong", f"{wrong} not lead to the primary, and the watcher is paused{_by(pause)}."
+    return "paused", f"The watcher is paused{_by(pause)}: it changes nothing, and holds nobody."
+
+
+def _while_led(
+    view: View, wishes: Sequence[Desired], cluster: Cluster, who: Mapping[Health, str], now: datetime
+) -> tuple[Health, str]:
+    """Every PgBouncer leads where it should, as far as is known."""
+    stranded = next((wish for wish in wishes if wish.gave_up), None)
+    if stranded is not None:
+        return "wrong", f"A PgBouncer leads to a server that takes no clients: {stranded.detail}."
+    doubt = next(filter(None, (_doubt(view, wish, cluster, now) for wish in wishes)), "")
     if doubt:
         return "failing", doubt
-    if who["failing"]:
-        return (
-            "failing",
-            f"Clients reach the primary as far as is known, but {who['failing']} cannot be looked after.",
-        )
     if who["unknown"]:
         return "unknown", f"Where clients are led is not known yet: {cluster.detail}."
-    return "ok", f"Clients reach the primary, {cluster.leader}."
+    reach = f"Clients reach the {_title(view)}"
+    if who["failing"]:
+        return "failing", f"{reach} as far as is known, but {who['failing']} cannot be looked after."
+    return "ok", f"{reach}, {cluster.leader}."
+
+
+def _title(view: View) -> str:
+    return "standby cluster's leader" if config(view).standby_cluster else "primary"
+
+
+def _by(pause: Maintenance) -> str:
+    return f" by {pause.by}" if pause.by else ""
+
+
+def paused_words(pause: Maintenance, now: datetime) -> str:
+    """Who, when and why."""
+    since = "" if pause.since is None else f", {ago(now, pause.since)} ago"
+    return f"paused{_by(pause)}{since}: {pause.why or 'no reason given'}"
+
+
+def refused_words(at: datetime, now: datetime) -> str:
+    """That the settings on the disk are not those at work, and how to find out why."""
+    return (
+        f"The settings on the disk have a fault, found {ago(now, at)} ago; those of before are at work, and"
+        " a restart would fail: watcher check-config tells why."
+    )
 
 
 _COUNTED: tuple[Health, ...] = ("wrong", "waiting", "failing", "unknown")
@@ -229,14 +289,19 @@ def _number(health: Health, targets: tuple[Target, ...]) -> str:
     return number if health != "wrong" else f"{number} {'does' if count == 1 else 'do'}"
 
 
-_WITHOUT_PRIMARY = (Reason.NO_LEADER, Reason.NO_CLUSTER, Reason.LEADER_UNUSABLE, Reason.LEADER_NOT_READY)
+_WITHOUT_PRIMARY = (
+    Reason.NO_LEADER,
+    Reason.NO_CLUSTER,
+    Reason.LEADER_UNUSABLE,
+    Reason.LEADER_NOT_READY,
+    Reason.PRIMARY_REFUSES,
+)
 
 
-def _lacks_primary(view: View, wish: Desired | None) -> bool:
+def _lacks_primary(view: View, wish: Desired) -> bool:
     """Whether nobody takes writes, by all that is known. A leader key that ended while Patroni is paused says
-    nothing of that."""
-    if wish is None:
-        return False
+    nothing of that.
+    """
     if wish.reason is Reason.BLIND:
         return view.health is not None and not view.health.failures and not _primaries(view.health)
     return wish.reason in _WITHOUT_PRIMARY and not (wish.reason is Reason.NO_LEADER and config(view).pause)
@@ -274,7 +339,7 @@ def _disowns(view: View, leader: str) -> bool:
 
 
 def _target(state: TargetState) -> Target:
-    health, words = _health_of(state)
+    health, words = health_of(state)
     actual = state.actual
     return Target(
         name=state.name,
@@ -286,31 +351,43 @@ def _target(state: TargetState) -> Target:
         in_sync_since=_date_or_none(state.in_sync_since),
         seen_at=_date_or_none(state.seen_at),
         held_since=_date_or_none(state.held_since),
-        can_hold=actual is not None and actual.can_hold,
+        can_hold=actual is not None and actual.can_hold and state.failure is None,
         failing_since=_date_or_none(state.failing_since),
         problem=_problem(state.failure),
     )
 
 
-def _health_of(state: TargetState) -> tuple[Health, str]:
-    wish = state.wish
+def health_of(state: TargetState) -> tuple[Health, str]:
+    """How one PgBouncer is by itself, and the same in a sentence."""
+    wish, console = state.wish, None if state.actual is None else state.actual.console_problem
     if wish is None or (state.actual is None and state.failure is None):
         return "unknown", "not looked at yet"
+    if console is not None:
+        return "wrong", f"PgBouncer does not answer: {console.problem}"
     if wish.reason is Reason.PAUSED:
-        return "paused", "left alone: the watcher is paused"
+        return _health_while_paused(state, wish)
     if state.held_since is not None:
-        return "waiting", f"clients wait: {wish.detail}"
+        return "waiting", wish.detail
     if wish.route is None:
         return "unknown", f"leads where it did: {wish.detail}"
+    return _health_of_led(state, wish, wish.route.endpoint)
+
+
+def _health_while_paused(state: TargetState, wish: Desired) -> tuple[Health, str]:
+    if wish.belongs is None or state.in_sync_since is not None:
+        return "paused", "left alone"
+    return "wrong", f"does not lead to {wish.belongs}, and is left alone"
+
+
+def _health_of_led(state: TargetState, wish: Desired, endpoint: Endpoint) -> tuple[Health, str]:
     but = "" if state.failure is None else f": {state.failure.problem}"
+    if wish.gave_up:
+        return "failing", f"leads to {endpoint}, which takes no clients: {wish.detail}"
     if state.in_sync_since is None:
-        return "wrong", f"does not lead to {wish.route.endpoint}{but}"
+        return "wrong", f"does not lead to {endpoint}{but}"
     if state.failure is not None:
-        return (
-            "failing",
-            f"leads to {wish.route.endpoint} as far as is known, but cannot be looked after{but}",
-        )
-    return "ok", f"leads to {wish.route.endpoint}"
+        return "failing", f"leads to {endpoint} as far as is known, but cannot be looked after{but}"
+    return "ok", f"leads to {endpoint}"
 
 
 def _shown(state: TargetState) -> tuple[str, ...] | None:
@@ -356,7 +433,7 @@ def _cluster(
     return Cluster(
         name=scope,
         leader=reign.name if isinstance(reign, Leadership) else None,
-        leader_since=day(view.leader_since) if known else None,
+        leader_since=_date_or_none(chronicle.reign_since) if known else None,
         reason=str(wish.reason if wish is not None else Reason.STARTING),
         detail=wish.detail if wish is not None else "nothing was heard yet",
         members=tuple(_members(view)),
@@ -411,21 +488,17 @@ def _nodes(found: HealthRound | None) -> Iterable[Node]:
 # --- switches -----------------------------------------------------------------------------------------
 
 
-def _switches(told: Iterable[Told]) -> Iterable[Switch]:
-    """Those of one change of leader together."""
-    together: dict[str, list[Told]] = {}
-    for one in told:
-        together.setdefault(one.switch.id, []).append(one)
-    for identity, parts in together.items():
-        route = parts[0].switch.route
-        yield Switch(
-            id=identity,
-            leader=route.stamp.leader,
-            endpoint=str(route.endpoint),
-            source=str(route.source),
-            at=_date(max(part.at for part in parts)),
-            targets=tuple(_switched(part) for part in sorted(parts, key=lambda part: part.switch.target)),
-        )
+def _switch(parts: tuple[Told, ...]) -> Switch:
+    """One change of leader, of all its targets."""
+    switch = parts[0].switch
+    return Switch(
+        id=switch.id,
+        leader=switch.route.stamp.leader,
+        endpoint=str(switch.route.endpoint),
+        source=str(switch.route.source),
+        at=_date(min(part.at for part in parts)),
+        targets=tuple(_switched(part) for part in sorted(parts, key=lambda part: part.switch.target)),
+    )
 
 
 def _switched(told: Told) -> SwitchedTarget:

@@ -5,6 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 
 
+def printable(text: str) -> str:
+    """Without what would steer a terminal: others' names and words may hold it.
+
+    >>> printable("a\\x1b[2Jb")
+    'a [2Jb'
+    """
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def clock(moment: datetime) -> str:
     """
     >>> clock(datetime(2026, 1, 2, 3, 4, 5, 678000))

@@ -13,10 +13,10 @@ from watcher.decide.model import View
 from watcher.expose import page
 from watcher.expose.audience import Listener, everyone
 from watcher.expose.calendar import Calendar
-from watcher.expose.chronicle import Chronicle
+from watcher.expose.chronicle import Chronicle, Wish, nobody_knows
 from watcher.expose.metrics import Facts, Metrics
 from watcher.expose.server import Answer, Page
-from watcher.expose.status import Status, status_of
+from watcher.expose.status import Status, health_of, status_of
 
 STARTUP_LIMIT = 30.0
 """Seconds after which a watcher counts as started although no target was ever in sync: it works on it, and
@@ -33,6 +33,7 @@ class Shown:
     view: Callable[[], View]
     ailing: Callable[[], str]
     certificates: Callable[[], Mapping[str, float]]
+    wish: Wish = nobody_knows
 
 
 class Window:
@@ -50,6 +51,7 @@ class Window:
         facts = Facts(
             view=lambda: self._shown.view(),
             chronicle=self.chronicle,
+            wish=lambda target: self._shown.wish(target),
             certificates=lambda: self._shown.certificates(),
             settings_read=lambda: self._read,
         )
@@ -70,11 +72,20 @@ class Window:
 
     def viewed(self, view: View) -> None:
         """Told of every view, in order."""
+        self.chronicle.viewed(view)
         self._metrics.viewed(view)
 
     @property
     def status(self) -> Status:
-        return status_of(self.scope, self._shown.view(), self.chronicle, self._calendar, self._started_at)
+        return status_of(
+            self.scope,
+            self._shown.view(),
+            self.chronicle,
+            self._calendar,
+            self._started_at,
+            self._shown.wish,
+            self._read,
+        )
 
     def pages(self) -> Mapping[str, Page]:
         """Every page by its path."""
@@ -100,12 +111,12 @@ class Window:
 
     def _of_target(self, name: str) -> Answer:
         """For a load balancer in front: 503 where PgBouncer is known not to lead to the primary."""
-        found = next((target for target in self.status.targets if target.name == name), None)
-        if found is None:
+        states = self.chronicle.judged(self._shown.wish)
+        state = next((state for state in states if state.name == name), None)
+        if state is None:
             return Answer(b"no target has that name\n", status=404)
-        return Answer(
-            f"{found.health}: {found.words}\n".encode(), status=503 if found.health == "wrong" else 200
-        )
+        health, words = health_of(state)
+        return Answer(f"{health}: {words}\n".encode(), status=503 if health == "wrong" else 200)
 
 
 def _verdict(problem: str) -> Answer:
