@@ -164,15 +164,15 @@ def test_a_leader_that_goes_and_does_not_come_back(scene: Scene) -> None:
     scene.keys.end_reign()
     scene.expect("WatcherNoLeader", "WatcherHeldTooLong")
     scene.mend("WatcherHeldTooLong")
-    scene.expect("WatcherNoLeader", or_also=("WatcherHoldGivenUp",))
-    assert scene.prometheus.value("sum(watcher_target_held)") == 0
+    told = {"WatcherNoLeader"}, {"WatcherNoLeader", "WatcherHoldGivenUp"}  # the limit may have been faster
+    wait_for(lambda: scene.prometheus.firing() in told, 10, "nobody waits any more")
     scene.lead(scene.bed.leader())
     scene.expect_none(but="WatcherHoldGivenUp")
 
 
-def test_a_leader_whose_address_is_not_known(scene: Scene) -> None:
+def test_a_leader_whose_address_cannot_be_used(scene: Scene) -> None:
     leader = scene.bed.leader()
-    scene.bed.etcd.delete(f"{scene.keys.prefix}members/{leader.name}")
+    scene.keys.join(leader.name, "postgres://:5432/postgres", api_url=f"{leader.api_url}/patroni")
     scene.expect("WatcherLeaderUnusable", "WatcherHeldTooLong")
     scene.expect("WatcherLeaderUnusable", "WatcherHoldGivenUp")
     join(scene.keys, leader)
@@ -194,7 +194,7 @@ def test_a_paused_cluster_whose_leader_dies(bed: Bed, tmp_path: Path) -> None:
 
 def test_a_pgbouncer_that_is_dead(scene: Scene) -> None:
     scene.bed.bouncers[0].pgbouncer.kill()
-    scene.expect("WatcherTargetOutOfSync", "WatcherTargetFailing")
+    scene.expect("WatcherTargetOutOfSync", "WatcherTargetFailing", or_also=("WatcherTargetCannotHold",))
     scene.bed.bouncers[0].pgbouncer.start()
     scene.expect_none()
 
@@ -272,7 +272,8 @@ def test_a_leader_that_changes_again_and_again_and_slowly(scene: Scene) -> None:
             timer.join()
         endpoint = at(next(node for node in scene.bed.patroni.nodes if node.name == name))
         wait_until_led(scene.bed.bouncers, endpoint, scene.watcher)
-    scene.expect("WatcherFlapping", "WatcherSwitchSlow", or_also=("WatcherLeaderDiffers",))
+    told_before = ("WatcherLeaderDiffers", "WatcherTargetOutOfSync")  # while the hosts were frozen
+    scene.expect("WatcherFlapping", "WatcherSwitchSlow", or_also=told_before)
 
 
 def test_an_etcd_that_is_silent_and_then_nodes_that_are_too(bed: Bed, tmp_path: Path) -> None:
