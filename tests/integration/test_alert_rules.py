@@ -226,6 +226,12 @@ CASES = [
         "WatcherTargetFailing",
     ),
     case(
+        "a target leads where it should, and its file cannot be written",
+        4,
+        {f"watcher_target_failing_since_timestamp_seconds{T1}": "0x600"},
+        "WatcherTargetFailing",
+    ),
+    case(
         "a host that lets nobody be held dies, and is taken for what it was then",
         8,
         {**LOST, f"watcher_target_can_hold{T1}": "0x600", f"watcher_target_in_sync{T1}": "1x600"},
