@@ -33,11 +33,11 @@ class Keys:
     Where clients are sent then is any address: PgBouncer shows it without connecting to it.
     """
 
-    def __init__(self, etcd: EtcdCluster, scope: str | None = None) -> None:
-        """With a `scope` in a namespace of its own."""
+    def __init__(self, etcd: EtcdCluster, scope: str | None = None, namespace: str | None = None) -> None:
+        """With a `scope` in a namespace of its own, or in the one that is named."""
         own = f"keys{next(_numbers)}-{time.monotonic_ns()}"
         self.etcd = etcd
-        self.scope, self.namespace = (own, "service") if scope is None else (scope, own)
+        self.scope, self.namespace = (own, "service") if scope is None else (scope, namespace or own)
         self.prefix = f"/{self.namespace}/{self.scope}/"
 
     def put(self, key: str, value: str) -> None:

@@ -1,8 +1,8 @@
-"""A real Prometheus that scrapes watchers, with the project's own rules made quick."""
+"""A real Prometheus that scrapes watchers by the project's own scrape.yaml, with its own rules made quick."""
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -17,17 +17,32 @@ from tests.support.waiting import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 RULES = REPOSITORY / "deploy/prometheus/alerts.yaml"
+SCRAPE = REPOSITORY / "deploy/prometheus/scrape.yaml"
 PORT = 9090
 READY_SECONDS = 20.0
 
 
 def quick(rules: str, hold: str = "0s") -> str:
-    """The rules with every `for` at `hold`."""
-    return re.sub(r"for: \S+", f"for: {hold}", rules)
+    """The rules with every `for` at `hold`, looked at twice a second."""
+    return re.sub(r"interval: \S+", "interval: 500ms", re.sub(r"for: \S+", f"for: {hold}", rules))
+
+
+def _jobs(targets: Mapping[str, Iterable[str]], environments: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Those of scrape.yaml, by name with these targets, as often as all else."""
+    jobs: list[dict[str, Any]] = yaml.safe_load(SCRAPE.read_text())["scrape_configs"]
+    for job in jobs:
+        job.pop("scrape_interval", None)
+        job["static_configs"] = [
+            {"targets": [one], "labels": {"environment": environments.get(one, "")}}
+            for one in targets[job["job_name"]]
+        ]
+    return jobs
 
 
 class Prometheus(AbstractContextManager["Prometheus"]):
-    """Scrapes and evaluates twice a second. `watchers` and `patronis` are host:port; more can be added."""
+    """Scrapes and evaluates twice a second. `watchers` and `patronis` are host:port, and `environments` has
+    the label of those that have one.
+    """
 
     def __init__(
         self,
@@ -35,6 +50,7 @@ class Prometheus(AbstractContextManager["Prometheus"]):
         watchers: Iterable[str],
         patronis: Iterable[str] = (),
         rules: Callable[[str], str] = quick,
+        environments: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.address = take_address()
@@ -43,10 +59,7 @@ class Prometheus(AbstractContextManager["Prometheus"]):
         config = {
             "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
             "rule_files": [str(folder / "alerts.yaml")],
-            "scrape_configs": [
-                {"job_name": name, "static_configs": [{"targets": list(targets)}]}
-                for name, targets in (("pgbouncer-watcher", watchers), ("patroni", patronis))
-            ],
+            "scrape_configs": _jobs({"pgbouncer-watcher": watchers, "patroni": patronis}, environments or {}),
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.process = Process(
