@@ -80,7 +80,7 @@ def test_what_is_known_beforehand_is_there_at_zero(world: World) -> None:
     samples = world.samples()
     for name in (
         "switches_total{target=pgb1}",
-        "switch_duration_seconds_count{target=pgb2}",
+        "switch_duration_seconds_count{}",
         "switch_stage_duration_seconds_count{stage=ready}",
         "holds_total{reason=primary_refuses,target=pgb1}",
         "etcd_sessions_ended_total{reason=no_quorum}",
@@ -135,7 +135,7 @@ def test_what_happened_is_counted_where_it_happened(world: World) -> None:
     expected = {
         "switches_total{target=pgb1}": 1,
         "switches_total{target=pgb2}": 0,
-        "switch_duration_seconds_sum{target=pgb1}": pytest.approx(0.2),
+        "switch_duration_seconds_sum{}": pytest.approx(0.2),
         "switch_stage_duration_seconds_sum{stage=ready}": pytest.approx(0.1),
         "holds_total{reason=no_leader,target=pgb1}": 1,
         "hold_duration_seconds_sum{}": 1.5,

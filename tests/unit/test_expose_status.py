@@ -1,6 +1,7 @@
 """The status document, the page and the terminal say the same of each state."""
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -378,6 +379,16 @@ def test_the_page_says_all_that_the_document_does_and_is_well_formed(clock: Cloc
         str(PRIMARY),
     ):
         assert words in page.text, words
+
+
+def test_of_a_switch_of_many_targets_the_slowest_are_drawn(clock: Clock) -> None:
+    told = chronicle(clock)
+    for number in range(20):
+        one = switch(f"pgb{number:02}")
+        told.switched(replace(one, heard_at=one.heard_at - number))
+    text = page_of(seen(told, clock))
+    assert re.findall(r"<p><code>pgb(\d\d)", text) == [str(number) for number in range(19, 11, -1)]
+    assert "12 more were faster" in text
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(clock: Clock) -> None:

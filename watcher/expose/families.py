@@ -141,7 +141,7 @@ _ALL = (
     Family(
         "switch_duration_seconds",
         "histogram",
-        _TARGET,
+        _CLUSTER,
         "From the first word of a new leader to PgBouncer's own that it leads there.",
         buckets=_SWITCH_BUCKETS,
     ),
@@ -187,8 +187,8 @@ _ALL = (
     # targets
     _gauge(
         "target_in_sync",
-        "Whether PgBouncer itself leads to the leader, and nobody waits; while it cannot be asked, by what it"
-        " showed last; while no leader is known, as before.",
+        "Whether PgBouncer itself leads to the leader, and nobody waits; 0 where PgBouncer does not answer."
+        " While its host cannot be reached, by what it showed last; while no leader is known, as before.",
         "target",
     ),
     _gauge("target_held", "Whether the target's clients are made to wait by us.", "target"),

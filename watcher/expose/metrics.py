@@ -115,7 +115,7 @@ class Metrics(Listener):
         known_by = {"switch_id": switch.id[-_MOST_OF_EXEMPLAR:]}
         self._add("switches", switch.target, exemplar=known_by)
         took = switch.confirmed_at - switch.heard_at
-        self._observe("switch_duration_seconds", took, switch.target, exemplar=known_by)
+        self._observe("switch_duration_seconds", took, exemplar=known_by)
         for stage, seconds in switch.stages.items():
             self._observe("switch_stage_duration_seconds", seconds, stage, exemplar=known_by)
         if switch.route.source is Source.HEALTH_CHECK:

@@ -24,6 +24,9 @@ from watcher.expose.status import (
 from watcher.expose.units import ago, clock, of_bytes
 
 REFRESH_SECONDS = 2
+MOST_TIMELINES = 8
+"""Of each switch, the slowest targets first."""
+
 PATIENCE_SECONDS = 4
 """How long the page waits for a fresh one before it says that it is old."""
 
@@ -256,11 +259,14 @@ def _nodes(cluster: Cluster, now: datetime) -> str:
 
 
 def _switch(switch: Switch, now: datetime) -> str:
+    slowest = sorted(switch.targets, key=lambda target: -target.duration_ms)[:MOST_TIMELINES]
+    faster = len(switch.targets) - len(slowest)
+    others = f'<p class="dim">{faster} more were faster; all are in the JSON.</p>' if faster else ""
     told_by = f"on the word of {escape(switch.source)}, id <code>{escape(switch.id)}</code>"
     return f"""<section class="card"><h3>to <code>{escape(switch.leader)}</code> at
 <code>{escape(switch.endpoint)}</code>, {ago(now, switch.at)} ago</h3>
 <p class="dim">{clock(switch.at)} UTC, {told_by}</p>
-{"".join(map(_timeline, switch.targets))}</section>"""
+{"".join(map(_timeline, slowest))}{others}</section>"""
 
 
 def _timeline(switched: SwitchedTarget) -> str:

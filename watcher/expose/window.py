@@ -5,7 +5,6 @@ It outlives a re-read of the settings, so that counters go on; `show` says whose
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -100,7 +99,7 @@ class Window:
         }
 
     def _status_json(self) -> bytes:
-        return json.dumps(self.status.model_dump(mode="json"), indent=1).encode() + b"\n"
+        return self.status.model_dump_json(indent=1).encode() + b"\n"
 
     def _unready(self) -> str:
         """Once ready it stays so: whatever happens to etcd later, PgBouncer beside us serves on."""
