@@ -109,11 +109,13 @@ class SshPlace:
         channel.settimeout(self._access.connect_timeout)
         channel.exec_command(self._command(word))
         stream = ChannelStream(channel)
-        if self._access.agent_command is None:
-            stream.sendall(self._source)
         try:
+            if self._access.agent_command is None:
+                stream.sendall(self._source)
             greet(stream, self.name, self._access.connect_timeout)
-        except EOFError as error:
+        except (EOFError, OSError) as error:
+            if isinstance(error, TimeoutError) or not transport.is_active():
+                raise
             refusal = self._no_agent(channel)
             channel.close()
             raise refusal from error
