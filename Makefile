@@ -32,7 +32,7 @@ demo: bed ## a real cluster, clients on it, a switchover and a crash, and what t
 
 .PHONY: test
 test: bed ## the whole suite, on real servers, two files at a time
-	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile
+	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check
 check: venv docs-site ## format, lint, types, import contracts; that no link of the docs leads nowhere

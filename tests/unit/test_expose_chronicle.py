@@ -103,7 +103,7 @@ def test_switches_and_happenings_come_newest_first_and_are_bounded() -> None:
     assert [part.switch.target for part in newest] == ["pgb1", "pgb2"]
     assert (newest[0].switch.id, newest[0].at) == ("pg2-499", EPOCH + 1000.2)
     assert told.happenings[0].text == "499 connections to the old server were ended: KILL_CLIENT"
-    assert (len(told.switches), len(told.happenings)) == (20, 200)
+    assert (len(told.switches), len(told.happenings)) == (10, 200)
 
 
 def test_a_target_that_comes_late_is_part_of_its_switch_and_a_repair_is_one_more() -> None:

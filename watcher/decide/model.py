@@ -512,9 +512,9 @@ class Switch:
         included. What came behind the confirmation (a stamp that learned something) is no part of it.
         """
         parts = {"decide": self.ready_at - self.heard_at}
-        before = self.ready_at
+        before, end = self.ready_at, self.confirmed_at
         for name, at in self.steps:
-            if at > self.confirmed_at:
+            if at > end:
                 break
             parts[name] = parts.get(name, 0.0) + at - before
             before = at

@@ -16,7 +16,7 @@ from watcher.decide.view import leadership
 from watcher.expose.audience import Listener
 from watcher.expose.calendar import Calendar
 
-_SWITCHES = 20
+_SWITCHES = 10
 _HAPPENINGS = 200
 
 

@@ -30,7 +30,7 @@ from watcher.expose.units import ago
 
 Health = Literal["ok", "failing", "waiting", "paused", "wrong", "unknown"]
 MOST_HAPPENINGS = 50
-MOST_SWITCHES = 20
+MOST_SWITCHES = 10
 
 
 class _Part(BaseModel):
