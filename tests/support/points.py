@@ -221,11 +221,15 @@ def _around(owner: type, method: str, name: Callable[..., str], pass_by: Callabl
 
 _AGENT_PART = """
 def _make_points(folder, stop_at):
-    trail, seen = os.path.join(folder, "agent"), []
+    trail, seen, looks = os.path.join(folder, "agent"), [], set()
 
     def pass_by(name):
-        if not os.path.exists(os.path.join(folder, "armed")) or seen[-1:] == [name]:
+        if not os.path.exists(os.path.join(folder, "armed")) or name in looks:
             return
+        if name.startswith("SHOW "):
+            looks.add(name)
+        else:
+            looks.clear()
         seen.append(name)
         with open(trail, "a") as file:
             file.write(name + "\\n")
@@ -260,7 +264,9 @@ _MAIN = '\nif __name__ == "__main__":\n'
 
 
 def _wrap_agent(trail: Trail, stop_at: Stop | None) -> None:
-    """A statement that is repeated while something is waited for is one point."""
+    """A look that is repeated while something is waited for is one point, by however many others it is
+    accompanied: how often it must be repeated is no property of a switch.
+    """
     from watcher.apply.agent import bundle
 
     number = stop_at.number if stop_at is not None and stop_at.who == "agent" else 0
