@@ -63,9 +63,22 @@ docs: venv ## write the pages of docs/ that are made from the code
 	@$(PYTHON) -m watcher.settings.page docs/configuration.md
 	@$(PYTHON) -m watcher.expose.reference docs/metrics.md docs/status.schema.json
 
+.PHONY: dist
+dist: venv ## what is released, in dist/: sdist and wheel
+	rm -rf dist
+	$(VENV)/bin/uv build -q --no-build-isolation --python $(PYTHON) --out-dir dist
+
+.PHONY: sbom
+sbom: venv ## its bill of materials, in dist/: what requirements.txt installs on this platform, as CycloneDX
+	rm -rf build/sbom
+	$(PYTHON) -m venv --without-pip build/sbom
+	$(VENV)/bin/pip --python build/sbom install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	mkdir -p dist
+	$(VENV)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-file dist/pgbouncer-watcher.cdx.json build/sbom
+
 .PHONY: lock
 lock: venv ## resolve the dependencies anew into the two lock files
-	$(PYTHON) -m pip install -q --disable-pip-version-check uv
 	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
