@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.deploy.images import build_watcher
 from tests.support import podman
 from tests.support.podman import Container
 from tests.support.waiting import wait_for
@@ -172,10 +173,9 @@ def _block(beginning: str) -> str:
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    watcher = podman.build(REPOSITORY, REPOSITORY / "Dockerfile", f"localhost/{podman.PREFIX}-watcher")
     folder = Path(__file__).parent
     tag = f"localhost/{podman.PREFIX}-systemd-host"
-    return podman.build(folder, folder / "systemd-host.Dockerfile", tag, {"WATCHER": watcher})
+    return podman.build(folder, folder / "systemd-host.Dockerfile", tag, {"WATCHER": build_watcher()})
 
 
 @pytest.fixture
