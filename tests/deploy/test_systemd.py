@@ -210,8 +210,7 @@ def test_the_service_leads_pgbouncer_over_ssh_and_comes_back(host: Host) -> None
     wait_for(partial(host.leads_to, "10.9.9.1"), 15, "led to pg1")
     _assert_confined(host, account="pgbouncer-watcher")
 
-    host.sh("systemctl reload pgbouncer-watcher")
-    wait_for(lambda: host.logged("settings"), 10, "SIGHUP arrived")
+    _reload(host)
     host.crown("pg2", "10.9.9.2")
     wait_for(partial(host.leads_to, "10.9.9.2"), 5, "led to pg2 after a reload")
 
@@ -224,6 +223,12 @@ def test_the_service_leads_pgbouncer_over_ssh_and_comes_back(host: Host) -> None
     host.sh("systemctl stop pgbouncer-watcher")
     assert time.monotonic() - began < 3
     assert set(host.shown("Result", "ExecMainStatus").split()) == {"success", "0"}
+
+
+def _reload(host: Host) -> None:
+    host.sh("systemctl reload pgbouncer-watcher")
+    wait_for(lambda: host.logged("settings"), 10, "SIGHUP arrived")
+    assert [line["message"] for line in host.logged("settings")] == ["settings read anew"]
 
 
 def _assert_confined(host: Host, account: str) -> None:
@@ -266,3 +271,10 @@ def test_beside_pgbouncer_the_service_needs_no_more_than_its_account(host: Host)
     wait_for(partial(host.leads_to, "10.9.9.1"), 15, "led to pg1")
     _assert_confined(host, account="postgres")
     assert host.sh("stat -c '%U %G %a' /etc/pgbouncer/pgbouncer.ini") == before
+
+    hold = {"limit": 3, "announced_limit": 3}
+    host.write(SETTINGS, yaml.safe_dump({**_settings(LOCAL), "hold": hold}))
+    _reload(host)
+    host.crown("pg2", "127.0.0.9")  # which refuses, as a primary that has crashed
+    wait_for(lambda: host.logged("hold"), 10, "clients are held")
+    wait_for(lambda: host.logged("release"), 10, "and let go")
