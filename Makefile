@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 VENV := .venv
+SITE_VENV := .venv-site
 PYTHON := $(VENV)/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 CASE ?= all
@@ -39,7 +40,7 @@ test-deploy: bed ## the image, and the system by compose and by Ansible, in cont
 	@$(SUDO) $(PYTHON) -m pytest tests/deploy
 
 .PHONY: check
-check: venv ## format, lint, types, import contracts
+check: venv docs-site ## format, lint, types, import contracts; that no link of the docs leads nowhere
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
@@ -82,9 +83,20 @@ sbom: venv ## its bill of materials, in dist/: what requirements.txt installs on
 	$(VENV)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
 		--output-file dist/pgbouncer-watcher.cdx.json build/sbom
 
+$(SITE_VENV)/.installed: docs/site/requirements.txt | $(VENV)/.installed
+	$(PYTHON) -m venv $(SITE_VENV)
+	$(SITE_VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r docs/site/requirements.txt
+	@touch $@
+
+.PHONY: docs-site
+docs-site: $(SITE_VENV)/.installed ## build the site of docs/ into build/site/; a link that leads nowhere fails it
+	@NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/mkdocs build --strict -f docs/site/mkdocs.yml
+
 .PHONY: lock
-lock: venv ## resolve the dependencies anew into the two lock files
+lock: venv ## resolve the dependencies anew into the three lock files
 	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" pyproject.toml requirements-dev.in -o requirements-dev.txt
+	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" docs/site/requirements.in -o docs/site/requirements.txt

@@ -105,8 +105,7 @@ class Operator:
     def _psql(self, arguments: Sequence[str]) -> tuple[int, str]:
         host = self._bed.bouncers[0]
         words = [word.replace("/var/run/postgresql", str(host.pgbouncer.folder)) for word in arguments]
-        user = {"PGUSER": "pgbouncer"}
-        done = run(["psql", *words], user=host.account, env=user, check=False)
+        done = run(["psql", *words], user=host.account, check=False)
         return done.returncode, done.stdout + done.stderr
 
     def _systemctl(self, arguments: Sequence[str]) -> tuple[int, str]:

@@ -97,7 +97,8 @@ def test_probes_and_targets_answer_for_themselves(scene: Scene) -> None:
 def test_an_outage_of_etcd_takes_no_pgbouncer_out(bed: Bed, scene: Scene) -> None:
     bed.etcd.freeze()
     try:
-        scene.wait_for_health("unknown")
+        assert "when etcd was last heard" in scene.wait_for_health("failing").words
+        assert "no primary that takes clients: etcd is silent" in scene.wait_for_health("wrong").words
         for path in ("/livez", "/readyz", f"/targets/{bed.bouncers[0].name}"):
             assert scene.watcher.get(path)[0] == 200, path
         etcd = scene.status().cluster.etcd

@@ -35,6 +35,18 @@ def document(url: str, look: Look = Look(), seconds: float = 2) -> str:
 
 
 @contextmanager
+def open_in_browser(url: str, look: Look, log: Path) -> Iterator[None]:
+    """The page is open meanwhile, in the time of everybody else."""
+    with _command(url, look, "--remote-debugging-port=0") as argv:  # keeps it open
+        browser = Process("chromium", argv, log=log)
+        browser.start()
+        try:
+            yield
+        finally:
+            browser.stop()
+
+
+@contextmanager
 def browsing(url: str, look: Look, log: Path) -> Iterator[None]:
     """The page is open meanwhile, and an hour of its own time goes by in no time."""
     with _command(url, look, "--dump-dom", _own_time(3600)) as argv:

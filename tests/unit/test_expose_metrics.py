@@ -131,7 +131,7 @@ def test_what_happened_is_counted_where_it_happened(world: World) -> None:
         "switch_duration_seconds_sum{target=pgb1}": pytest.approx(0.2),
         "switch_stage_duration_seconds_sum{stage=ready}": pytest.approx(0.1),
         "holds_total{reason=no_leader,target=pgb1}": 1,
-        "hold_duration_seconds_sum{target=pgb1}": 1.5,
+        "hold_duration_seconds_sum{}": 1.5,
         "holds_ended_by_agent_total{target=pgb1}": 1,
         "holds_given_up_total{target=pgb1}": 0,
         "holds_left_total{target=pgb1}": 1,

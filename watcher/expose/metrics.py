@@ -93,7 +93,7 @@ class Metrics(Listener):
         self._add("holds", target, str(wish.reason))
 
     def released(self, target: str, wish: Desired, seconds: float) -> None:
-        self._observe("hold_duration_seconds", seconds, target)
+        self._observe("hold_duration_seconds", seconds)
         if wish.reason in HOLDS:
             self._add("holds_given_up", target)
 

@@ -50,15 +50,24 @@ def _section(title: str, about: str, model: type[BaseModel], at: Place) -> Itera
 
 def _about(field: FieldInfo) -> str:
     if is_list(field):
-        return f"{field.description} A list, at least one."
+        return _linked(f"{field.description} A list, at least one.")
     optional = NoneType in get_args(field.annotation)
-    return f"{field.description}{' Optional.' if optional else ''}"
+    return _linked(f"{field.description}{' Optional.' if optional else ''}")
 
 
 def _row(field: FieldInfo, place: Place) -> str:
     env = "" if any(isinstance(part, int) for part in place) else f"`{variable(place)}`"
-    cells = [f"`{_path(place)}`", _type(field), _default(field), env, str(field.description)]
+    cells = [f"`{_path(place)}`", _type(field), _default(field), env, _linked(str(field.description))]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _linked(text: str) -> str:
+    """Pages that a description names, as links from the page beside them.
+
+    >>> _linked("as said (docs/holds.md).")
+    'as said ([holds.md](holds.md)).'
+    """
+    return re.sub(r"docs/([\w-]+\.md)", r"[\1](\1)", text)
 
 
 def _path(place: Place) -> str:
