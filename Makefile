@@ -34,6 +34,11 @@ demo: bed ## a real cluster, clients on it, a switchover and a crash, and what t
 test: bed ## the whole suite, on real servers, two files at a time
 	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+.PHONY: test-deploy
+test-deploy: bed ## the image, and the system by compose and by Ansible, in containers of podman
+	@$(SUDO) $(PYTHON) -m tests.support.install_deploy
+	@$(SUDO) $(PYTHON) -m pytest tests/deploy
+
 .PHONY: check
 check: venv docs-site ## format, lint, types, import contracts; that no link of the docs leads nowhere
 	$(VENV)/bin/ruff format --check .
@@ -64,6 +69,20 @@ docs: venv ## write the pages of docs/ that are made from the code
 	@$(PYTHON) -m watcher.settings.page docs/configuration.md
 	@$(PYTHON) -m watcher.expose.reference docs/metrics.md docs/status.schema.json
 
+.PHONY: dist
+dist: venv ## what is released, in dist/: sdist and wheel
+	rm -rf dist
+	$(VENV)/bin/uv build -q --no-build-isolation --python $(PYTHON) --out-dir dist
+
+.PHONY: sbom
+sbom: venv ## its bill of materials, in dist/: what requirements.txt installs on this platform, as CycloneDX
+	rm -rf build/sbom
+	$(PYTHON) -m venv --without-pip build/sbom
+	$(VENV)/bin/pip --python build/sbom install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	mkdir -p dist
+	$(VENV)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-file dist/pgbouncer-watcher.cdx.json build/sbom
+
 $(SITE_VENV)/.installed: docs/site/requirements.txt | $(VENV)/.installed
 	$(PYTHON) -m venv $(SITE_VENV)
 	$(SITE_VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r docs/site/requirements.txt
@@ -75,7 +94,6 @@ docs-site: $(SITE_VENV)/.installed ## build the site of docs/ into build/site/; 
 
 .PHONY: lock
 lock: venv ## resolve the dependencies anew into the three lock files
-	$(PYTHON) -m pip install -q --disable-pip-version-check uv
 	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
