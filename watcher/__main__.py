@@ -24,11 +24,13 @@ _WORDS = {
     "check-config": "show the settings in force and their sources, then try all that they lead to",
     "status": "show what the running watcher says of itself; the exit code tells whether all is well",
     "history": "show its last switches, step by step",
+    "healthcheck": "ask the running watcher whether it works; for the health check of a container",
     "pause": "keep every watcher of the cluster off its targets, until `resume`; kept in etcd",
     "resume": "end `pause`",
     "agent": "print the agent that a PgBouncer host may have installed (docs/install.md)",
     "barrier": "run by Patroni before it stops PostgreSQL: waits until targets are held (docs/barrier.md)",
 }
+_ASKING = ("status", "history", "healthcheck")
 _WITHOUT_SETTINGS = ("agent", "barrier")
 _SOURCES = """\
 Settings come from the first of these that has one: flags, WATCHER_* variables, files of --secrets-dir,
@@ -63,18 +65,33 @@ def _carry_out(options: argparse.Namespace) -> ExitCode:
 
 
 def _command(options: argparse.Namespace) -> Callable[[Callable[[], Loaded]], ExitCode]:
-    """Imported only now: gRPC and SSH take half a second to load, and `--help` should not."""
-    from watcher.commands import asking, check_config, maintenance, once, plan, run
+    """Imported only now: gRPC and SSH take half a second to load. `--help` should not, nor what only asks a
+    running watcher, every few seconds even."""
     from watcher.expose import logs
 
     logs.set_up("ERROR", "text")  # what libraries have to say; `run` sets up its own by the settings
+    return _asking(options) if options.word in _ASKING else _doing(options)
+
+
+def _asking(options: argparse.Namespace) -> Callable[[Callable[[], Loaded]], ExitCode]:
+    from watcher.commands import asking
+
+    commands: dict[str, Callable[[Callable[[], Loaded]], ExitCode]] = {
+        "status": lambda load: asking.status(warned(load()).settings, options.json),
+        "history": lambda load: asking.history(warned(load()).settings, options.json),
+        "healthcheck": lambda load: asking.healthcheck(warned(load()).settings),
+    }
+    return commands[options.word]
+
+
+def _doing(options: argparse.Namespace) -> Callable[[Callable[[], Loaded]], ExitCode]:
+    from watcher.commands import check_config, maintenance, once, plan, run
+
     commands: dict[str, Callable[[Callable[[], Loaded]], ExitCode]] = {
         "run": run.run,
         "once": lambda load: once.once(warned(load()).settings),
         "plan": lambda load: plan.plan(warned(load()).settings),
         "check-config": lambda load: check_config.check_config(load()),
-        "status": lambda load: asking.status(warned(load()).settings, options.json),
-        "history": lambda load: asking.history(warned(load()).settings, options.json),
         "pause": lambda load: maintenance.pause(warned(load()).settings, options.why),
         "resume": lambda load: maintenance.resume(warned(load()).settings),
     }

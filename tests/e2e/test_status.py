@@ -240,6 +240,15 @@ def test_status_without_a_watcher_says_where_it_asked(bed: Bed, tmp_path: Path) 
     assert "http.listen: is null" in errors
 
 
+def test_healthcheck_tells_by_its_exit_code_whether_the_watcher_works(scene: Scene) -> None:
+    assert scene.run("healthcheck") == (0, "ok\n", "")
+    scene.watcher.process.stop()
+    code, said, errors = scene.run("healthcheck")
+    assert (code, said) == (1, "")
+    assert f"http://{scene.watcher.http}/livez: no answer" in errors
+    assert "HINT: " in errors
+
+
 # --- maintenance --------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import pytest
 from watcher.__main__ import main
 from watcher.commands.exit_code import ExitCode
 
-WORDS = ["run", "once", "plan", "check-config", "agent", "barrier"]
+WORDS = ["run", "once", "plan", "check-config", "healthcheck", "agent", "barrier"]
 
 
 def _exit_code(*arguments: str) -> int | str | None:
@@ -88,6 +88,18 @@ def test_help_does_not_load_grpc_or_ssh() -> None:
     script = f"import sys; from watcher.__main__ import main\ntry: main(['--help'])\nfinally: print({loaded})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("set()\n")
+
+
+def test_a_health_check_does_not_load_grpc_or_ssh(tmp_path: Path) -> None:
+    loaded = "set(sys.modules) & {'grpc', 'paramiko'}"
+    (tmp_path / "w.yaml").write_text(
+        "{cluster: {scope: a}, etcd: {endpoints: ['127.0.0.1:1']}, http: {listen: '127.0.0.1:9'},"
+        " targets: [{name: a, via: local, file: /a, console: {address: '127.0.0.1:1'}}]}"
+    )
+    command = f"main(['healthcheck', '--config', '{tmp_path / 'w.yaml'}'])"
+    script = f"import sys; from watcher.__main__ import main; print({command}, {loaded})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 set()\n", done.stderr
 
 
 def test_the_barrier_starts_without_what_the_other_commands_need() -> None:

@@ -1,4 +1,4 @@
-"""`watcher status` and `watcher history`: what a running watcher says of itself, in a terminal."""
+"""`watcher status`, `history` and `healthcheck`: what a running watcher says of itself, in a terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from watcher.expose.status import Cluster, Health, Status, Switch, Target
 from watcher.expose.units import ago, clock, of_bytes
 from watcher.settings import Settings
 
+_STATUS = "/status"
 _LIMIT = 5.0
+_MOST_SAID = 200
 _COLOURS: dict[Health, str] = {
     "ok": "32",
     "failing": "33",
@@ -51,15 +53,27 @@ def history(settings: Settings, as_json: bool) -> ExitCode:
     return ExitCode.FAILED if found is None else ExitCode.OK
 
 
+def healthcheck(settings: Settings) -> ExitCode:
+    """Whether it works, for what would restart it: `/livez`, in which etcd and targets have no part."""
+    try:
+        say(_fetch(_where(settings), "/livez").strip())
+    except (SourceError, SettingsError) as error:
+        say_error(error)
+        return ExitCode.FAILED
+    return ExitCode.OK
+
+
 def _tell(settings: Settings, as_json: bool, lines: Callable[[Status], Iterator[str]]) -> Status | None:
     try:
-        text = _fetch(_where(settings))
+        text = _fetch(_where(settings), _STATUS)
         found = Status.model_validate_json(text)
     except (SourceError, SettingsError) as error:
         say_error(error)
         return None
     except ValidationError:
-        say_error(SourceError(_url(_where(settings)), "is no watcher, or one of another version", _HINT))
+        say_error(
+            SourceError(_url(_where(settings), _STATUS), "is no watcher, or one of another version", _HINT)
+        )
         return None
     say(text.rstrip("\n") if as_json else "\n".join(lines(found)))
     return found
@@ -75,20 +89,22 @@ def _where(settings: Settings) -> Endpoint:
     return Endpoint(_ANYWHERE.get(listen.host, listen.host), listen.port)
 
 
-def _url(where: Endpoint) -> str:
-    return f"http://{where}/status"
+def _url(where: Endpoint, path: str) -> str:
+    return f"http://{where}{path}"
 
 
-def _fetch(where: Endpoint) -> str:
+def _fetch(where: Endpoint, path: str) -> str:
+    url = _url(where, path)
     try:
-        answer = urllib3.request("GET", _url(where), timeout=_LIMIT, retries=False)
+        answer = urllib3.request("GET", url, timeout=_LIMIT, retries=False)
     except urllib3.exceptions.HTTPError as error:
         raise SourceError(
-            _url(where), f"no answer: {error}", "does `watcher run` run, with these settings?"
+            url, f"no answer: {error}", "does `watcher run` run, with these settings?"
         ) from error
+    said = answer.data.decode("utf-8", "replace")
     if answer.status != 200:
-        raise SourceError(_url(where), f"answered {answer.status}", _HINT)
-    return answer.data.decode("utf-8", "replace")
+        raise SourceError(url, f"answered {answer.status}: {said.strip()[:_MOST_SAID]}", _HINT)
+    return said
 
 
 # --- in words -----------------------------------------------------------------------------------------
