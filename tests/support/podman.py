@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -83,21 +83,30 @@ def build(
 ) -> str:
     """Build `tag` over our base, its argument `BASE`, unless `args` say otherwise. Returns the tag.
 
-    Unchanged steps come from podman's cache. How this machine reaches Debian's mirror and PyPI (settings of
-    apt and pip, its certificates) is lent to the build and is no part of the image, where at most an empty
-    file stays in each one's place.
+    Unchanged steps come from podman's cache.
     """
     given = {"BASE": base_image(), **(args or {})}
-    with tempfile.TemporaryDirectory(dir=STATE, prefix="build-") as name:
+    with build_options() as options:
         podman(
             "build",
-            *("--format=docker", "--isolation=chroot", "--network=host", "--pull=never"),
+            *options,
             *(f"--build-arg={key}={value}" for key, value in given.items()),
-            *(f"--volume={volume}" for volume in _lent(Path(name))),
             *(f"--tag={tag}", f"--file={dockerfile}", context),
             timeout=timeout,
         )
     return tag
+
+
+@contextmanager
+def build_options() -> Iterator[list[str]]:
+    """What `podman build` needs here, whoever calls it.
+
+    How this machine reaches Debian's mirror and PyPI (settings of apt and pip, its certificates) is lent to
+    the build and is no part of the image, where at most an empty file stays in each one's place.
+    """
+    with tempfile.TemporaryDirectory(dir=STATE, prefix="build-") as name:
+        volumes = [f"--volume={volume}" for volume in _lent(Path(name))]
+        yield ["--format=docker", "--isolation=chroot", "--network=host", "--pull=never", *volumes]
 
 
 def size(image: str) -> int:
