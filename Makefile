@@ -69,9 +69,13 @@ docs: venv ## write the pages of docs/ that are made from the code
 	@$(PYTHON) -m watcher.expose.reference docs/metrics.md docs/status.schema.json
 
 .PHONY: lock
-lock: venv ## resolve the dependencies anew into the two lock files
+lock: venv ## resolve the dependencies anew into the lock files
 	$(PYTHON) -m pip install -q --disable-pip-version-check uv
 	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" pyproject.toml requirements-dev.in -o requirements-dev.txt
+	for name in requirements-build compose/patroni-requirements; do \
+		$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+			--custom-compile-command "make lock" $$name.in -o $$name.txt; \
+	done

@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -43,7 +42,7 @@ class Seen:
     committed: int = 0
     longest: float = 0.0
     failures: list[Failure] = field(default_factory=list)
-    through: Counter = field(default_factory=Counter)
+    through: dict[str, int] = field(default_factory=dict)
 
 
 class Clients:
@@ -101,7 +100,7 @@ class Clients:
             self._asked[number] = 0.0
             for seen in (self.seen, self.lately):
                 seen.committed += 1
-                seen.through[through] += 1
+                seen.through[through] = seen.through.get(through, 0) + 1
                 seen.longest = max(seen.longest, waited)
 
     def _failed(self, failure: Failure) -> None:
@@ -151,7 +150,7 @@ def main() -> int:
     _report(clients, time.monotonic() + options.seconds)
     clients.over.set()
     clients.join(limit=5)
-    print(_as_json(clients.seen) if options.json else _as_text(clients.seen))
+    print(json.dumps(asdict(clients.seen)) if options.json else _as_text(clients.seen))
     return 1 if clients.seen.failures else 0
 
 
@@ -170,10 +169,6 @@ def _as_text(seen: Seen) -> str:
     return (
         f"in all: committed {seen.committed}, failed {len(seen.failures)}, longest wait {seen.longest:.2f} s"
     )
-
-
-def _as_json(seen: Seen) -> str:
-    return json.dumps(asdict(seen))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from tests.deploy.compose_system import CLIENTS, ComposeSystem, Failure
-from tests.deploy.images import build_watcher
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(1500)  # where everything is built first
@@ -18,7 +17,6 @@ HAPROXY_NOTICES = 5.0
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeSystem]:
-    build_watcher()
     with ComposeSystem(tmp_path_factory.mktemp("compose")) as system:
         yield system
 
@@ -41,17 +39,17 @@ def test_every_service_is_healthy_by_its_own_check(system: ComposeSystem) -> Non
 def test_check_config_finds_no_fault_and_has_no_advice_but_a_newer_pgbouncer(system: ComposeSystem) -> None:
     for number in "12":
         said = system.exec(f"watcher{number}", "watcher", "check-config")
-        advice = [line for line in said.splitlines() if line.startswith("advice")]
         assert "FAULT" not in said
-        assert all("PgBouncer 1.18" in line for line in advice), advice
+        (advice,) = (line for line in said.splitlines() if line.startswith("advice"))
+        assert advice.split(": ", 1)[1].startswith("version is 1.18")
 
 
 def test_a_switchover_fails_no_transaction(system: ComposeSystem) -> None:
     before = system.leader()
     with system.clients() as clients:
         system.demo("switchover")
+        _wait_for_another_leader(system, before)
         clients.wait_until_served(CLIENTS)
-    assert system.leader() not in ("", before)
     assert clients.seen.failures == []
     assert clients.seen.longest < LONGEST_PLANNED
     assert len(clients.seen.through) == 2
@@ -62,8 +60,8 @@ def test_an_orderly_stop_of_the_primary_s_container_fails_no_transaction(system:
     before = system.leader()
     with system.clients() as clients:
         system.demo("stop", before)
+        _wait_for_another_leader(system, before)
         clients.wait_until_served(CLIENTS)
-    assert system.leader() not in ("", before)
     assert clients.seen.failures == []
     assert clients.seen.longest < LONGEST_PLANNED
 
@@ -73,8 +71,8 @@ def test_in_a_crash_of_the_primary_only_what_was_in_flight_fails(system: Compose
     with system.clients() as clients:
         system.demo("crash")
         killed = time.time()
-        clients.wait_until_served(CLIENTS, timeout=TTL_AND_PROMOTION)
-    assert system.leader() not in ("", before)
+        _wait_for_another_leader(system, before)
+        clients.wait_until_served(CLIENTS)
     _assert_in_flight(clients.seen.failures, killed)
     assert clients.seen.longest < TTL_AND_PROMOTION
 
@@ -119,6 +117,15 @@ def test_prometheus_scrapes_every_part_and_knows_the_alerts(system: ComposeSyste
     wait_for(up, 30, "Prometheus scrapes every part", poll=0.5)
     groups = system.get("PROMETHEUS_PORT", "/api/v1/rules")["data"]["groups"]
     assert "WatcherDown" in {rule["name"] for group in groups for rule in group["rules"]}
+
+
+def _wait_for_another_leader(system: ComposeSystem, before: str) -> None:
+    wait_for(
+        lambda: system.leader() not in ("", before),
+        TTL_AND_PROMOTION,
+        f"another leader than {before}",
+        poll=0.2,
+    )
 
 
 def _stays(client: int) -> bool:
