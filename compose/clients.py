@@ -3,7 +3,8 @@
     clients.py [--clients 20] [--seconds N] [--json]
 
 Each client writes a row, thinks for 20 ms, and writes the next; every other client connects anew for each.
-A line a second, and a summary at the end or at SIGTERM. Exit code 0 if no transaction failed, 1 if one did.
+A line a second, and a summary at the end or at SIGTERM. Exit code 0 if no transaction failed, 1 if one did,
+2 if the clients themselves are at fault.
 """
 
 import argparse
@@ -50,7 +51,7 @@ class Clients:
 
     def __init__(self, count: int) -> None:
         self.seen, self.lately = Seen(), Seen()
-        self.over = threading.Event()
+        self.over, self.is_broken = threading.Event(), False
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._client, args=[number], daemon=True) for number in range(count)
@@ -75,6 +76,14 @@ class Clients:
             return lately
 
     def _client(self, number: int) -> None:
+        try:
+            self._write_on(number)
+        except BaseException:
+            self.is_broken = True
+            self.over.set()
+            raise
+
+    def _write_on(self, number: int) -> None:
         stays, connection, through = number % 2 == 0, None, NOT_YET
         while not self.over.is_set():
             began = time.monotonic()
@@ -84,10 +93,8 @@ class Clients:
                 through = _transaction(connection, number)
                 self._committed(number, through)
             except psycopg2.Error as error:
-                self._failed(
-                    number,
-                    Failure(time.time(), time.monotonic() - began, number, through, str(error).strip()),
-                )
+                after = time.monotonic() - began
+                self._failed(Failure(time.time(), after, number, through, str(error).strip()))
                 connection = _closed(connection)
             if not stays:
                 connection = _closed(connection)
@@ -151,7 +158,7 @@ def main() -> int:
     clients.over.set()
     clients.join(limit=5)
     print(json.dumps(asdict(clients.seen)) if options.json else _as_text(clients.seen))
-    return 1 if clients.seen.failures else 0
+    return 2 if clients.is_broken else 1 if clients.seen.failures else 0
 
 
 def _report(clients: Clients, until: float) -> None:

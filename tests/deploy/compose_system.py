@@ -23,6 +23,10 @@ PROJECT = f"{PREFIX}-compose"
 DEMO = REPOSITORY / "compose/demo"
 SUBNET = "10.123.77"
 PORTS = ("ENDPOINT_PORT", "WATCHER1_PORT", "WATCHER2_PORT", "PROMETHEUS_PORT")
+SERVICES = (
+    *("etcd1", "etcd2", "etcd3", "patroni1", "patroni2", "patroni3"),
+    *("pgbouncer1", "pgbouncer2", "watcher1", "watcher2", "haproxy", "prometheus"),
+)
 UP_SECONDS = 1200.0
 CLIENTS = 20
 
@@ -90,10 +94,17 @@ class ComposeSystem(AbstractContextManager["ComposeSystem"]):
             assert left == "", f"podman {' '.join(listing)}: {left}"
 
     def up(self) -> None:
-        """Start, with `compose/demo up`, whatever does not run."""
+        """Build and start it with `compose/demo up`, which waits until all is well."""
         with build_options() as options:
             self._write_command(options)
             self.demo("up", timeout=UP_SECONDS)
+
+    def heal(self) -> None:
+        """Start whatever does not run, with `compose/demo start`."""
+        names = podman("ps", f"--filter=name={PROJECT}_", "--format={{.Names}}").stdout.split()
+        for service in SERVICES:
+            if _container(service) not in names:
+                self.demo("start", service)
 
     def _write_command(self, build: list[str]) -> None:
         """podman-compose as `compose/demo` is to call it: one word, which knows how a build goes here."""
@@ -119,11 +130,6 @@ class ComposeSystem(AbstractContextManager["ComposeSystem"]):
     def is_healthy(self, service: str) -> bool:
         """Its health check, run now: podman's own timers need systemd."""
         return podman("healthcheck", "run", _container(service), check=False).returncode == 0
-
-    def services(self) -> list[str]:
-        """Those that run."""
-        names = podman("ps", f"--filter=name={PROJECT}_", "--format={{.Names}}").stdout.split()
-        return [name.removeprefix(f"{PROJECT}_").removesuffix("_1") for name in names]
 
     def address(self, service: str) -> str:
         """On the system's own network."""
@@ -177,12 +183,13 @@ class ClientsRun:
         running = podman("ps", f"--filter=name={PROJECT}_clients", "--quiet").stdout.split()
         if running:
             podman("kill", "--signal=TERM", *running)
-        self._process.wait(60)
+        code = self._process.wait(60)
         summary = next((line for line in self._said.read_text().splitlines() if line.startswith("{")), None)
         assert summary is not None, log_tail(self._said)
         found = json.loads(summary)
         failures = [Failure(**failure) for failure in found.pop("failures")]
         self.seen = Seen(**found, failures=failures)
+        assert code == (1 if failures else 0), log_tail(self._said)
 
 
 def _container(service: str) -> str:
