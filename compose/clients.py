@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,7 +21,8 @@ from pathlib import Path
 import psycopg2
 
 THINK = 0.02
-HOST = os.environ.get("PGHOST", "haproxy")
+# found once, for it is the endpoint that is looked at, and not the name server
+ENDPOINT = socket.gethostbyname(os.environ.get("PGHOST", "haproxy"))
 PASSWORD = Path("/run/secrets/app_password")
 NOT_YET = "none yet"
 
@@ -117,7 +119,7 @@ class Clients:
 
 
 def _connect() -> "psycopg2.extensions.connection":
-    connection = psycopg2.connect(host=HOST, dbname="app", user="app", password=PASSWORD.read_text())
+    connection = psycopg2.connect(host=ENDPOINT, dbname="app", user="app", password=PASSWORD.read_text())
     connection.autocommit = True
     return connection
 

@@ -100,11 +100,15 @@ class ComposeSystem(AbstractContextManager["ComposeSystem"]):
             self.demo("up", timeout=UP_SECONDS)
 
     def heal(self) -> None:
-        """Start whatever does not run, with `compose/demo start`."""
+        """Start whatever does not run, with `compose/demo start`, and wait for two replicas that are fed."""
         names = podman("ps", f"--filter=name={PROJECT}_", "--format={{.Names}}").stdout.split()
         for service in SERVICES:
             if _container(service) not in names:
                 self.demo("start", service)
+        wait_for(self._replicas_are_fed, 120, "two replicas stream", poll=0.5)
+
+    def _replicas_are_fed(self) -> bool:
+        return self.exec("patroni1", "patronictl", "list", "--format=tsv").count("\tstreaming\t") == 2
 
     def _write_command(self, build: list[str]) -> None:
         """podman-compose as `compose/demo` is to call it: one word, which knows how a build goes here."""

@@ -12,7 +12,6 @@ pytestmark = pytest.mark.timeout(1500)  # where everything is built first
 
 LONGEST_PLANNED = 10.0
 TTL_AND_PROMOTION = 40.0
-HAPROXY_NOTICES = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +52,16 @@ def test_a_switchover_fails_no_transaction(system: ComposeSystem) -> None:
 
 
 def test_an_orderly_stop_of_the_primary_s_container_fails_no_transaction(system: ComposeSystem) -> None:
-    """Nothing announces it: this is the barrier's."""
+    """Nothing announces it: this is the barrier's. Where no replica has all of the WAL yet, Patroni leaves
+    its leader key to run out, and clients wait for that.
+    """
     before = system.leader()
     with system.clients() as clients:
         system.demo("stop", before)
         _wait_for_another_leader(system, before)
         clients.wait_until_served(CLIENTS)
     assert clients.seen.failures == []
-    assert clients.seen.longest < LONGEST_PLANNED
+    assert clients.seen.longest < TTL_AND_PROMOTION
 
 
 def test_in_a_crash_of_the_primary_only_what_was_in_flight_fails(system: ComposeSystem) -> None:
