@@ -92,11 +92,13 @@ $(SITE_VENV)/.installed: docs/site/requirements.txt | $(VENV)/.installed
 docs-site: $(SITE_VENV)/.installed ## build the site of docs/ into build/site/; a link that leads nowhere fails it
 	@NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/mkdocs build --strict -f docs/site/mkdocs.yml
 
+COMPILE := $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --custom-compile-command "make lock"
+
 .PHONY: lock
-lock: venv ## resolve the dependencies anew into the three lock files
-	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-		--custom-compile-command "make lock" pyproject.toml -o requirements.txt
-	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-		--custom-compile-command "make lock" pyproject.toml requirements-dev.in -o requirements-dev.txt
-	$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-		--custom-compile-command "make lock" docs/site/requirements.in -o docs/site/requirements.txt
+lock: venv ## resolve the dependencies anew into the lock files
+	$(COMPILE) pyproject.toml -o requirements.txt
+	$(COMPILE) pyproject.toml requirements-dev.in -o requirements-dev.txt
+	for name in requirements-build docs/site/requirements compose/patroni-requirements; do \
+		$(COMPILE) $$name.in -o $$name.txt; \
+	done
