@@ -33,6 +33,11 @@ demo: bed ## a real cluster, clients on it, a switchover and a crash, and what t
 test: bed ## the whole suite, on real servers, two files at a time
 	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile
 
+.PHONY: test-deploy
+test-deploy: bed ## the image, and the system by compose and by Ansible, in containers of podman
+	@$(SUDO) $(PYTHON) -m tests.support.install_deploy
+	@$(SUDO) $(PYTHON) -m pytest tests/deploy
+
 .PHONY: check
 check: venv ## format, lint, types, import contracts
 	$(VENV)/bin/ruff format --check .

@@ -20,9 +20,8 @@ from pathlib import Path
 
 from tests.support import axe, newer_pgbouncer
 from tests.support.install_steps import STATE, InstallError, run, say
+from tests.support.pinned_venv import PinnedVenv
 
-PATRONI_VENV = STATE / "venv-patroni-4"
-SYSTEM_PYTHON = Path("/usr/bin/python3")
 BOUNCER_ACCOUNTS = ("bed-bouncer1", "bed-bouncer2")
 POLICY = Path("/usr/sbin/policy-rc.d")
 NO_MAIN_CLUSTER = Path("/etc/postgresql-common/createcluster.d/pgbouncer-watcher-bed.conf")
@@ -41,6 +40,8 @@ PATRONI_PINS = (
     "wcwidth==0.9.4",
     "ydiff==1.4.2",
 )
+PATRONI = PinnedVenv("venv-patroni-4", PATRONI_PINS)
+PATRONI_VENV = PATRONI.folder
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ NEEDS = (
 )
 
 
-def missing_packages() -> list[Need]:
+def missing_packages(needs: Sequence[Need] = NEEDS) -> list[Need]:
     """Needs that are not met."""
-    return [need for need in NEEDS if not need.is_met()]
+    return [need for need in needs if not need.is_met()]
 
 
 def missing_accounts() -> list[str]:
@@ -90,23 +91,13 @@ def missing_accounts() -> list[str]:
     return [account for account in BOUNCER_ACCOUNTS if account not in known]
 
 
-def _pins_file(venv: Path) -> Path:
-    return venv / "installed-pins.txt"
-
-
-def venv_is_current() -> bool:
-    """Whether the virtual environment was finished, with the versions asked for here."""
-    pins = _pins_file(PATRONI_VENV)
-    return pins.exists() and pins.read_text().split() == list(PATRONI_PINS)
-
-
 def what_is_missing() -> list[str]:
     """What the bed cannot run without, in words. The newer PgBouncer is not of it: few tests need that, and
     they fail without it, with the remedy.
     """
     missing = [f"package {need.package}" for need in missing_packages()]
     missing += [f"account {account}" for account in missing_accounts()]
-    missing += [] if venv_is_current() else [f"Patroni in {PATRONI_VENV}"]
+    missing += [] if PATRONI.is_current() else [f"Patroni in {PATRONI_VENV}"]
     return missing if axe.SCRIPT.exists() else [*missing, f"axe in {axe.SCRIPT}"]
 
 
@@ -165,25 +156,6 @@ def create_account(account: str) -> None:
     run([*useradd, f"--home-dir={home}", "--create-home", account], "useradd (package passwd) must work here")
 
 
-def create_venv() -> None:
-    """Patroni from PyPI with the machine's own Python, in a folder that user postgres can enter."""
-    say(f"virtual environment: {PATRONI_VENV}")
-    shutil.rmtree(PATRONI_VENV, ignore_errors=True)
-    run([SYSTEM_PYTHON, "-m", "venv", PATRONI_VENV], "apt-get install python3-venv")
-    say(f"from PyPI: {' '.join(PATRONI_PINS)}")
-    pip: list[str | Path] = [
-        PATRONI_VENV / "bin/python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        *PATRONI_PINS,
-    ]
-    run(pip, "is the network there? pip's own settings (pip.conf, PIP_INDEX_URL) are honoured")
-    _pins_file(PATRONI_VENV).write_text("\n".join(PATRONI_PINS) + "\n")
-
-
 def create_newer_pgbouncer() -> None:
     """Where it cannot be had the bed runs all the same, so that is said and no more."""
     try:
@@ -192,14 +164,14 @@ def create_newer_pgbouncer() -> None:
         say(f"WARNING: tests of a newer PgBouncer will fail, for it cannot be had here:\n{error}")
 
 
-def become_root() -> None:
-    """Go on as root, by way of sudo."""
+def become_root(module: str = "tests.support.install") -> None:
+    """Go on as root, by way of sudo, with the same module."""
     if os.geteuid() == 0:
         return
     if shutil.which("sudo") is None:
-        raise InstallError("not root, and no sudo.\nHINT: su -c 'python3 -m tests.support.install'")
+        raise InstallError(f"not root, and no sudo.\nHINT: su -c 'python3 -m {module}'")
     say("not root: asking sudo")
-    os.execvp("sudo", ["sudo", sys.executable, "-m", "tests.support.install"])  # noqa: S606
+    os.execvp("sudo", ["sudo", sys.executable, "-m", module])  # noqa: S606
 
 
 def install() -> None:
@@ -214,8 +186,8 @@ def install() -> None:
         install_packages(needs)
     for account in missing_accounts():
         create_account(account)
-    if not venv_is_current():
-        create_venv()
+    if not PATRONI.is_current():
+        PATRONI.create()
     if not axe.SCRIPT.exists():
         axe.create()
     if not newer_pgbouncer.is_current():
