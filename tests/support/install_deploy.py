@@ -41,7 +41,42 @@ KUBERNETES_VALIDATE = PinnedVenv(
         "typing_extensions==4.16.0",
     ),
 )
-VENVS = (PODMAN_COMPOSE, KUBERNETES_VALIDATE)
+ANSIBLE = PinnedVenv(
+    "venv-ansible",
+    (
+        "ansible-core==2.19.14",
+        "ansible-compat==26.10.0",
+        "ansible-lint==26.10.1",
+        "attrs==26.1.0",
+        "black==26.10.1",
+        "bracex==3.2.3",
+        "cffi==2.1.1",
+        "click==8.5.1",
+        "cryptography==50.0.2",
+        "distro==1.9.0",
+        "filelock==4.3.1",
+        "Jinja2==3.1.6",
+        "jsonschema==4.26.0",
+        "jsonschema-specifications==2025.9.1",
+        "MarkupSafe==3.0.4",
+        "mypy_extensions==1.2.0",
+        "packaging==26.4",
+        "pathspec==1.1.1",
+        "platformdirs==4.14.8",
+        "pycparser==3.12",
+        "pytokens==0.4.1",
+        "PyYAML==6.0.4",
+        "referencing==0.37.0",
+        "resolvelib==1.2.1",
+        "rpds-py==2026.9.1",
+        "ruamel.yaml==0.19.1",
+        "subprocess-tee==0.4.2",
+        "typing_extensions==4.16.0",
+        "wcmatch==12.0.1",
+        "yamllint==1.38.0",
+    ),
+)
+VENVS = (PODMAN_COMPOSE, KUBERNETES_VALIDATE, ANSIBLE)
 
 
 def what_is_missing() -> list[str]:

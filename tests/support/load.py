@@ -8,6 +8,7 @@ time.monotonic(), which on Linux is one clock for all processes.
 import contextlib
 import json
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -134,13 +135,15 @@ class Plan:
     pause: float
     timeout: float
     reconnect_each: bool
+    ca: str
 
 
 class ClientLoad(AbstractContextManager["ClientLoad"]):
     """`clients` connections that insert rows, and connect again after each error.
 
     `pause` (seconds) lies between two transactions of a client, `timeout` bounds each wait for the server.
-    With `reconnect_each` every transaction has a connection of its own. Entering creates the table, starts,
+    With `reconnect_each` every transaction has a connection of its own. With `ca`, a file of authorities, the
+    connections are by TLS, and the server must be who it is said to be. Entering creates the table, starts,
     and waits for the first commit of each client.
     """
 
@@ -157,8 +160,11 @@ class ClientLoad(AbstractContextManager["ClientLoad"]):
         pause: float = 0.02,
         timeout: float = 120,
         reconnect_each: bool = False,
+        ca: Path | None = None,
     ) -> None:
-        self.plan = Plan(host, port, user, dbname, password, clients, pause, timeout, reconnect_each)
+        self.plan = Plan(
+            host, port, user, dbname, password, clients, pause, timeout, reconnect_each, str(ca or "")
+        )
         stamp = f"load-{time.monotonic_ns()}"
         self.file = folder / f"{stamp}.jsonl"
         self.log = folder / f"{stamp}.log"
@@ -276,6 +282,7 @@ class Client:
             database=plan.dbname,
             password=plan.password,
             timeout=plan.timeout,
+            ssl_context=ssl.create_default_context(cafile=plan.ca) if plan.ca else None,
             application_name=f"load-{self.number}",
         )
 
