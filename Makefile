@@ -99,6 +99,6 @@ COMPILE := $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --gen
 lock: venv ## resolve the dependencies anew into the lock files
 	$(COMPILE) pyproject.toml -o requirements.txt
 	$(COMPILE) pyproject.toml requirements-dev.in -o requirements-dev.txt
-	for name in requirements-build docs/site/requirements compose/patroni-requirements; do \
+	for name in requirements-build docs/site/requirements deploy/ansible/roles/patroni/files/requirements; do \
 		$(COMPILE) $$name.in -o $$name.txt; \
 	done

@@ -29,3 +29,13 @@ def test_the_rows_that_are_shown_are_the_demo_s() -> None:
     ]
     assert len(labels) > 10
     assert [label for label in labels if label not in source] == []
+
+
+def test_the_commands_of_compose_are_there() -> None:
+    known = set(re.findall(r"^compose/demo ([a-z]+)", (ROOT / "compose/demo").read_text(), re.MULTILINE))
+    assert set(re.findall(r"compose/demo ([a-z]+)", TUTORIAL)) <= known
+
+
+@pytest.mark.parametrize("name", re.findall(r"^cp (\S+)|^ansible-playbook .* (\S+)$", TUTORIAL, re.MULTILINE))
+def test_the_files_of_the_playbook_are_there(name: tuple[str, str]) -> None:
+    assert (ROOT / "deploy/ansible" / "".join(name)).is_file()
