@@ -23,7 +23,7 @@ from tests.support.install_deploy import ANSIBLE
 from tests.support.load import ClientLoad, Report
 from tests.support.postgres import APP, APP_PASSWORD
 from tests.support.processes import run
-from tests.support.waiting import wait_for
+from tests.support.waiting import BedError, wait_for
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -236,7 +236,15 @@ def test_pgbouncer_is_upgraded_and_who_comes_anew_does_not_notice(deployment: De
 
 
 def test_clients_can_log_in_by_a_list_of_verifiers(deployment: Deployment) -> None:
-    deployment.playbooks.play("site.yml", "--limit=pgbouncer", "--extra-vars=pgbouncer_auth_source=userlist")
+    by_list = "--extra-vars=pgbouncer_auth_source=userlist"
+    with pytest.raises(BedError, match="run upgrade.yml --limit pgbouncer -e upgrade_restart=true"):
+        deployment.playbooks.play("site.yml", "--limit=pgbouncer", by_list)
+    with deployment.clients() as clients:
+        deployment.playbooks.play("upgrade.yml", "--limit=pgbouncer", by_list, "--extra-vars=upgrade_restart=true")
+        _, coming = clients.reports()
+        assert coming.failed == 0
+    recap = deployment.playbooks.play("site.yml", "--limit=pgbouncer", by_list)
+    assert recap.changes() == []
     listed = deployment.hosts["pgb1"].exec("cat", "/etc/pgbouncer/userlist.txt").stdout
     assert listed.startswith(f'"{APP}" "SCRAM-SHA-256$')
     assert len(listed.splitlines()) == 1
