@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -168,13 +168,27 @@ def _freeze_one_step(host: BouncerHost, number: int) -> None:
         stalled.freeze()
 
 
-def _kill_in_switch(keys: Keys, watcher: WatcherProcess, leader: str, delay: float) -> None:
+def _kill_in_switch(keys: Keys, watcher: WatcherProcess, leader: str, pause: Callable[[], object]) -> None:
     keys.end_reign()
     crowning = threading.Thread(target=keys.put, args=("leader", leader))
     crowning.start()
-    time.sleep(delay)
+    pause()
     watcher.process.kill_main()
     crowning.join()
+
+
+def _until(number: int, host: BouncerHost, endpoint: str, chance: random.Random) -> Callable[[], object]:
+    """Chance finds the moment, but for three that must be among them: before anything is done, between write
+    and reload, and when all is done.
+    """
+    wanted = {
+        0: lambda: True,
+        1: lambda: file_route(host) == endpoint,
+        KILLS - 1: lambda: shown_route(host) == endpoint,
+    }
+    if number not in wanted:
+        return lambda: time.sleep(chance.uniform(0.01, LONGEST_SWITCH))
+    return lambda: wait_for(wanted[number], 10, "the moment of the kill", poll=0.002)
 
 
 def test_killed_at_any_moment_of_a_switch_it_goes_on_rightly_afterwards(
@@ -188,7 +202,9 @@ def test_killed_at_any_moment_of_a_switch_it_goes_on_rightly_afterwards(
             watcher.wait_for_line("wish", after=told, reason="leader")
             endpoint = keys.join(f"leader{number}")
             _freeze_one_step(bed.bouncers[0], number)
-            _kill_in_switch(keys, watcher, f"leader{number}", chance.uniform(0.01, LONGEST_SWITCH))
+            _kill_in_switch(
+                keys, watcher, f"leader{number}", _until(number, bed.bouncers[0], endpoint, chance)
+            )
             bed.bouncers[0].thaw()
             for host, text in zip(bed.bouncers, whole, strict=True):
                 assert _without_route(host.pgbouncer.config_file.read_text()) == text

@@ -1,6 +1,7 @@
 """The parts of which the agent's `hold` is made, each by itself, on real servers."""
 
 import fcntl
+import itertools
 import json
 import os
 import select
@@ -216,6 +217,47 @@ def test_a_primary_that_dies_or_stops_is_noticed_and_so_is_its_return(postgres: 
         postgres.start()
         assert rung(bell, LIMIT)
         assert (guard.refuses, guard.problem) == (False, "")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_primary_that_stops_does_not_wait_for_a_wire_that_it_took_meanwhile(
+    postgres: Postgres, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would until `authentication_timeout`, a minute later; be it the first wire or a renewed one."""
+    _keep_long(number, monkeypatch)
+    with ExitStack() as stack:
+        if number == 2:
+            _, bell = stack.enter_context(_guarded(postgres))
+            _wired(postgres)
+        os.kill(postgres.pid, signal.SIGSTOP)  # the postmaster alone: wires stand in its queue
+        if number == 1:
+            _, bell = stack.enter_context(_guarded(postgres))
+        wait_for(lambda: _unread(postgres), LIMIT, "a wire in the queue")
+        os.kill(postgres.pid, signal.SIGINT)
+        os.kill(postgres.pid, signal.SIGCONT)
+        postgres.process.wait()
+        assert rung(bell, LIMIT)
+
+
+def _keep_long(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wires are renewed soon until the one of that number, counted from 1, is made."""
+    connect, made = Guard._connect, itertools.count(1)
+    monkeypatch.setattr(guard_part, "WIRE_SECONDS", SHORT)
+
+    def counted(guard: Guard) -> socket.socket | None:
+        if next(made) == number:
+            monkeypatch.setattr(guard_part, "WIRE_SECONDS", 45.0)
+        return connect(guard)
+
+    monkeypatch.setattr(Guard, "_connect", counted)
+
+
+def _unread(server: Postgres) -> bool:
+    """Whether its socket has connections that it has not taken up."""
+    found = subprocess.run(
+        ["ss", "-Hltn", "src", f"{server.address}:{server.port}"], capture_output=True, text=True, check=True
+    )
+    return int(found.stdout.split()[1]) > 0
 
 
 def test_a_primary_that_is_not_there_when_the_guard_begins_refuses(postgres: Postgres) -> None:

@@ -26,6 +26,9 @@ _KEEPALIVE = ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_K
 in less than three: until then PgBouncer keeps its own connections there, and turns nobody away
 (`tcp_user_timeout`, `server_connect_timeout`)."""
 
+_OVERLAP = 1.0
+"""For so long a wire outlives the making of the next."""
+
 _CONNECT_LIMIT = 2.0
 _GREETING_LIMIT = 0.75
 _SHORTEST = 1.0  # a wire that ends sooner than that, while the server takes logins, is not renewed at once
@@ -64,15 +67,35 @@ class Guard:
                     self._rest(_SHORTEST - (time.monotonic() - began))
 
     def _ended_unasked(self) -> bool:
-        """Keep a wire for its time; True if the server ended it, or let none be made."""
+        """Keep a wire, renewed in time; True once the server ended it, stops, or lets none be made.
+
+        A PostgreSQL that stops waits for whoever it let connect after it had begun to, until a start-up
+        packet or `authentication_timeout` has come (postmaster.c, PM_WAIT_DEAD_END). So we see to it that
+        each wire was made before: by a greeting after the first, and by its elder, which would have ended.
+        """
         wire = self._connect()
-        if wire is None:
-            return True
         try:
-            ready = select.select([wire.fileno(), self._wake.fileno()], [], [], WIRE_SECONDS)[0]
-            return wire.fileno() in ready
+            if wire is None or self._greet().verdict in (REFUSES, AWAY):
+                return True
+            while not self._ends(wire, WIRE_SECONDS):
+                if self._over:
+                    return False
+                elder, wire = wire, self._connect()
+                with elder:
+                    if wire is None or self._ends(elder, _OVERLAP):
+                        return True
+            return True
         finally:
-            wire.close()
+            if wire is not None:
+                wire.close()
+
+    def _ends(self, wire: socket.socket, seconds: float) -> bool:
+        """Within that time; looks no longer once we are over."""
+        ready = select.select([wire.fileno(), self._wake.fileno()], [], [], seconds)[0]
+        return wire.fileno() in ready
+
+    def _greet(self) -> Answer:
+        return greet_postgres(self.host, self.port, self._user, _GREETING_LIMIT)
 
     def _connect(self) -> Optional[socket.socket]:
         with contextlib.suppress(OSError):
@@ -86,7 +109,7 @@ class Guard:
     def _find_out(self) -> None:
         """Say so if it refuses or is away, and once it takes logins again. One that hangs says neither."""
         while not self._over:
-            answer = greet_postgres(self.host, self.port, self._user, _GREETING_LIMIT)
+            answer = self._greet()
             if answer.verdict in (REFUSES, AWAY) and not self.refuses:
                 self._say(True, answer)
             elif answer.verdict == TAKES and self.refuses:
