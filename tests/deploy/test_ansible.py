@@ -240,7 +240,9 @@ def test_clients_can_log_in_by_a_list_of_verifiers(deployment: Deployment) -> No
     with pytest.raises(BedError, match="run upgrade.yml --limit pgbouncer -e upgrade_restart=true"):
         deployment.playbooks.play("site.yml", "--limit=pgbouncer", by_list)
     with deployment.clients() as clients:
-        deployment.playbooks.play("upgrade.yml", "--limit=pgbouncer", by_list, "--extra-vars=upgrade_restart=true")
+        deployment.playbooks.play(
+            "upgrade.yml", "--limit=pgbouncer", by_list, "--extra-vars=upgrade_restart=true"
+        )
         _, coming = clients.reports()
         assert coming.failed == 0
     recap = deployment.playbooks.play("site.yml", "--limit=pgbouncer", by_list)
