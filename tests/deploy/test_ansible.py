@@ -237,7 +237,7 @@ def test_pgbouncer_is_upgraded_and_who_comes_anew_does_not_notice(deployment: De
 
 def test_clients_can_log_in_by_a_list_of_verifiers(deployment: Deployment) -> None:
     by_list = "--extra-vars=pgbouncer_auth_source=userlist"
-    with pytest.raises(BedError, match="run upgrade.yml --limit pgbouncer -e upgrade_restart=true"):
+    with pytest.raises(BedError, match=r"run upgrade\.yml --limit pgbouncer -e upgrade_restart=true"):
         deployment.playbooks.play("site.yml", "--limit=pgbouncer", by_list)
     with deployment.clients() as clients:
         deployment.playbooks.play(

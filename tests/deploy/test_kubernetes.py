@@ -252,6 +252,7 @@ def _is_ready(address: str) -> bool:
 
 
 def _switch_over(bed: Bed, load: ClientLoad) -> Node:
+    bed.patroni.wait_for_replicas()
     old = bed.leader()
     candidate = next(node for node in bed.patroni.nodes if node is not old)
     bed.patroni.switchover(candidate)
