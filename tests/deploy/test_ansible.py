@@ -97,10 +97,17 @@ class Deployment:
 
         return wait_for(found, limit, "another leader")
 
+    def watcher_says(self, word: str) -> str:
+        """One of its commands, as its own account runs it; BedError unless it ends well."""
+        return self.hosts["watch1"].exec(*AS_WATCHER, word, WATCHER_SETTINGS).stdout
+
     @contextmanager
     def clients(self) -> Iterator["Clients"]:
-        """Clients that stay, and clients that come anew for each transaction."""
+        """Clients that stay, and clients that come anew for each transaction; at the end, what the watcher
+        saw is printed.
+        """
         with ExitStack() as stack:
+            stack.callback(lambda: print(self.watcher_says("history")))
             loads = [
                 stack.enter_context(
                     ClientLoad(
@@ -169,12 +176,13 @@ def test_the_readme_has_every_variable() -> None:
 
 def test_bare_hosts_become_a_system_that_lacks_nothing(deployment: Deployment) -> None:
     assert sorted(deployment.members().values()) == ["Leader", "Replica", "Replica"]
-    watcher = deployment.hosts["watch1"]
-    said = watcher.exec(*AS_WATCHER, "check-config", WATCHER_SETTINGS).stdout
+    said = deployment.watcher_says("check-config")
     # Debian 12 has no newer PgBouncer; everything else is as it should be
     advice = [line for line in said.splitlines() if line.startswith("advice") and "version is" not in line]
     assert advice == []
-    watcher.exec(*AS_WATCHER, "status", WATCHER_SETTINGS)
+    deployment.watcher_says("status")
+    log = deployment.hosts["lb1"].exec("journalctl", "--unit=haproxy").stdout
+    assert "watchers" not in log, "its own questions are of no interest"
 
 
 def test_a_second_run_changes_nothing(deployment: Deployment) -> None:

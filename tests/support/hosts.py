@@ -100,6 +100,7 @@ class Hosts(AbstractContextManager["Hosts"]):
             stack.callback(self._remove)
             for host in self.hosts.values():
                 stack.enter_context(host)
+            self._keep_the_bridge_address()
             for host in self.hosts.values():
                 wait_for(host.is_up, BOOT_SECONDS, f"{host.host} is up", poll=0.5)
             lines = [f"{host.address} {host.host_key()}\n" for host in self.hosts.values()]
@@ -111,6 +112,16 @@ class Hosts(AbstractContextManager["Hosts"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def _keep_the_bridge_address(self) -> None:
+        """A bridge has the lowest hardware address of its ports, unless one was set: when a host goes, it
+        would have another, and the others would not reach us until their neighbour tables have noticed.
+        """
+        bridge = podman.podman(
+            "network", "inspect", "--format={{.NetworkInterface}}", self.network
+        ).stdout.strip()
+        address = Path(f"/sys/class/net/{bridge}/address").read_text().strip()
+        run(["ip", "link", "set", "dev", bridge, "address", address])
 
     def _remove(self) -> None:
         """Also what a run left that was killed."""
