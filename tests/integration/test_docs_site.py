@@ -156,10 +156,10 @@ def changed(folder: Path, name: str, old: str, new: str) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
-    for name in ("docs", "deploy"):
-        shutil.copytree(REPOSITORY / name, folder / name)
-    for page in REPOSITORY.glob("*.md"):
-        shutil.copy(page, folder)
+    for name in ("docs", "deploy", "compose"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("secrets"))
+    for file in filter(Path.is_file, REPOSITORY.iterdir()):
+        shutil.copy(file, folder)
     return folder
 
 
