@@ -183,9 +183,14 @@ def rung(bell: int, limit: float) -> bool:
     return os.read(bell, 1) == b"x"
 
 
-def _wired(server: Postgres) -> None:
-    """Until the guard's wire is at the server."""
-    wait_for(lambda: _wires(server), LIMIT, "the wire")
+def _wired(server: Postgres) -> str:
+    """Once the guard's wire is at the server, and the greeting that follows it is over: which one it is."""
+
+    def only() -> str | None:
+        wires = _wires(server)
+        return wires[0] if len(wires) == 1 else None
+
+    return wait_for(only, LIMIT, "the wire")
 
 
 def _wires(server: Postgres) -> list[str]:
@@ -306,9 +311,8 @@ def test_a_wire_that_alone_is_cut_is_no_alarm_and_is_made_again(postgres: Postgr
     postgres.set("authentication_timeout", "1s")
     try:
         with _guarded(postgres) as (guard, bell):
-            _wired(postgres)
-            (first,) = _wires(postgres)
-            wait_for(lambda: _wires(postgres) not in ([], [first]), LIMIT, "another wire")
+            first = _wired(postgres)
+            wait_for(lambda: first not in (wires := _wires(postgres)) and wires, LIMIT, "another wire")
             assert not rung(bell, SHORT)
             assert not guard.refuses
     finally:
@@ -320,9 +324,8 @@ def test_a_wire_is_renewed_before_postgresql_would_end_it(
 ) -> None:
     monkeypatch.setattr(guard_part, "WIRE_SECONDS", 1.2)
     with _guarded(postgres) as (_, bell):
-        _wired(postgres)
-        (first,) = _wires(postgres)
-        wait_for(lambda: _wires(postgres) not in ([], [first]), LIMIT, "another wire")
+        first = _wired(postgres)
+        wait_for(lambda: first not in (wires := _wires(postgres)) and wires, LIMIT, "another wire")
         assert not rung(bell, SHORT)
 
 

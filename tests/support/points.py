@@ -221,15 +221,13 @@ def _around(owner: type, method: str, name: Callable[..., str], pass_by: Callabl
 
 _AGENT_PART = """
 def _make_points(folder, stop_at):
-    trail, seen, looks = os.path.join(folder, "agent"), [], set()
+    trail, seen, timed = os.path.join(folder, "agent"), [], []
 
     def pass_by(name):
-        if not os.path.exists(os.path.join(folder, "armed")) or name in looks:
+        if not os.path.exists(os.path.join(folder, "armed")) or seen[-1:] == [name]:
             return
-        if name.startswith("SHOW "):
-            looks.add(name)
-        else:
-            looks.clear()
+        if timed and name.startswith("SHOW "):
+            return
         seen.append(name)
         with open(trail, "a") as file:
             file.write(name + "\\n")
@@ -249,6 +247,16 @@ def _make_points(folder, stop_at):
 
         setattr(owner, method, with_point)
 
+    do_what_is_due = Holder._do_what_is_due
+
+    def do_timed(holder):
+        timed.append(True)
+        try:
+            do_what_is_due(holder)
+        finally:
+            timed.pop()
+
+    Holder._do_what_is_due = do_timed
     before(Console, "post", lambda self, *statements: "; ".join(statements))
     before(Records, "note", lambda self, names, settings, *_: "note %s %s" % (names, sorted(settings)))
     before(Records, "forget", lambda self: "forget")
@@ -264,8 +272,8 @@ _MAIN = '\nif __name__ == "__main__":\n'
 
 
 def _wrap_agent(trail: Trail, stop_at: Stop | None) -> None:
-    """A look that is repeated while something is waited for is one point, by however many others it is
-    accompanied: how often it must be repeated is no property of a switch.
+    """A look that is repeated while something is waited for is one point, and one that is taken because its
+    time has come is none: how many there are is no property of a switch.
     """
     from watcher.apply.agent import bundle
 
