@@ -45,10 +45,17 @@ def test_a_master_is_followed_by_etcd_and_by_the_health_check(
         )
         watcher = stack.enter_context(WatcherProcess(tmp_path, settings))
         settled(watcher, bed, at(debian.wait_for_leader()))
-        first = len(watcher.lines("switch"))
+        _switched_by(watcher, bed, after=0)
         wait_until_led(bed.bouncers, at(_next_leader(debian)), watcher)
-        assert [line["source"] for line in watcher.lines("switch")[first:]] == ["etcd"] * 2
+        assert _switched_by(watcher, bed, after=2) == ["etcd"] * 2
         for proxy in proxies:
             proxy.cut()
         wait_until_led(bed.bouncers, at(_next_leader(debian)), watcher)
-        assert [line["source"] for line in watcher.lines("switch")[first + 2 :]] == ["health_check"] * 2
+        assert _switched_by(watcher, bed, after=4) == ["health_check"] * 2
+
+
+def _switched_by(watcher: WatcherProcess, bed: Bed, after: int) -> list[str]:
+    """By which source each PgBouncer was switched, once the log tells that of all; `after` so many lines."""
+    for host in bed.bouncers:
+        watcher.wait_for_line("switch", after=after, target=host.name)
+    return [line["source"] for line in watcher.lines("switch")[after:]]
