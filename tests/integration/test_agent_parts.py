@@ -26,6 +26,7 @@ from tests.support.pgbouncer import ADMIN, PgBouncer
 from tests.support.postgres import Postgres
 from tests.support.waiting import wait_for
 from watcher.apply.agent import guard as guard_part
+from watcher.apply.agent import record as record_part
 from watcher.apply.agent.console import Console, dial
 from watcher.apply.agent.greeting import FULL, REFUSES, SILENT, TAKES, greet_postgres
 from watcher.apply.agent.guard import Guard
@@ -495,6 +496,25 @@ def test_a_record_is_anothers_while_that_one_lives_and_left_once_it_was_killed(i
         assert left["databases"] == ["app"]
         ours.remove([left])
         assert ours.left() == []
+
+
+def test_who_writes_his_record_anew_while_it_is_looked_at_is_not_taken_for_dead(
+    ini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that was opened is let go then; or one watcher that goes would end the hold of another."""
+    ours, other = Records(str(ini), "7 since 1"), Records(str(ini), "7 since 1")
+    other.note(["app"], {}, {})
+    is_locked = record_part._is_locked
+
+    def replaced_just_before(file: int) -> bool:
+        monkeypatch.setattr(record_part, "_is_locked", is_locked)
+        other.note(["app"], {}, {})
+        return is_locked(file)
+
+    monkeypatch.setattr(record_part, "_is_locked", replaced_just_before)
+    (record,) = ours.others()
+    assert record["databases"] == ["app"]
+    assert ours.left() == []
 
 
 def test_a_record_past_its_deadline_is_left_behind_although_its_agent_lives(ini: Path) -> None:

@@ -139,7 +139,7 @@ class Records:
         """The record, where its agent lives or not as asked for; a dead one's about a PgBouncer that has gone
         is removed.
         """
-        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        file = self._opened_record(path)
         try:
             if os.fstat(file).st_uid != os.geteuid():
                 return None
@@ -159,6 +159,18 @@ class Records:
                 "left": left,
             }
         finally:
+            os.close(file)
+
+    def _opened_record(self, path: str) -> int:
+        """Locked, or let go by one who has not just written another in its place: that one lives."""
+        while True:
+            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if _is_locked(file) or os.fstat(file).st_ino == os.stat(path, follow_symlinks=False).st_ino:
+                    return file
+            except OSError:
+                os.close(file)
+                raise
             os.close(file)
 
 
