@@ -40,8 +40,9 @@ ENDPOINT = 5432
 STAYING, COMING = 8, 4
 HELD_WITHIN = 1.0
 """A generous bound, in seconds, on when clients wait after the primary's end."""
+DATABASES = [{"name": APP, "owner": APP}]
 SETTINGS = {
-    "patroni_databases": [{"name": APP, "owner": APP}],
+    "patroni_databases": DATABASES,
     "patroni_dcs": {
         "ttl": 20,
         "loop_wait": 5,
@@ -100,6 +101,36 @@ class Deployment:
     def watcher_says(self, word: str) -> str:
         """One of its commands, as its own account runs it; BedError unless it ends well."""
         return self.hosts["watch1"].exec(*AS_WATCHER, word, WATCHER_SETTINGS).stdout
+
+    def query(self, database: str, statement: str) -> str:
+        """What a client of the endpoint is answered in `database`."""
+        lb, ca = self.hosts["lb1"].address, self.playbooks.authority
+        way = f"host={lb} port={ENDPOINT} dbname={database} user={APP} sslmode=verify-full sslrootcert={ca}"
+        done = run(["psql", "-XAt", way, "-c", statement], env={**os.environ, "PGPASSWORD": APP_PASSWORD})
+        return done.stdout.strip()
+
+    def cut_replication(self, limit: float = 30) -> None:
+        """Cut each replica's stream off, and wait until all have logged in again."""
+        leader = self.leader()
+        assert leader is not None
+        as_postgres = ("runuser", "-u", "postgres", "--", "psql", "-XAt", "-c")
+        streams = "SELECT pid FROM pg_stat_replication WHERE state = 'streaming'"
+        before = set(leader.exec(*as_postgres, streams).stdout.split())
+        leader.exec(*as_postgres, streams.replace("pid", "pg_terminate_backend(pid)"))
+
+        def back() -> bool:
+            now = set(leader.exec(*as_postgres, streams).stdout.split())
+            return len(now) == len(before) and not now & before
+
+        wait_for(back, limit, "the replicas to stream again")
+
+    def asked_of_haproxy(self) -> dict[str, str]:
+        """Each PgBouncer, and what HAProxy was asked by an administrator to do with it: 0, nothing."""
+        said = self.hosts["lb1"].exec(
+            "sh", "-c", "echo show servers state in_sync | socat stdio /run/haproxy/admin.sock"
+        )
+        rows = (line.split() for line in said.stdout.splitlines() if " in_sync " in line)
+        return {row[3]: row[6] for row in rows}
 
     @contextmanager
     def clients(self) -> Iterator["Clients"]:
@@ -211,6 +242,21 @@ def test_a_switchover_is_noticed_by_no_client(deployment: Deployment) -> None:
     assert any("held after" in line and "pgb1" in line and "pgb2" in line for line in barrier), barrier
 
 
+def test_passwords_and_databases_are_changed_while_clients_work(deployment: Deployment) -> None:
+    new = {name: f"{said}-2" if isinstance(said, str) else said for name, said in SECRETS.items()}
+    databases = [*DATABASES, {"name": "reports", "owner": APP}]
+    deployment.playbooks.keep({**new, "patroni_databases": databases})
+    with deployment.clients() as clients:
+        deployment.playbooks.play("site.yml")
+        staying, coming = clients.reports()
+        assert staying.failed == 0
+        # in the moment between PostgreSQL and PgBouncer a login may have to be tried again
+        assert set(Counter(one.client for one in coming.transactions if not one.ok).values()) <= {1}
+    assert deployment.playbooks.play("site.yml").changes() == []
+    assert deployment.query("reports", "SELECT current_database()") == "reports"
+    deployment.cut_replication()
+
+
 def test_all_but_pgbouncer_is_upgraded_and_no_client_notices(deployment: Deployment) -> None:
     old = deployment.leader()
     assert old is not None
@@ -229,6 +275,24 @@ def test_all_but_pgbouncer_is_upgraded_and_no_client_notices(deployment: Deploym
     nodes = [line for line in changes if line.startswith("patroni : Restart the node")]
     assert len(nodes) == len(GROUPS["patroni"])
     assert nodes[-1].endswith(old.host)
+
+
+def test_an_upgrade_that_fails_leaves_one_that_serves_and_is_gone_on_with(deployment: Deployment) -> None:
+    restart, bad = "--extra-vars=upgrade_restart=true", {"pgbouncer_settings": {"pool_mode": "nonsense"}}
+    with deployment.clients() as clients:
+        with pytest.raises(BedError, match="Unable to restart service pgbouncer"):
+            deployment.playbooks.play(
+                "upgrade.yml", "--limit=pgbouncer", restart, f"--extra-vars={json.dumps(bad)}"
+            )
+        with pytest.raises(BedError, match="clients would have nobody to go to"):
+            deployment.playbooks.play("upgrade.yml", "--limit=pgb2", restart)
+        assert deployment.asked_of_haproxy() == dict.fromkeys(GROUPS["pgbouncer"], "0")
+        recap = deployment.playbooks.play("upgrade.yml", "--limit=pgbouncer")
+        _, coming = clients.reports()
+        assert coming.failed == 0
+    assert [line for line in recap.changes() if "Restart PgBouncer" in line] == [
+        "pgbouncer : Restart PgBouncer, which lets transactions end first: pgb1"
+    ]
 
 
 def test_pgbouncer_is_upgraded_and_who_comes_anew_does_not_notice(deployment: Deployment) -> None:

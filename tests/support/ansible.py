@@ -63,10 +63,14 @@ class Playbooks:
             for group, names in groups.items()
         }
         self.inventory.write_text(json.dumps({"all": {"vars": common, "children": children}}))  # YAML, too
-        vault = folder / "group_vars/all/secrets.yml"
-        vault.parent.mkdir(parents=True)
-        vault.write_text(json.dumps(secrets))
-        self._run("ansible-vault", "encrypt", f"--vault-password-file={self._password}", vault)
+        self._vault = folder / "group_vars/all/secrets.yml"
+        self._vault.parent.mkdir(parents=True)
+        self.keep(secrets)
+
+    def keep(self, variables: Mapping[str, Any]) -> None:
+        """Put `variables` into the vault, instead of those that it has. They go before the inventory's."""
+        self._vault.write_text(json.dumps(variables))
+        self._run("ansible-vault", "encrypt", f"--vault-password-file={self._password}", self._vault)
 
     def play(self, playbook: str, *words: str) -> Recap:
         """Run a playbook. Raises BedError with the end of what it said if a host failed."""
