@@ -135,6 +135,10 @@ class ComposeSystem(AbstractContextManager["ComposeSystem"]):
         """Its health check, run now: podman's own timers need systemd."""
         return podman("healthcheck", "run", _container(service), check=False).returncode == 0
 
+    def containers(self) -> set[str]:
+        """Those that run, by id."""
+        return set(podman("ps", f"--filter=name={PROJECT}_", "--quiet").stdout.split())
+
     def address(self, service: str) -> str:
         """On the system's own network."""
         template = f'{{{{(index .NetworkSettings.Networks "{PROJECT}_default").IPAddress}}}}'
