@@ -51,6 +51,8 @@ SETTINGS = {
         "postgresql": {"use_pg_rewind": True, "use_slots": True},
     },
     "pgbouncer_drain_seconds": 5,
+    # the hosts' own: the control node, which has an index, builds the wheel all the same
+    "deploy_environment": {"PIP_NO_INDEX": "1"},
     "haproxy_maxconn": 400,  # a container here may open 1,024 files
 }
 SECRETS = {
