@@ -60,7 +60,9 @@ def report(judgement: reasons.Judgement) -> str:
     return "\n".join(
         [
             *_block("survived, and no reason is given:", map(_told, judgement.unreasoned)),
-            *_block("not run to its end:", map(_told, judgement.unknown)),
+            *_block(
+                "not run to its end (python -m tests.mutants --again):", map(_told, judgement.unknown[:10])
+            ),
             *_block("a reason without its survivor:", (f"{r.function}\n{r.diff}" for r in judgement.stale)),
             f"{len(judgement.killed):5} killed",
             f"{len(judgement.wording):5} survived: the wording of a sentence",
