@@ -45,6 +45,11 @@ test-deploy: bed ## the image, and the system by compose and by Ansible, in cont
 	@$(SUDO) $(PYTHON) -m tests.support.install_deploy
 	@$(SUDO) $(PYTHON) -m pytest tests/deploy
 
+.PHONY: mutants
+mutants: venv ## break watcher/decide/ in 3,000 ways, one at a time, and see that its tests notice each; 20 minutes
+	@$(PYTHON) -m tests.mutants.covered
+	@$(PYTHON) -m tests.mutants
+
 .PHONY: check
 check: venv docs-site ## format, lint, types, import contracts, bandit; that no link of the docs leads nowhere
 	$(VENV)/bin/ruff format --check .
