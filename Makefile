@@ -66,6 +66,10 @@ audit: venv ## whether anything in the lock files has a known advisory; asks PyP
 bench: bed ## measure, beside rivals; an hour and a half, CASE=name for one case
 	@$(SUDO) $(PYTHON) -m tests.benchmarks $(CASE)
 
+.PHONY: soak-switches
+soak-switches: bed ## switchovers without a pause for SECONDS, two hours unless said: who fails, what grows
+	@$(SUDO) $(PYTHON) -m tests.soak --seconds $(or $(SECONDS),7200)
+
 .PHONY: plot
 plot: venv ## draw docs/switchover.svg and docs/crash.svg from what make bench met last
 	@$(PYTHON) -m tests.benchmarks --plot
