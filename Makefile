@@ -45,12 +45,22 @@ test-deploy: bed ## the image, and the system by compose and by Ansible, in cont
 	@$(SUDO) $(PYTHON) -m tests.support.install_deploy
 	@$(SUDO) $(PYTHON) -m pytest tests/deploy
 
+.PHONY: mutants
+mutants: venv ## break watcher/decide/ in 3,000 ways, one at a time, and see that its tests notice each; 20 minutes
+	@$(PYTHON) -m tests.mutants.covered
+	@$(PYTHON) -m tests.mutants
+
 .PHONY: check
-check: venv docs-site ## format, lint, types, import contracts; that no link of the docs leads nowhere
+check: venv docs-site ## format, lint, types, import contracts, bandit; that no link of the docs leads nowhere
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/bandit -q -c pyproject.toml -r watcher
+
+.PHONY: audit
+audit: venv ## whether anything in the lock files has a known advisory; asks PyPI, or AUDIT='-s osv'
+	@$(PYTHON) -m tests.support.audit $(AUDIT)
 
 .PHONY: bench
 bench: bed ## measure, beside rivals; an hour and a half, CASE=name for one case

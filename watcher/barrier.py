@@ -126,8 +126,9 @@ def _read_yaml(file: str) -> Dict[str, Any]:
             "this Python has no PyYAML; run it by Patroni's own, or say --name, --scope, --etcd"
         ) from None
     try:
+        safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         with open(file, encoding="utf-8") as stream:
-            config = yaml.load(stream, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+            config = yaml.load(stream, safe)  # noqa: S506 # nosec B506 # the quicker one, where it is there
     except (OSError, yaml.YAMLError, *_OF_YAML) as error:
         raise Unusable("{} cannot be read: {}".format(file, " ".join(str(error).split()))) from error
     if not isinstance(config, dict):

@@ -63,6 +63,7 @@ _HINTS = {
     "reload": "run the command by hand as the same account",
     "route": "see PgBouncer's log; does it read this file itself, or a single-file mount of its old text?",
     "pause": "is the account an admin of PgBouncer? has an operator suspended or paused all of it?",
+    "bounds": "see `--block` and `--allow` in this key's line of authorized_keys; is somebody else at it?",
     "word": "where the key forces an installed agent, set `ssh.agent_command`, and see its options",
     "request": "is the agent of another version, or behind another forced command? install it anew",
 }

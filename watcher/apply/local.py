@@ -64,7 +64,7 @@ class LocalPlace:
     def _start(self, word: str, theirs: socket.socket) -> subprocess.Popen[bytes]:
         command = [sys.executable, *agent_words(len(self._source)), word, *self._options]
         # a group of its own: Ctrl-C at a terminal is the watcher's to handle
-        return subprocess.Popen(  # noqa: S603 - our own file
+        return subprocess.Popen(  # noqa: S603 # nosec B603 # our own file
             command, stdin=theirs.fileno(), stdout=theirs.fileno(), start_new_session=True
         )
 

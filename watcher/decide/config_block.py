@@ -359,7 +359,7 @@ def _defined(lines: list[str]) -> Iterator[tuple[int, str]]:
     """Index and name of every database; what stands before any section counts: an included file has none."""
     section = "databases"
     for index, line in enumerate(lines):
-        header, match = _SECTION.match(line), _SETTING.fullmatch(line) if _matters(line) else None
+        header, match = _SECTION.match(line), _SETTING.fullmatch(line)  # no comment matches
         if header is not None:
             section = header["name"]
         elif match is not None and section == "databases":
