@@ -6,6 +6,8 @@ import socket
 import pytest
 
 from tests.hostile.door import said
+from tests.hostile.doors import ALL
+from tests.hostile.doors.agent import folder
 from watcher.apply.agent_link import read_line
 from watcher.apply.console import Console, ConsoleAccess
 from watcher.apply.local import SocketStream
@@ -38,3 +40,10 @@ def test_lines_that_come_at_once_are_read_one_by_one_and_the_rest_is_kept() -> N
         assert pending == b"rest"
         with pytest.raises(EOFError):
             read_line(stream, None, pending)
+
+
+def test_the_agent_s_door_is_open_wide_enough_for_a_write() -> None:
+    """Or the inputs for it would all end at the first check, and prove nothing."""
+    whole = (ALL["agent_ask"].corpus / "all").read_bytes()
+    ALL["agent_ask"].check(whole)
+    assert (folder() / "pgbouncer.ini").read_text() == "new\n"

@@ -365,7 +365,7 @@ def test_what_the_guard_sees_begins_a_hold_without_a_wait_for_logins(
 
 def test_a_hold_until_no_moment_at_all_is_not_begun(bouncer: PgBouncer) -> None:
     """NaN is neither reached nor passed, so it would never end."""
-    holder = Holder(str(bouncer.ini), f"{bouncer.address}:{bouncer.port}", LIMIT)
+    holder = Holder(str(bouncer.ini), f"{bouncer.address}:{bouncer.port}", LIMIT, Bounds(None, None))
     with _console(bouncer) as control, _console(bouncer) as pauser:
         holder._consoles = {"control": control._pooler, "pause": pauser._pooler}
         holder._begin()
