@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.hostile.door import HERE, Door
 from tests.hostile.doors import ALL
 
-INPUTS = 12_000
+INPUTS = 10_500
 """At all doors together."""
 
 

@@ -363,6 +363,18 @@ def test_what_the_guard_sees_begins_a_hold_without_a_wait_for_logins(
     assert (said["alarm"]["held"], said["alarm"]["why"]) == (True, "connection refused")
 
 
+def test_a_hold_until_no_moment_at_all_is_not_begun(bouncer: PgBouncer) -> None:
+    """NaN is neither reached nor passed, so it would never end."""
+    holder = Holder(str(bouncer.ini), f"{bouncer.address}:{bouncer.port}", LIMIT, Bounds(None, None))
+    with _console(bouncer) as control, _console(bouncer) as pauser:
+        holder._consoles = {"control": control._pooler, "pause": pauser._pooler}
+        holder._begin()
+        for limit in (b"NaN", b"[]", b"1" + b"0" * 400, b"[" * 5000):
+            asked = b'{"verb": "hold", "databases": ["app"], "limit": %s}' % limit
+            assert holder._answer(asked)["error"] == "request"
+            assert not bouncer.is_paused()
+
+
 # --- console: simple queries to a PgBouncer ---------------------------------------------------------
 
 

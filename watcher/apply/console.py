@@ -125,6 +125,7 @@ class Console:
             raise
 
     def _log_in_over(self, stream: Stream | None) -> pg8000.native.Connection:
+        """Without a context pg8000 would try TLS first, which only a real socket can be wrapped into."""
         access = self._access
         return pg8000.native.Connection(
             access.user,
@@ -133,7 +134,7 @@ class Console:
             port=access.port,
             database="pgbouncer",
             password=access.password or "",  # pg8000 breaks on None where one is asked for
-            ssl_context=access.tls,
+            ssl_context=False if access.tls is None and stream is not None else access.tls,
             timeout=self._limit,
             sock=stream,
         )

@@ -16,6 +16,7 @@ from tests.hostile.door import Door, repeated, said
 from tests.hostile.doors.etcd_keys import JSON
 from tests.hostile.doors.file import GOOD
 from watcher.apply.agent import file as agent
+from watcher.apply.agent.bounds import Bounds
 from watcher.apply.agent.record import Records
 from watcher.apply.agent.wire import PROTOCOL
 from watcher.apply.agent_link import AgentLink, greet
@@ -65,19 +66,21 @@ def check_hold_reply(data: bytes) -> None:
 
 
 @cache
-def _folder() -> Path:
+def folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="hostile-"))
 
 
 def check_ask(data: bytes) -> None:
     """What comes to the agent's own input: an answer a line; the file is the old one, or as told."""
-    file = _folder() / "pgbouncer.ini"
+    file = folder() / "pgbouncer.ini"
     file.write_text(GOOD)
-    options = argparse.Namespace(file=str(file), write="rename", limit=0.0, reload_command=None)
+    options = argparse.Namespace(
+        file=str(file), write="rename", limit=0.0, reload_command=None, bounds=Bounds(None, None)
+    )
     greeting, *answers = map(json.loads, _answers(data, options))
     assert greeting == {"agent": PROTOCOL}
     assert len(answers) == len(io.BytesIO(data).readlines())
-    assert [path.name for path in _folder().iterdir()] == ["pgbouncer.ini"]
+    assert [path.name for path in folder().iterdir()] == ["pgbouncer.ini"]
     if file.read_bytes() != GOOD.encode():
         assert any("digest" in answer for answer in answers)
 

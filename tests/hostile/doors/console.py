@@ -110,7 +110,7 @@ DOORS = (
         30,
         {"rows": repeated(b"[", b'{"name":"a","host":"h","port":1},', b"{}]")},
     ),
-    Door("console_wire", "TargetError, or rows", check_wire, _WIRE, 1),
+    Door("console_wire", "TargetError, or rows", check_wire, _WIRE, 10),
     Door("agents_console", "OSError or Refused, or rows of text", check_agents_console, _WIRE, 15),
     Door("greeting", "one of five verdicts", check_greeting, _WIRE, 5),
 )

@@ -89,7 +89,7 @@ def check_cluster(data: bytes) -> None:
 _PROMISE = "understood, or Malformed with a place; there is a wish, and our pages tell of it"
 
 
-def _key_door(name: str, key: str, pieces: tuple[bytes, ...], share: int = 8) -> Door:
+def _key_door(name: str, key: str, pieces: tuple[bytes, ...], share: int = 5) -> Door:
     swollen = {"nesting": repeated(b"", b"["), "digits": repeated(b"", b"9"), "quotes": repeated(b"", b'"')}
     return Door(name, _PROMISE, partial(check_key, key), (*pieces, *JSON), share, swollen)
 
@@ -114,7 +114,7 @@ DOORS = (
                 b"\\n",
             ),
         ),
-        20,
+        10,
     ),
     _key_door("leader", "leader", (b"pg1", b"a b", b"\n", b"%", b"<evil>", b"\xe2\x80\xa8", b"x" * 300)),
     _key_door(
@@ -178,7 +178,7 @@ DOORS = (
             ),
             *(b'"database_system_identifier":"', b'"pause":true', b"<evil>", *JSON),
         ),
-        30,
+        12,
         {"nesting": repeated(b"", b"["), "digits": repeated(b'{"timeline":', b"9", b"}")},
     ),
     Door(

@@ -117,7 +117,7 @@ DOORS = (
             ),
             *(b"\t", b"\v", b"\f", b"* = ", b"'my db' = host=h", b"pgbouncer = host=h\n", b";;", b"#", b"]"),
         ),
-        40,
+        60,
         {
             "lines": repeated(f"{BEGIN}a = host=h\n".encode(), b";x\n", END.encode()),
             "blanks in a value": repeated(f"{BEGIN}a = host=h".encode(), b" ", f"x\n{END}".encode()),
@@ -157,7 +157,7 @@ DOORS = (
                 b"0x1",
             ),
         ),
-        8,
+        4,
         {
             "digits": repeated(b"cluster=1 system=7 timeline=3 leader=a revision=", b"9"),
             "percents": repeated(b"leader=", b"%41"),
@@ -205,7 +205,7 @@ DOORS = (
                 b"#",
             ),
         ),
-        40,
+        60,
         {
             "at signs": repeated(b"postgres://", b"@"),
             "words": repeated(b"", b"w"),
