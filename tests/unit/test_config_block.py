@@ -26,7 +26,7 @@ def rewritten(lines: str, route: Route = TO) -> str:
     text = rewrite(marked(lines), "demo", route, "f.ini")
     begin, stamp, *rest, end = text.splitlines(keepends=True)
     assert (begin, end) == (";; [config cluster: begin]\n", ";; [config cluster: end]\n")
-    assert stamp.startswith(";; watcher: ")
+    assert stamp == f";; watcher: {write_stamp(route.stamp)}\n"
     return "".join(rest)
 
 
@@ -77,6 +77,13 @@ def test_a_stamp_is_read_back_as_it_was_written(stamp: Stamp) -> None:
     text = rewrite(marked("a = host=h\n"), "demo", Route(TO.endpoint, stamp), "here")
     assert read(text).stamp == stamp
     assert len(text.splitlines()) == 4
+
+
+def test_a_stamps_fields_are_quoted_but_for_letters_and_digits() -> None:
+    assert (
+        write_stamp(Stamp(1, "7/3", 2, 3, "a/b"))
+        == "cluster=1 system=7%2F3 revision=2 timeline=3 leader=a%2Fb"
+    )
 
 
 def test_a_name_that_no_utf8_can_carry_does_not_keep_a_stamp_from_being_written() -> None:
@@ -130,6 +137,15 @@ def test_a_database_outside_of_databases_does_not_count_as_a_second_one() -> Non
     assert read("[databases]\n" + marked("a = host=h\n") + "[users]\na = pool_mode=session\n").databases
 
 
+def test_quotes_within_a_quoted_value_are_read_once() -> None:
+    assert read(marked("a = host='it''s'\n")).databases == (Database("a", Endpoint("it's", 5432)),)
+
+
+def test_a_name_is_read_to_its_last_letter() -> None:
+    block = read("X = host=h\n" + marked("'XaX' = host=h\n"))
+    assert (block.databases[0].name, block.defined) == ("XaX", frozenset({"X", "XaX"}))
+
+
 def test_names_in_quotes_are_read_without_them() -> None:
     assert [db.name for db in read(marked("'my db' = host=h\n'x' = host=h\n")).databases] == ["my db", "x"]
 
@@ -139,6 +155,7 @@ def test_names_in_quotes_are_read_without_them() -> None:
 REFUSED = [
     ("", "has no block for cluster 'demo'", "around the databases of 'demo'"),
     (marked("a = host=h\n", "x"), "only for 'x'", "put ;;"),
+    (marked("a = host=h\n", "x") + marked("b = host=h\n", "y"), "only for 'x', 'y'", "put ;;"),
     ("; [config cluster: begin]\n", "has no block", "line 1 is nearly a marker"),
     ("x\n#;; config  CLUSTER begins\n", "has no block", "line 2 is nearly a marker"),
     (";; [config clusters: begin]\n", "has no block", "line 1 is nearly a marker"),
@@ -170,6 +187,7 @@ REFUSED = [
     (marked("a = host=h\tx\n"), "control character", "use blanks"),
     (marked("a = host=h port=0\n"), "has port '0'", "between 1 and 65535"),
     (marked("a = host=h port=65536\n"), "has port '65536'", "between 1 and 65535"),
+    (marked(f"a = host=h port={'x' * 21}\n"), f"has port '{'x' * 20}'", "between 1 and 65535"),
     (marked("a = host=h port=x\n"), "has port 'x'", "between 1 and 65535"),
     (marked("a = host=h port=٣\n"), "has port", "between 1 and 65535"),
     (marked("a = host=h dbname='x\n"), "cannot be read from \"dbname='x\"", "correct it"),
@@ -187,6 +205,12 @@ def test_what_cannot_be_used_is_refused_with_place_and_remedy(text: str, problem
         assert problem in str(caught.value)
         assert hint in caught.value.hint
         assert caught.value.place.startswith("f.ini")
+
+
+def test_a_file_without_any_block_is_said_to_have_none_and_no_more() -> None:
+    with pytest.raises(BlockError) as caught:
+        read("")
+    assert caught.value.problem == "has no block for cluster 'demo'"
 
 
 def test_a_broken_line_does_not_tell_its_password() -> None:

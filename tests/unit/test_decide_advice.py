@@ -232,3 +232,18 @@ def test_databases_made_from_the_star_of_the_block_count() -> None:
 
 def test_without_a_console_no_database_counts() -> None:
     assert of_block(replace(_actual("app", shown=()), shown=None)) == ()
+
+
+def test_advice_on_all_databases_names_none() -> None:
+    assert str(Advice("tcp_keepalive", "0", "1", "clients hang")) == (
+        "tcp_keepalive is 0, better 1: clients hang"
+    )
+
+
+def test_a_setting_is_recommended_from_its_first_version_on() -> None:
+    assert "max_prepared_statements" in recommended((1, 21))
+    assert "max_prepared_statements" not in recommended((1, 20, 9))
+
+
+def test_a_version_in_other_digits_is_none() -> None:
+    assert parse_version("PgBouncer ١.٢٥") is None

@@ -133,7 +133,7 @@ UNCHANGED: dict[str, tuple[View, Reason, str]] = {
     "a member key that cannot be read": (
         having(replace(GOOD, members={}), entry("members/node1", Malformed("m", "is odd", "look"))),
         Reason.LEADER_UNUSABLE,
-        "",
+        "m: is odd; look",
     ),
 }
 
@@ -188,7 +188,8 @@ def test_clients_are_sent_to_the_address_that_the_policy_names() -> None:
     mapped = wished(replace(GOOD, members={}), table).route
     assert mapped is not None
     assert mapped.endpoint == Endpoint("db", 1)
-    assert "not in `cluster.addresses`" in wished(policy=replace(table, addresses={})).detail
+    odd = having(GOOD, entry("members/node1", Malformed("m", "is odd", "look")))
+    assert "not in `cluster.addresses`" in wished(odd, replace(table, addresses={})).detail
 
 
 def test_a_member_without_a_proxy_is_not_led_to_its_other_address() -> None:
@@ -275,3 +276,34 @@ def test_an_address_from_the_cluster_body_serves_where_no_member_key_was_ever_se
     known = wished(replace(view, members=MEMBERS)).route
     assert known is not None
     assert known.endpoint == NODE2
+
+
+def test_a_round_counts_while_it_is_fresh() -> None:
+    policy = replace(POLICY, health_fresh=6.0)
+    assert wished(silent(node(), at=NOW - 6), policy).reason is Reason.FALLBACK
+    assert wished(silent(node(), at=NOW - 6.1), policy).reason is Reason.BLIND
+
+
+def test_a_round_of_before_etcds_last_word_knows_less_however_fresh() -> None:
+    policy = replace(POLICY, health_fresh=30.0)
+    assert wished(silent(node(), at=NOW - 10), policy).reason is Reason.FALLBACK
+    assert wished(silent(node(), at=NOW - 10.1), policy).reason is Reason.BLIND
+
+
+def test_where_etcd_was_never_heard_every_fresh_round_counts() -> None:
+    """Also on a host whose clock has just begun."""
+    view = replace(silent(node(), at=0.5), contact_at=None, began_at=-20.0)
+    assert wished(view, now=1.0).reason is Reason.FALLBACK
+
+
+def test_the_fallback_leads_to_the_address_that_the_policy_names() -> None:
+    policy = replace(POLICY, connect_via=ConnectVia.ADDRESSES, addresses={"node2": Endpoint("db2", 1)})
+    route = wished(silent(node()), policy).route
+    assert route is not None
+    assert route.endpoint == Endpoint("db2", 1)
+
+
+def test_a_route_by_an_etcd_without_a_known_id_is_stamped_with_none() -> None:
+    route = wished(replace(GOOD, cluster_id=None)).route
+    assert route is not None
+    assert route.stamp.cluster_id == 0

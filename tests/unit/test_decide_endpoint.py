@@ -18,6 +18,7 @@ GOOD_HOSTS = [
     "FD00::A",
     "::ffff:10.0.0.1",
     "fe80::1%eth0",
+    "fe80::1%ETH0",
     "a" * 63,
     ".".join(["a" * 60] * 4),
 ]
@@ -96,11 +97,27 @@ def test_addresses_are_read(text: str, endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":5432", "h:0", "h:65536", "h:99999999", "h:x", "h:٣", "[::1", "::1]:5", "[]:5", "a,b", "a:1,b:2"],
+    [
+        "",
+        ":5432",
+        "::g",
+        "h:0",
+        "h:65536",
+        "h:99999999",
+        "h:x",
+        "h:٣",
+        "[::1",
+        "::1]:5",
+        "[]:5",
+        "a,b",
+        "a:1,b:2",
+    ],
 )
 def test_addresses_that_cannot_be_used_are_refused(text: str) -> None:
-    with pytest.raises(MalformedPayload):
+    with pytest.raises(MalformedPayload) as caught:
         parse_address(text, "here")
+    assert caught.value.place == "here"
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -135,8 +152,10 @@ def test_the_url_of_a_member_is_read(url: str, endpoint: Endpoint) -> None:
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_with_the_reason(url: str, problem: str) -> None:
-    with pytest.raises(MalformedPayload, match=problem):
+    with pytest.raises(MalformedPayload, match=problem) as caught:
         parse_conn_url(url, "here")
+    assert caught.value.place == "here"
+    assert caught.value.hint
 
 
 @given(st.text(max_size=200))
@@ -152,5 +171,19 @@ def test_no_text_is_more_than_refused(text: str) -> None:
 
 @pytest.mark.parametrize("url", ["postgres://10.0.0.1\n9/p", "postgres://a\tb/p", "postgres://a\x00/p"])
 def test_a_url_with_a_control_character_is_refused_rather_than_read_as_another(url: str) -> None:
-    with pytest.raises(MalformedPayload, match="control character"):
+    with pytest.raises(MalformedPayload, match="control character") as caught:
         parse_conn_url(url, "here")
+    assert caught.value.place == "here"
+    assert caught.value.hint
+
+
+def test_of_a_long_url_the_first_80_characters_are_told() -> None:
+    url = "http://" + "a" * 100
+    with pytest.raises(MalformedPayload) as caught:
+        parse_conn_url(url, "here")
+    assert caught.value.problem.startswith(repr(url[:80]))
+
+
+def test_an_endpoint_is_told_as_an_address_that_can_be_read_again() -> None:
+    assert str(Endpoint("fd00::1", 6000)) == "[fd00::1]:6000"
+    assert str(Endpoint("db1", 6000)) == "db1:6000"

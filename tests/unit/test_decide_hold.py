@@ -179,7 +179,8 @@ def test_no_hold_outlives_its_limit(name: str) -> None:
     view = TABLE[name][0]
     raw = wished(view)
     over = within_limit(raw, POLICY, NOW - 60, NOW)
-    assert not over.held
+    assert over.held is False
+    assert over.gave_up is raw.held
     assert over.route == raw.route
     assert over.stop_id == ""
     assert ("released" in over.detail) is raw.held
@@ -241,6 +242,7 @@ def test_a_new_leader_is_written_while_its_clients_wait_for_it() -> None:
     wish = wished(view)
     assert wish.route is not None
     assert (wish.route.endpoint, wish.held, wish.guard) == (NODE2, True, None)
+    assert wish.proven_at == NOW - 2
     ready = wished(replace(view, readiness=replace(READY, leadership=reign)))
     assert ready.route is not None
     assert (ready.route.endpoint, ready.held, ready.guard) == (NODE2, False, NODE2)
@@ -313,6 +315,15 @@ def test_after_an_alarm_a_leader_that_says_not_yet_is_waited_for() -> None:
     assert wished(view).held
     assert "starting" in wished(view).detail
     assert wished(replace(view, contact_at=NOW + 50), now=NOW + 55).held
+
+
+def test_an_answer_of_the_alarms_own_instant_counts_as_one_about_it() -> None:
+    assert not wished(replace(BACK, pulse=replace(READY, at=NOW - 0.5))).held
+    assert wished(replace(BACK, pulse=replace(NOT_YET, at=NOW - 0.5)), now=NOW + 5).held
+
+
+def test_who_waits_for_a_leader_that_says_not_yet_looks_again_when_etcd_counts_as_silent() -> None:
+    assert wished(proven(Verdict.NOT_YET, BACK)).recheck_at == NOW + 9
 
 
 def test_after_an_alarm_a_leader_that_cannot_be_asked_gets_its_clients_after_the_limit() -> None:
@@ -407,6 +418,11 @@ def test_a_stop_of_this_very_reign_counts_from_its_first_revision() -> None:
 @pytest.mark.parametrize("seen_at", [NOW - 0.5, NOW])
 def test_an_end_of_an_earlier_alarm_is_not_the_end_of_this_stop(seen_at: float) -> None:
     view = alarmed(proven(Verdict.READY, stopping(seen_at=seen_at)), refuses=False)
+    assert wished(view).stop_id == "stop-1"
+
+
+def test_a_stop_whose_first_sight_was_not_noted_is_still_to_come() -> None:
+    view = alarmed(proven(Verdict.READY, replace(stopping(), seen_at={})), refuses=False)
     assert wished(view).stop_id == "stop-1"
 
 

@@ -31,6 +31,7 @@ from watcher.decide.patroni import (
     read_leader,
     read_member,
     read_node_report,
+    read_stop_request,
     read_system_id,
 )
 
@@ -72,6 +73,9 @@ def test_keys_of_ours_become_entries_with_their_revisions() -> None:
         found = read_entry(key, value, 1, 2, "here")
         assert found is not None
         assert isinstance(found.value, kind)
+        assert key.startswith("members/") is isinstance(found.value, Member)
+        if isinstance(found.value, Member):
+            assert found.value.name == key.partition("/")[2]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +93,11 @@ def test_other_keys_mean_nothing(key: str) -> None:
     ("key", "value", "problem"),
     [
         ("leader", b"", "not a member's name"),
+        ("members/a\nb", text(MEMBER), "not of a member's name"),
+        ("members/" + "a" * 257, text(MEMBER), "not of a member's name"),
+        ("members/x", b"\xff", "is not UTF-8"),
+        ("pgbouncer-watcher/stop/x", text({"id": "a" * 65, "member": "x"}), "no readable `id`"),
+        ("pgbouncer-watcher/stop/" + "x" * 81, b'{"id": "a1"}', f"of member '{'x' * 80}'"),
         ("leader", b"a\nb", "not a member's name"),
         ("pgbouncer-watcher/stop/node1", b"", "not JSON"),
         ("pgbouncer-watcher/stop/node1", b'{"member": "node1"}', "no readable `id`"),
@@ -207,8 +216,38 @@ def test_a_timeline_is_a_number_that_postgresql_has(timeline: object, wanted: in
 def test_an_address_that_cannot_be_read_leaves_the_member_and_says_why() -> None:
     member = read_member("n", text({"conn_url": "http://x", "proxy_url": 7, "api_url": 8}), "here")
     assert (member.conn, member.proxy, member.api_url) == (None, None, None)
-    assert "conn_url 'http://x' is not a postgres:// URL" in member.problem
-    assert "proxy_url is not a text" in member.problem
+    assert member.problem == "conn_url 'http://x' is not a postgres:// URL; proxy_url is not a text"
+
+
+POSITIONS = [
+    (0, 0),
+    (67394704, 67394704),
+    (2**64 - 1, 2**64 - 1),
+    (2**64, None),
+    (-1, None),
+    (True, None),
+    ("67394704", None),
+]
+
+
+@pytest.mark.parametrize(("position", "wanted"), POSITIONS)
+def test_a_members_position_is_one_that_the_wal_can_have(position: object, wanted: int | None) -> None:
+    assert read_member("n", text({"xlog_location": position}), "here").position == wanted
+    assert read_member("n", b"{}", "here").position is None
+
+
+def test_a_members_name_may_be_as_long_as_a_leaders() -> None:
+    assert read_member("a" * 256, b"{}", "here").name == "a" * 256
+
+
+@pytest.mark.parametrize("stop_id", ["a", "a" * 64])
+def test_a_stop_may_have_a_short_or_a_long_name(stop_id: str) -> None:
+    value = text({"id": stop_id, "member": "x"})
+    assert read_stop_request("x", value, "here") == StopRequest(stop_id, "x")
+
+
+def test_a_value_may_be_as_long_as_the_limit() -> None:
+    assert read_failover(b" " * MAX_BYTES, "here") == Failover(None, None, None)
 
 
 def test_a_proxy_is_read_like_an_address() -> None:
@@ -269,6 +308,9 @@ def test_the_date_of_a_switchover_counts_by_its_zone_and_never_comes_without_one
         ({"pause": True, "ttl": 20}, Config(pause=True, ttl=20.0)),
         ({"pause": "yes", "ttl": "20"}, Config()),
         ({"ttl": 0}, Config()),
+        ({"ttl": 1}, Config(ttl=1.0)),
+        ({"ttl": 86399}, Config(ttl=86399.0)),
+        ({"ttl": 86400}, Config()),
         ({"ttl": 1e9}, Config()),
         ({"standby_cluster": {"host": "x"}}, Config(standby_cluster=True)),
         ({"standby_cluster": {}}, Config()),
@@ -282,6 +324,7 @@ def test_the_configuration_is_read_with_patronis_defaults(data: dict[str, Any], 
 def test_a_system_identifier_is_a_short_text() -> None:
     assert read_system_id(b" 7301 \n", "here") == SystemId("7301")
     assert read_system_id(b"", "here") == SystemId("")
+    assert read_system_id(b"7" * 64, "here") == SystemId("7" * 64)
 
 
 # --- REST bodies ---------------------------------------------------------------------------------------
@@ -306,15 +349,24 @@ def test_a_node_reports_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
+        ([], "not an object"),
         ({}, "no patroni.scope"),
         ({"patroni": "demo"}, "no patroni.scope"),
         ({"patroni": {"scope": 7}}, "no patroni.scope"),
         ({"patroni": {"scope": "other"}}, "belongs to scope 'other', not 'demo'"),
+        ({"patroni": {"scope": "o" * 81}}, f"belongs to scope '{'o' * 80}', not 'demo'"),
     ],
 )
-def test_a_node_of_another_scope_is_refused(body: dict[str, Any], problem: str) -> None:
-    with pytest.raises(MalformedPayload, match=problem):
+def test_a_node_of_another_scope_is_refused(body: Any, problem: str) -> None:
+    with pytest.raises(MalformedPayload, match=problem) as caught:
         read_node_report(text(body), "http://u", "demo")
+    assert caught.value.place == "http://u"
+    assert caught.value.hint
+
+
+def test_of_a_nodes_system_identifier_64_characters_are_kept() -> None:
+    body = {"patroni": {"scope": "demo"}, "database_system_identifier": "7" * 65}
+    assert read_node_report(text(body), "u", "demo").system_id == "7" * 64
 
 
 def test_the_members_of_a_cluster_body_have_endpoints() -> None:
@@ -324,17 +376,32 @@ def test_the_members_of_a_cluster_body_have_endpoints() -> None:
             {"name": "b", "host": "10.0.0.2"},
             {"name": "no host"},
             {"name": "odd port", "host": "h", "port": True},
-            {"name": "no port there is", "host": "h", "port": 70000},
+            {"name": "the first port", "host": "h", "port": 1},
+            {"name": "the last port", "host": "h", "port": 65535},
+            {"name": "before the first", "host": "h", "port": 0},
+            {"name": "after the last", "host": "h", "port": 65536},
             "odd",
         ]
     }
     assert read_cluster_endpoints(text(body), "u") == {
         "a": Endpoint("10.0.0.1", 6000),
         "b": Endpoint("10.0.0.2", 5432),
+        "the first port": Endpoint("h", 1),
+        "the last port": Endpoint("h", 65535),
     }
 
 
-@pytest.mark.parametrize("body", [{}, {"members": {}}, {"members": [{"name": "a", "host": "a b"}]}])
-def test_a_cluster_body_without_members_or_with_an_odd_host_is_refused(body: dict[str, Any]) -> None:
-    with pytest.raises(MalformedPayload):
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ([], "not an object"),
+        ({}, "has no members"),
+        ({"members": {}}, "has no members"),
+        ({"members": [{"name": "a", "host": "a b"}]}, "'a b' is neither"),
+    ],
+)
+def test_a_cluster_body_without_members_or_with_an_odd_host_is_refused(body: Any, problem: str) -> None:
+    with pytest.raises(MalformedPayload, match=problem) as caught:
         read_cluster_endpoints(text(body), "u")
+    assert caught.value.place == "u"
+    assert caught.value.hint

@@ -79,6 +79,10 @@ def test_it_is_over_when_its_key_has_gone() -> None:
         (b'{"by": "a", "why": "b", "since": "2027-01-15T08:00:00+00:00"}', Paused("a", "b", 1_800_000_000.0)),
         (b'{"by": "a\\nb", "why": "\\u001b[31mred"}', Paused("a b", "[31mred")),
         (b'{"since": "yesterday"}', Paused()),
+        (b'{"since": "1970-01-01T00:00:00+00:00"}', Paused(since=0.0)),
+        (b'{"since": "1969-12-31T23:59:59+00:00"}', Paused()),
+        (b'{"since": "9998-12-31T23:59:59+00:00"}', Paused(since=253_370_764_799.0)),
+        (b'{"since": "9999-01-01T00:00:00+00:00"}', Paused()),
         (b'{"why": 7}', Paused()),
         (b"", Paused()),
         (b"just wait", Paused()),
@@ -90,3 +94,12 @@ def test_whatever_the_key_holds_it_counts(value: bytes, expected: Paused) -> Non
     entry = read_entry(PAUSE_KEY, value, 1, 1, "etcd key")
     assert entry is not None
     assert entry.value == expected
+
+
+def test_where_clients_belong_and_when_to_look_again_is_known_all_the_same() -> None:
+    view = led_by("node1", 5, NOW)
+    wish = desired(told(view), HOLDING, NOW)
+    assert wish.belongs == NODES["node1"]
+    assert wish.recheck_at is not None
+    assert wish.recheck_at == desired(view, HOLDING, NOW).recheck_at
+    assert desired(told(led_by(None, 5, NOW)), HOLDING, NOW).belongs is None

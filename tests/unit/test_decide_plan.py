@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from watcher.decide.decision import plan, unconfirmed
-from watcher.decide.errors import Fenced
+from watcher.decide.decision import is_in_sync, plan, unconfirmed
+from watcher.decide.errors import Fenced, TargetUnreachable
 from watcher.decide.model import (
     Actual,
     Confirm,
@@ -107,6 +107,7 @@ PLANS: dict[str, tuple[Actual, Desired, tuple[Step, ...]]] = {
         WISH,
         (Release(NODE1, reload=False), Write(ROUTE)),
     ),
+    "release where the hold lasted its limit": (IS_HELD, replace(WISH, gave_up=True), (Release(),)),
     "release as things are": (IS_HELD, Desired(Reason.BLIND, ""), (Release(),)),
     "released by its limit": (CAN_HOLD, WISH, ()),
     "watch": (CAN_HOLD, GUARDED, (Watch(NODE1),)),
@@ -137,7 +138,7 @@ def test_the_health_check_leaves_etcds_revision_in_the_stamp() -> None:
     wish = Desired(Reason.FALLBACK, "", Route(NODE1, Stamp(0, "730", 0, 4, "node1"), Source.HEALTH_CHECK))
     write = plan(ELSEWHERE, wish)[0]
     assert isinstance(write, Write)
-    assert write.route.stamp == Stamp(0xA, "730", 50, 4, "node1")
+    assert write.route == Route(NODE1, Stamp(0xA, "730", 50, 4, "node1"), Source.HEALTH_CHECK)
 
 
 @pytest.mark.parametrize("source", Source)
@@ -145,6 +146,8 @@ def test_what_the_fence_refuses_is_no_plan(source: Source) -> None:
     newer = replace(ELSEWHERE, stamp=replace(STAMP, revision=51, timeline=9))
     with pytest.raises(Fenced) as caught:
         plan(newer, replace(WISH, route=replace(ROUTE, source=source)))
+    assert caught.value.place == "fence"
+    assert ("timeline 3" if source is Source.HEALTH_CHECK else "revision 51") in caught.value.problem
     assert caught.value.hint
 
 
@@ -199,3 +202,41 @@ def test_where_the_fallback_did_not_move_nothing_is_asked(was: Endpoint | None) 
 def test_an_old_fallback_says_nothing_where_the_block_has_none() -> None:
     actual = replace(showing(("app", NODE1), ("made", NODE2))(RIGHT), was_fallback=NODE2)
     assert unconfirmed(actual, NODE1) == ()
+
+
+def test_databases_of_their_own_and_those_made_from_the_fallback_are_named_together() -> None:
+    both = replace(
+        STAR, databases=(Database("app", NODE1), Database("*", NODE1)), defined=frozenset({"app", "*"})
+    )
+    actual = showing(("app", NODE2), ("made", NODE2))(both)
+    assert unconfirmed(actual, NODE1) == ("app", "made")
+
+
+# --- in sync -------------------------------------------------------------------------------------------
+
+PAUSED_BY_WORD = Desired(Reason.PAUSED, "", belongs=NODE1)
+IN_SYNC: dict[str, tuple[Actual, Desired, bool]] = {
+    "the file and PgBouncer lead there": (RIGHT, WISH, True),
+    "no console, and nothing is owed": (replace(RIGHT, shown=None), WISH, True),
+    "no console, and a reload is owed": (replace(RIGHT, shown=None, reload_owed=True), WISH, False),
+    "the file leads elsewhere": (ELSEWHERE, WISH, False),
+    "only PgBouncer leads elsewhere": (replace(RIGHT, **SHOWN_ELSEWHERE), WISH, False),
+    "only the file leads elsewhere": (replace(RIGHT, **MISLED, shown=None), WISH, False),
+    "it is not known where clients belong": (RIGHT, Desired(Reason.NO_LEADER, ""), False),
+    "they belong there, and nothing may be done": (RIGHT, PAUSED_BY_WORD, True),
+    "they belong elsewhere, and nothing may be done": (ELSEWHERE, PAUSED_BY_WORD, False),
+    "the wish goes before where they belong": (RIGHT, replace(WISH, belongs=NODE2), True),
+    "they should wait": (RIGHT, replace(WISH, held=True), False),
+    "they wait": (IS_HELD, WISH, False),
+    "the console says nothing": (
+        replace(RIGHT, console_problem=TargetUnreachable("pgb1", "is away", "look")),
+        WISH,
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_SYNC)
+def test_a_target_is_in_sync_where_clients_go_to_where_they_belong(name: str) -> None:
+    actual, wish, in_sync = IN_SYNC[name]
+    assert is_in_sync(actual, wish) is in_sync

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from watcher.decide.decision import HoldPolicy, Policy, ReadyBy
+from watcher.decide.decision import ConnectVia, HoldPolicy, Policy, ReadyBy
 from watcher.decide.model import (
     Alarm,
     Config,
@@ -95,6 +95,13 @@ def test_an_address_that_is_not_known_is_told_and_the_leader_asked_all_the_same(
     assert want is not None
     assert want.api_urls == ()
     assert "has no member key" in str(want.endpoint)
+
+
+def test_clients_are_awaited_where_the_policy_sends_them() -> None:
+    there = Endpoint("db1", 6000)
+    want = wanted(LED, Policy(connect_via=ConnectVia.ADDRESSES, addresses={"node1": there}))
+    assert want is not None
+    assert want.endpoint == there
 
 
 def test_a_url_that_answered_lately_is_tried_before_the_one_of_the_member_key() -> None:

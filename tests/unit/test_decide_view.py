@@ -239,6 +239,12 @@ def test_a_key_is_first_seen_once_for_each_of_its_revisions() -> None:
     assert "failover" not in fold(view, gone).seen_at
 
 
+def test_a_key_whose_first_sight_was_not_noted_is_seen_now() -> None:
+    asked = entry("failover", Failover("n1", None, None), 6)
+    view = replace(seen(listing(6, asked, at=10.0)), seen_at={})
+    assert fold(view, listing(6, asked, at=11.0)).seen_at["failover"] == 11.0
+
+
 def test_news_of_alarms_and_answers_are_news_and_signs_of_life_are_not() -> None:
     view = seen(listing(7, leader("n1", 5)))
     for news in (alarm("a", 1.0), readiness(Verdict.READY), change(member("n1", 8))):
@@ -266,6 +272,7 @@ TIMELINES = [
     ("its word without one", [readiness(Verdict.READY, timeline=None), member("n1", 6, Role.PRIMARY, 3)], 3),
     ("another reign's word", [readiness(Verdict.READY, Leadership("n1", 4), 9)], None),
     ("its key, written as primary in this reign", [member("n1", 6, Role.PRIMARY, 3)], 3),
+    ("its key, written in the reign's first revision", [member("n1", 5, Role.PRIMARY, 3)], 3),
     ("its key of before this reign", [member("n1", 4, Role.PRIMARY, 3)], None),
     ("its key as a replica", [member("n1", 6, Role.REPLICA, 3)], None),
     ("a key that cannot be read", [entry("members/n1", Malformed("x", "y", "z"), 6)], None),

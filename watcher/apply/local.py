@@ -39,6 +39,7 @@ class LocalPlace:
         return any(child.poll() is None for child, _ in self._children)
 
     def open(self, word: str) -> Stream:
+        self._forget_the_ended()
         near, theirs = socket.socketpair()
         ours = SocketStream(near)
         try:
@@ -56,6 +57,12 @@ class LocalPlace:
             problem = f"the agent did not start: {str(error) or type(error).__name__}"
             raise TargetUnreachable(self.name, problem, "see its words on stderr") from error
         return ours
+
+    def _forget_the_ended(self) -> None:
+        """Children that ended by themselves, as one does whose stream was closed."""
+        for child, stream in tuple(self._children):
+            if child.poll() is not None:
+                self._end(stream)
 
     def _start(self, word: str, theirs: socket.socket) -> subprocess.Popen[bytes]:
         command = [sys.executable, *agent_words(len(self._source)), word, *self._options]

@@ -112,6 +112,8 @@ def _quote(text: str) -> str:
 def _read_stamp(line: str) -> Stamp:
     match = _STAMP.fullmatch(line)
     fields = dict(part.partition("=")[::2] for part in match["fields"].split()) if match else {}
+    if not line.isascii():  # which ours always are: it would be written otherwise than it was read
+        return UNREADABLE
     try:
         return Stamp(
             cluster_id=int(fields["cluster"], 16),
@@ -357,7 +359,7 @@ def _defined(lines: list[str]) -> Iterator[tuple[int, str]]:
     """Index and name of every database; what stands before any section counts: an included file has none."""
     section = "databases"
     for index, line in enumerate(lines):
-        header, match = _SECTION.match(line), _SETTING.fullmatch(line) if _matters(line) else None
+        header, match = _SECTION.match(line), _SETTING.fullmatch(line)  # no comment matches
         if header is not None:
             section = header["name"]
         elif match is not None and section == "databases":

@@ -124,7 +124,7 @@ def read_failover(value: bytes, place: str) -> Failover:
 
 def read_config(value: bytes, place: str) -> Config:
     data = _object(value, place)
-    ttl = data.get("ttl", 30)
+    ttl = data.get("ttl")
     return Config(
         pause=data.get("pause") is True,
         standby_cluster=isinstance(data.get("standby_cluster"), dict) and bool(data["standby_cluster"]),

@@ -126,7 +126,10 @@ class Console:
             kind, body = self._message(until)
             if kind == b"Z":
                 return reply
-            reply.add(kind, body)
+            try:
+                reply.add(kind, body)
+            except (ValueError, struct.error) as error:
+                raise OSError("what answers there does not speak as PgBouncer does") from error
 
     def _message(self, until: float) -> Tuple[bytes, bytes]:
         while len(self._pending) < 5 or len(self._pending) < self._length():

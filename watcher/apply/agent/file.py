@@ -262,7 +262,7 @@ def answer(request: Dict[str, Any], options: argparse.Namespace) -> Dict[str, An
             "error": errno.errorcode.get(error.errno or 0, "OSError"),
             "problem": os.strerror(error.errno or 0),
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         return {"error": "request", "problem": repr(error)}
 
 
@@ -348,7 +348,7 @@ def serve(options: argparse.Namespace) -> None:
     for line in sys.stdin.buffer:
         try:
             request = json.loads(line.decode("ascii"))
-        except ValueError:
+        except (ValueError, RecursionError):
             say({"error": "request", "problem": "not a line of JSON"})
             continue
         say(answer(request, options))

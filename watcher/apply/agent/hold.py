@@ -61,6 +61,14 @@ def keep(options: argparse.Namespace) -> None:
         holder.let_go("the watcher has gone")
 
 
+def _limit_of(asked: Dict[str, Any]) -> float:
+    """Seconds. JSON's NaN is refused: a hold until then would never end."""
+    limit = float(asked["limit"])
+    if limit != limit:
+        raise Refused("request", "the limit is no number")
+    return limit
+
+
 def _named(row: Dict[str, Optional[str]], column: str) -> str:
     return row.get(column) or ""
 
@@ -157,7 +165,7 @@ class Holder:
         except OSError as error:
             self._is_broken = self._control is not None  # a console that owes an answer answers wrongly
             return {"error": "console", "problem": error.strerror or str(error)}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             return {"error": "request", "problem": repr(error)}
 
     def _carry_out(self, verb: str, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -172,7 +180,7 @@ class Holder:
         if self._control is None:
             raise Refused("request", "no console is logged in")
         if verb == "hold":
-            return self._hold(request, float(request["limit"]), bool(request.get("at_once")))
+            return self._hold(request, _limit_of(request), bool(request.get("at_once")))
         if verb == "release":
             return self._release(request)
         if verb == "guard":

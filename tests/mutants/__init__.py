@@ -1,0 +1,1 @@
+"""Mutation testing of `watcher/decide/`: `python -m tests.mutants` (docs/reliability.md)."""
