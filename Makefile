@@ -7,6 +7,8 @@ SITE_VENV := .venv-site
 PYTHON := $(VENV)/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 CASE ?= all
+INPUTS ?= 1000000
+SEED ?= 1
 
 .PHONY: help
 help: ## this list
@@ -34,6 +36,10 @@ demo: bed ## a real cluster, clients on it, a switchover and a crash, and what t
 test: bed ## the whole suite, on real servers, two files at a time
 	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+.PHONY: soak-hostile
+soak-hostile: venv ## search for inputs that break a promise, at every door; INPUTS=1000000 SEED=1
+	@$(PYTHON) -m tests.hostile --inputs $(INPUTS) --seed $(SEED)
+
 .PHONY: test-deploy
 test-deploy: bed ## the image, and the system by compose and by Ansible, in containers of podman
 	@$(SUDO) $(PYTHON) -m tests.support.install_deploy
@@ -45,11 +51,16 @@ mutants: venv ## break watcher/decide/ in 3,000 ways, one at a time, and see tha
 	@$(PYTHON) -m tests.mutants
 
 .PHONY: check
-check: venv docs-site ## format, lint, types, import contracts; that no link of the docs leads nowhere
+check: venv docs-site ## format, lint, types, import contracts, bandit; that no link of the docs leads nowhere
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/bandit -q -c pyproject.toml -r watcher
+
+.PHONY: audit
+audit: venv ## whether anything in the lock files has a known advisory; asks PyPI, or AUDIT='-s osv'
+	@$(PYTHON) -m tests.support.audit $(AUDIT)
 
 .PHONY: bench
 bench: bed ## measure, beside rivals; an hour and a half, CASE=name for one case

@@ -35,6 +35,7 @@ SILENCE = 1.5  # etcd that has not answered for so long is not waited for
 TRY = 0.5  # for one question to one member of etcd, connection included
 LINGER = 3  # seconds that the request outlives us: until PostgreSQL itself refuses, and others see that
 LEAST_LEFT = 1 / 3  # of the leader key's time to live: PostgreSQL must be down before the key runs out
+MOST_BYTES = 4 * 1024 * 1024  # of one answer of etcd's
 GRACE = 0.5  # after the limit: then this ends whatever it is at, a resolver that hangs included
 OK, FAILED, BAD_SETTINGS = 0, 1, 2
 
@@ -113,6 +114,10 @@ def _merge(config: Dict[str, Any], more: Dict[str, Any]) -> None:
             config[name] = value
 
 
+_OF_YAML = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What PyYAML raises too, of a text that is none."""
+
+
 def _read_yaml(file: str) -> Dict[str, Any]:
     try:
         import yaml
@@ -121,9 +126,10 @@ def _read_yaml(file: str) -> Dict[str, Any]:
             "this Python has no PyYAML; run it by Patroni's own, or say --name, --scope, --etcd"
         ) from None
     try:
+        safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         with open(file, encoding="utf-8") as stream:
-            config = yaml.load(stream, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    except (OSError, ValueError, yaml.YAMLError) as error:
+            config = yaml.load(stream, safe)  # noqa: S506 # nosec B506 # the quicker one, where it is there
+    except (OSError, yaml.YAMLError, *_OF_YAML) as error:
         raise Unusable("{} cannot be read: {}".format(file, " ".join(str(error).split()))) from error
     if not isinstance(config, dict):
         raise Unusable("{} is not Patroni's configuration: no mapping".format(file))
@@ -160,7 +166,10 @@ def _host_port(text: str, default_port: Any) -> Tuple[str, int]:
     match = re.match(r"(?:https?://)?(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]/]+))(?::(\d{1,5}))?/?$", text.strip())
     if match is None:
         raise Unusable("{!r} is not host:port of an etcd".format(text[:80]))
-    return match.group(1) or match.group(2), int(match.group(3) or default_port)
+    port = str(match.group(3) or default_port)
+    if re.match(r"[0-9]{1,5}$", port) is None:
+        raise Unusable("{!r} is no port of an etcd".format(port[:80]))
+    return match.group(1) or match.group(2), int(port)
 
 
 # --- etcd, by its JSON gateway -------------------------------------------------------------------------
@@ -182,7 +191,7 @@ class Etcd:
         while True:
             try:
                 return self._ask_one(path, question)
-            except (OSError, http.client.HTTPException, ValueError) as error:
+            except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
                 self._drop()
                 if time.monotonic() >= until:
                     raise Unheard("etcd does not answer: {}".format(str(error) or repr(error))) from error
@@ -217,7 +226,7 @@ class Etcd:
         headers = {"Authorization": self._token} if self._token else {}
         self._connection.request("POST", "/v3/" + path, json.dumps(question).encode(), headers)
         response = self._connection.getresponse()
-        answer = _parsed(response.read().decode(errors="replace"))
+        answer = _parsed(response.read(MOST_BYTES).decode(errors="replace"))
         if response.status != 200:
             _refuse(answer)
         return answer
@@ -236,7 +245,7 @@ class Etcd:
 def _parsed(text: str) -> Dict[str, Any]:
     try:
         return dict(json.loads(text))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise OSError("is that etcd's client port? it says {!r}".format(text.strip()[:160])) from None
 
 
@@ -256,7 +265,7 @@ def _context(access: Access) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=access.ca)
         if access.certificate:
             context.load_cert_chain(access.certificate, access.key, _no_passphrase)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+    except (OSError, ValueError, TypeError) as error:  # ssl.SSLError is an OSError
         raise Unusable("the TLS files of `etcd3` cannot be used: {}".format(error)) from error
     return context
 
@@ -294,6 +303,9 @@ class Seen(NamedTuple):
         return sorted(target for target, ids in self.held.items() if stop_id not in ids)
 
 
+_NOT_ETCD_S = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
+
+
 class Barrier:
     """One stop of one member."""
 
@@ -312,7 +324,13 @@ class Barrier:
         self._id = base64.b16encode(os.urandom(8)).decode().lower()
 
     def run(self) -> None:
-        """Returns when the stop may go on. Unheard if etcd cannot be heard."""
+        """Returns when the stop may go on. Unheard if etcd cannot be heard, or not be understood."""
+        try:
+            self._run()
+        except _NOT_ETCD_S as error:
+            raise Unheard("is that etcd? its answer cannot be understood: {!r}".format(error)) from error
+
+    def _run(self) -> None:
         seen = self.look()
         if seen.leader != self._member:
             return self._say("nothing to hold: {} does not lead".format(self._member))

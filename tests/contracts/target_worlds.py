@@ -1,5 +1,6 @@
 """The fake target in memory and the real one by each way to a PgBouncer, with what is around each."""
 
+import shlex
 import socket
 import struct
 import time
@@ -184,7 +185,8 @@ def over_ssh(world: RealWorld) -> Pooler:
 
 
 def behind_forced_command(world: RealWorld) -> Pooler:
-    command = " ".join(["/usr/bin/python3", "-I", str(world.agent), *options(world)])
+    words = ["/usr/bin/python3", "-I", str(world.agent), *options(world), "--block", BLOCK]
+    command = shlex.join(words)
     world.sshd.authorize("restrict", command)
     place = SshPlace("target", access(world, agent_command="whatever"), [])
     console = Console("target", ConsoleAccess(), lambda: place.open("console"), LIMIT)

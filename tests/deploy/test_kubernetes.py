@@ -232,7 +232,7 @@ def _overlay(folder: Path, bed: Bed, address: str) -> Path:
     settings: dict[str, Any] = yaml.safe_load((KUBERNETES / "base/watcher.yaml").read_text())
     settings["cluster"]["scope"] = bed.patroni.scope
     settings["etcd"] = {"endpoints": bed.etcd.endpoints}
-    settings["http"]["listen"] = settings["http"]["listen"].replace("0.0.0.0", address)
+    settings["http"]["listen"] = settings["http"]["listen"].replace("0.0.0.0", address)  # noqa: S104 - replaced
     (folder / "watcher.yaml").write_text(yaml.safe_dump(settings))
     return folder
 

@@ -27,6 +27,7 @@ from tests.support.postgres import Postgres
 from tests.support.waiting import wait_for
 from watcher.apply.agent import guard as guard_part
 from watcher.apply.agent import record as record_part
+from watcher.apply.agent.bounds import Bounds
 from watcher.apply.agent.console import Console, dial
 from watcher.apply.agent.greeting import FULL, REFUSES, SILENT, TAKES, greet_postgres
 from watcher.apply.agent.guard import Guard
@@ -345,7 +346,7 @@ def test_what_the_guard_sees_begins_a_hold_without_a_wait_for_logins(
 ) -> None:
     """None can succeed, and each client that comes meanwhile is turned away."""
     monkeypatch.setattr(Holder, "_let_logins_end", lambda *_: pytest.fail("it waited"))
-    holder = Holder(str(bouncer.ini), f"{bouncer.address}:{bouncer.port}", LIMIT)
+    holder = Holder(str(bouncer.ini), f"{bouncer.address}:{bouncer.port}", LIMIT, Bounds(None, None))
     with _console(bouncer) as control, _console(bouncer) as pauser:
         holder._consoles = {"control": control._pooler, "pause": pauser._pooler}
         holder._begin()

@@ -24,6 +24,7 @@ from tests.support.pgbouncer import ADMIN, ADMIN_PASSWORD, PgBouncer
 from tests.support.processes import run
 from tests.support.waiting import wait_for
 from watcher.apply.agent import file as agent
+from watcher.apply.agent.bounds import Bounds
 from watcher.apply.agent.main import main
 from watcher.apply.agent.wire import PROTOCOL, Refused
 from watcher.apply.console import Console, ConsoleAccess
@@ -67,7 +68,15 @@ def replace(path: Path, content: bytes, way: str = "auto", limit: float = 4.0) -
 
 def options(path: Path, **others: Any) -> Namespace:
     return Namespace(
-        **{"file": str(path), "write": "auto", "limit": 0.3, "reload_command": None, "console": None} | others
+        **{
+            "file": str(path),
+            "write": "auto",
+            "limit": 0.3,
+            "reload_command": None,
+            "console": None,
+            "bounds": Bounds(None, None),
+        }
+        | others
     )
 
 

@@ -79,11 +79,21 @@ def without_stamp(text: str) -> str:
     return re.sub(r";; watcher:[^\n]*\n", "", text)
 
 
+PAIR = re.compile(r"\b(host|port|dbname|user|password|pool_size)( *= *)('(?:[^'\n]|'')*'|[^ \t\r\n\v]+)")
+"""One after the other: a quote within a value that began without one quotes nothing."""
+
+
 def masked(text: str) -> str:
-    """The text without quoted values, and without the values of host and port."""
-    text = re.sub(r"(= *)'(?:[^'\n]|'')*'", r"\1?", without_stamp(text))
-    text = re.sub(r"\b(host|port) *= *[^ \t\r\n\v]+", r"\1=?", text)
+    """The text without the values of host and port, and without quoted values, which may look like them."""
+    text = PAIR.sub(_without_value, without_stamp(text))
     return re.sub(r" port=\?", "", re.sub(r" +", " ", text))
+
+
+def _without_value(pair: re.Match[str]) -> str:
+    key, equals, value = pair.groups()
+    if key in ("host", "port"):
+        return f"{key}=?"
+    return f"{key}{equals}?" if value.startswith("'") else pair[0]
 
 
 @settings(max_examples=120, deadline=None)
@@ -107,6 +117,10 @@ def test_a_second_rewrite_changes_nothing_and_the_last_one_wins(text: str, one: 
 
 
 @settings(max_examples=120, deadline=None)
+@example(
+    text="[databases]\n;; [config cluster: begin]\na = host='b' dbname=c' port='2'\n;; [config cluster: end]\n",
+    route=Route(Endpoint("10.0.0.2", 1), Stamp(0, "", 0, None, "")),
+)
 @given(files(), ROUTES)
 def test_only_host_port_and_the_stamp_change(text: str, route: Route) -> None:
     after = rewrite(text, "demo", route, "f")

@@ -64,7 +64,10 @@ def test_a_refusal_names_both_reigns() -> None:
 
 BY_HEALTH_CHECK: list[tuple[str, Stamp | None, Stamp, str]] = [
     ("no stamp yet", None, NEW, ""),
-    ("the same timeline", OLD, NEW, ""),
+    ("the same leader on the same timeline", OLD, OLD, ""),
+    ("the same leader on a newer timeline", OLD, replace(OLD, timeline=4), ""),
+    ("the same leader on an older timeline", OLD, replace(OLD, timeline=2), "on timeline 2, the block on 3"),
+    ("another leader on the same timeline", OLD, NEW, "is on timeline 3, the block on 3 of 'old'"),
     ("a newer timeline", OLD, replace(NEW, timeline=4), ""),
     ("an older timeline", OLD, replace(NEW, timeline=2), "is on timeline 2, the block on 3"),
     ("no timeline told", OLD, replace(NEW, timeline=None), "does not tell its timeline"),
@@ -75,8 +78,8 @@ BY_HEALTH_CHECK: list[tuple[str, Stamp | None, Stamp, str]] = [
         replace(NEW, system_id="701"),
         "has system identifier 701, the block 700",
     ),
-    ("its system is not told", OLD, replace(NEW, system_id=""), ""),
-    ("the block has no system", replace(OLD, system_id=""), NEW, ""),
+    ("its system is not told", OLD, replace(NEW, system_id="", timeline=4), ""),
+    ("the block has no system", replace(OLD, system_id=""), replace(NEW, timeline=4), ""),
     ("a stamp that cannot be read", UNREADABLE, NEW, "the stamp of the block cannot be read"),
 ]
 

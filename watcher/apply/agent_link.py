@@ -63,6 +63,7 @@ _HINTS = {
     "reload": "run the command by hand as the same account",
     "route": "see PgBouncer's log; does it read this file itself, or a single-file mount of its old text?",
     "pause": "is the account an admin of PgBouncer? has an operator suspended or paused all of it?",
+    "bounds": "see `--block` and `--allow` in this key's line of authorized_keys; is somebody else at it?",
     "word": "where the key forces an installed agent, set `ssh.agent_command`, and see its options",
     "request": "is the agent of another version, or behind another forced command? install it anew",
 }
@@ -79,7 +80,9 @@ def read_line(stream: Stream, until: float | None, pending: bytearray) -> bytes:
     Raises TimeoutError at `until` (monotonic seconds; None: never), OSError where the stream ends or never
     stops.
     """
-    while b"\n" not in pending:
+    searched = 0
+    while (at := pending.find(b"\n", searched)) < 0:
+        searched = len(pending)
         if until is not None:
             left = until - time.monotonic()
             if left <= 0:
@@ -91,8 +94,8 @@ def read_line(stream: Stream, until: float | None, pending: bytearray) -> bytes:
         pending += chunk
         if len(pending) > _MAX_LINE:
             raise OSError("an endless line")
-    line, _, rest = bytes(pending).partition(b"\n")
-    pending[:] = rest
+    line = bytes(pending[:at])
+    del pending[: at + 1]
     return line
 
 
@@ -100,7 +103,7 @@ def parse_reply(line: bytes, place: str) -> dict[str, Any]:
     """The answer of an agent, or the TargetError that it stands for."""
     try:
         reply = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         said = line[:120].decode("utf-8", "replace")
         raise TargetRefused(place, f"not an agent: it said {said!r}", _HINTS["request"]) from error
     if not isinstance(reply, dict):

@@ -114,9 +114,18 @@ class Console:
         return self._connection
 
     def _connect(self) -> pg8000.native.Connection:
-        access, stream = self._access, self._dial() if self._dial is not None else None
-        if stream is not None:
+        stream = self._dial() if self._dial is not None else None
+        if stream is None:
+            return self._log_in_over(None)
+        try:
             stream.settimeout(self._limit)
+            return self._log_in_over(stream)
+        except BaseException:  # pg8000 does not close what was given to it
+            stream.close()
+            raise
+
+    def _log_in_over(self, stream: Stream | None) -> pg8000.native.Connection:
+        access = self._access
         return pg8000.native.Connection(
             access.user,
             host=access.host if stream is None else None,
@@ -145,6 +154,10 @@ class Console:
             raise TargetUnreachable(
                 self._place, problem, "is PgBouncer running and answering there?"
             ) from error
+        except Exception as error:  # pg8000 stumbles over what is not PostgreSQL's protocol in many ways
+            self.close()
+            problem = f"what answers there does not speak as PgBouncer does: {error!r}"
+            raise TargetUnreachable(self._place, problem, "is PgBouncer listening there?") from error
 
     def _refusal(self, error: pg8000.exceptions.DatabaseError) -> TargetError:
         fields = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
@@ -173,7 +186,7 @@ def databases_in(rows: Iterable[Mapping[str, Any]], place: str) -> tuple[Console
     """Rows of `SHOW DATABASES` as values. TargetRefused where they are none."""
     try:
         return tuple(_database(row) for row in rows)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TargetRefused(place, f"SHOW DATABASES has no readable {error}", "is this PgBouncer?") from error
 
 

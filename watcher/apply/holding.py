@@ -109,7 +109,7 @@ class Holding:
         try:
             for console in CONSOLES:
                 self._log_in(console)
-            left = tuple(self._ask(verb="begin")["left"])
+            left = _names_in(self._ask(verb="begin").get("left"))
         except BaseException:
             self.close()
             raise
@@ -273,6 +273,10 @@ class Holding:
 
 def _asked(databases: Iterable[str], all_but: Iterable[str] | None) -> dict[str, Any]:
     return {"databases": list(databases), "all_but": None if all_but is None else list(all_but)}
+
+
+def _names_in(told: object) -> tuple[str, ...]:
+    return tuple(map(str, told)) if isinstance(told, list) else ()
 
 
 def _object(line: bytes) -> dict[str, Any]:

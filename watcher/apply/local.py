@@ -36,6 +36,7 @@ class LocalPlace:
         return any(child.poll() is None for child, _ in self._children)
 
     def open(self, word: str) -> Stream:
+        self._forget_the_ended()
         near, theirs = socket.socketpair()
         ours = SocketStream(near)
         try:
@@ -54,10 +55,16 @@ class LocalPlace:
             raise TargetUnreachable(self.name, problem, "see its words on stderr") from error
         return ours
 
+    def _forget_the_ended(self) -> None:
+        """Children that ended by themselves, as one does whose stream was closed."""
+        for child, stream in tuple(self._children):
+            if child.poll() is not None:
+                self._end(stream)
+
     def _start(self, word: str, theirs: socket.socket) -> subprocess.Popen[bytes]:
         command = [sys.executable, *agent_words(len(self._source)), word, *self._options]
         # a group of its own: Ctrl-C at a terminal is the watcher's to handle
-        return subprocess.Popen(  # noqa: S603 - our own file
+        return subprocess.Popen(  # noqa: S603 # nosec B603 # our own file
             command, stdin=theirs.fileno(), stdout=theirs.fileno(), start_new_session=True
         )
 

@@ -163,7 +163,8 @@ class Pooler:
         if self._known is not None and "text" not in reply:
             self._known = replace(self._known, at=at)
         else:
-            self._known = self._parse(str(reply["text"]), str(reply["digest"]), at)
+            text, digest = self._told(reply, "text"), self._told(reply, "digest")
+            self._known = self._parse(text, digest, at)
             self._owe_reload(self._known.block)
         return self._known
 
@@ -256,7 +257,7 @@ class Pooler:
         if any(db.endpoint != route.endpoint for db in known.block.databases):
             self._reload_owed = True  # before the write: its answer may get lost
         reply = self._request(verb="write", expect=known.digest, text=text)
-        self._known = self._parse(text, str(reply["digest"]), self._clock())
+        self._known = self._parse(text, self._told(reply, "digest"), self._clock())
         if self._last is not None:
             self._last = self._actual(self._known, self._last.shown, self._last.console_problem)
 
@@ -313,6 +314,14 @@ class Pooler:
             if self._link is None:  # what is open may be what leaves no room for it
                 self.close()
             raise
+
+    def _told(self, reply: dict[str, Any], field: str) -> str:
+        told = reply.get(field)
+        if not isinstance(told, str):
+            raise TargetRefused(
+                self._place_of_file(), f"not an agent: it told no {field}", "install ours anew"
+            )
+        return told
 
     def _drop_link(self) -> None:
         link, self._link = self._link, None

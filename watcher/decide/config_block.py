@@ -112,6 +112,8 @@ def _quote(text: str) -> str:
 def _read_stamp(line: str) -> Stamp:
     match = _STAMP.fullmatch(line)
     fields = dict(part.partition("=")[::2] for part in match["fields"].split()) if match else {}
+    if not line.isascii():  # which ours always are: it would be written otherwise than it was read
+        return UNREADABLE
     try:
         return Stamp(
             cluster_id=int(fields["cluster"], 16),

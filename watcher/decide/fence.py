@@ -8,8 +8,9 @@ older watcher, one that was frozen, one that listens to a member of etcd that la
 * Otherwise (another cluster id, or a lower revision) the histories differ: etcd was restored from a
   backup or built anew. A linearizable read that began *after* the block was read proves it, for in one
   history it could not have shown an older leader. Nothing less does.
-* The health check knows no revision. It may replace a route only by one on no older timeline of the
-  same PostgreSQL cluster (`initialize`), and none whose stamp cannot be read.
+* The health check knows no revision. It may replace a route only by one of the same PostgreSQL cluster
+  (`initialize`): to another leader on a newer timeline, for each promotion begins one, to the same leader on
+  no older one. It may replace none whose stamp cannot be read.
 """
 
 from __future__ import annotations
@@ -46,9 +47,11 @@ def _older_by_timeline(old: Stamp, new: Stamp) -> str:
         return f"{new.leader!r} has system identifier {new.system_id}, the block {old.system_id}"
     if new.timeline is None:
         return f"{new.leader!r} does not tell its timeline"
-    if old.timeline is not None and new.timeline < old.timeline:
-        return f"{new.leader!r} is on timeline {new.timeline}, the block on {old.timeline}"
-    return ""
+    if old.timeline is None or new.timeline > old.timeline:
+        return ""
+    if new.timeline == old.timeline and new.leader == old.leader:
+        return ""
+    return f"{new.leader!r} is on timeline {new.timeline}, the block on {old.timeline} of {old.leader!r}"
 
 
 def stamp_over(old: Stamp | None, route: Route) -> Stamp:

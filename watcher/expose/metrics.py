@@ -75,7 +75,7 @@ class Metrics(Listener):
         """The exposition in the format that a scraper accepts, and its content type."""
         try:
             encode, content_type = choose_encoder(accept)
-        except ValueError:  # no version of the format that anybody knows
+        except (ValueError, TypeError):  # no version of the format that anybody knows
             encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 

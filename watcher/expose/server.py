@@ -8,6 +8,7 @@ switch.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import socket
 import threading
@@ -26,6 +27,14 @@ CLIENT_LIMIT = 5.0
 """Seconds in which a client has to say what it wants, and as many to take the answer."""
 
 MOST_AT_ONCE = 16
+MOST_BYTES = 64 * 1024
+"""Of one request, its headers included."""
+
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_REST = 0.5
+"""Seconds until a connection is tried for again that could not be taken for want of room. It stays in the
+queue meanwhile and is announced at once each time, so without a rest this would be a busy loop."""
+
 _BIND_AGAIN = 1.0
 _MOST_SECONDS_TO_BIND_AGAIN = 30.0
 
@@ -52,19 +61,21 @@ class StatusServer:
         listen: Endpoint,
         pages: Mapping[str, Page],
         on_state: Callable[[bool, str, WatcherError | None], None] = lambda *_: None,
+        rest: Callable[[float], object] | None = None,
     ) -> None:
         self.listen = listen
         self._pages = dict(pages)
         self._on_state = on_state
         self._server: _Server | None = None
         self._over = threading.Event()
+        self._rest = rest or self._over.wait
 
     def run(self) -> None:
         """Until `close`. A port that is taken is tried for again: clients of PgBouncer come first."""
         pause = _BIND_AGAIN
         while not self._over.is_set():
             try:
-                self._server = _Server(self.listen, self._answer)
+                self._server = _Server(self.listen, self._answer, self._rest)
             except OSError as error:
                 self._on_state(False, str(self.listen), _cannot_listen(self.listen, error))
                 self._over.wait(pause)
@@ -109,10 +120,13 @@ class _Server(ThreadingMixIn, TCPServer):
     allow_reuse_address = True
     request_queue_size = 64
 
-    def __init__(self, listen: Endpoint, answer: Callable[[str, str], Answer]) -> None:
+    def __init__(
+        self, listen: Endpoint, answer: Callable[[str, str], Answer], rest: Callable[[float], object]
+    ) -> None:
         found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family = found[0][0]
         self.answer = answer
+        self._rest = rest
         self._lock = threading.Lock()
         self._served: dict[socket.socket, None] = {}
         super().__init__(found[0][4][:2], _Handler)  # type: ignore[arg-type]
@@ -128,6 +142,15 @@ class _Server(ThreadingMixIn, TCPServer):
         """A thread that waits for a connection looks again."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
+
+    def get_request(self) -> tuple[Any, Any]:
+        """The next connection; OSError where there is none, after a rest if that is for want of room."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                self._rest(_REST)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """In a thread of its own; who has had a place for longest loses it where all are taken."""
@@ -160,12 +183,15 @@ class _Server(ThreadingMixIn, TCPServer):
 
 
 class _Until(io.RawIOBase):
-    """What a client says until `deadline`, by the monotonic clock; TimeoutError from then on."""
+    """What a client says until `deadline`, by the monotonic clock; TimeoutError from then on, and
+    ConnectionError once it said too much.
+    """
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         super().__init__()
         self._connection = connection
         self._deadline = deadline
+        self._left = MOST_BYTES
 
     def readable(self) -> bool:
         return True
@@ -174,8 +200,12 @@ class _Until(io.RawIOBase):
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("the client took too long")
+        if self._left <= 0:
+            raise ConnectionError("the client says too much")
         self._connection.settimeout(left)
-        return self._connection.recv_into(buffer)
+        count = self._connection.recv_into(buffer)
+        self._left -= count
+        return count
 
 
 class _Handler(BaseHTTPRequestHandler):

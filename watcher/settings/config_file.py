@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from watcher.settings.faults import Fault
-from watcher.settings.layers import Layer, places, unshared, value_at
+from watcher.settings.layers import TOO_DEEP, Layer, is_too_deep, places, unshared, value_at
 from watcher.settings.tree import Place, dotted, field_at, is_secret
 
 
@@ -65,7 +65,9 @@ def _from_toml(path: Path, text: str) -> Layer:
     layer = Layer()
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        return _unreadable(str(path), TOO_DEEP, "correct it there")
+    except ValueError as error:  # also of an endless number
         return _unreadable(str(path), f"is not TOML: {_quotations_cut(str(error))}", "correct it there")
     for key, value in values.items():
         layer.put(value, (key,), f"file {path}")
@@ -73,6 +75,20 @@ def _from_toml(path: Path, text: str) -> Layer:
 
 
 # --- YAML -----------------------------------------------------------------------------------------
+
+_OF_YAML = (
+    yaml.YAMLError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What PyYAML raises for a text that is none (an IndexError for `!!int ''`)."""
+
+_MOST_VALUES = 100_000
+"""In one file, written out: aliases of aliases stand for more than any memory holds."""
 
 
 def _from_yaml(path: Path, text: str) -> Layer:
@@ -84,7 +100,7 @@ def _from_yaml(path: Path, text: str) -> Layer:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         remedy = "mind the indentation; a text with one of : # * & ! % @ ` in it stands in quotes"
         return _unreadable(f"{path}:{line}", f"is not YAML: {_quotations_cut(str(error.problem))}", remedy)
-    except (yaml.YAMLError, ValueError):
+    except _OF_YAML:
         remedy = "put texts in quotes, and use no control characters"
         return _unreadable(str(path), "holds what YAML does not allow", remedy)
     finally:
@@ -96,12 +112,24 @@ def _from_node(path: Path, loader: yaml.SafeLoader, root: yaml.Node | None) -> L
         return Layer()
     if not isinstance(root, yaml.MappingNode):
         return _unreadable(str(path), "does not begin with names of settings", "write `cluster:` and so on")
+    if _written_out(root, {}) > _MOST_VALUES:
+        return _unreadable(str(path), "stands for too much by its aliases", "write it out")
     faults = list(_faults_of(root, (), path, ()))
     if faults:
         return Layer(faults=faults, unreadable=True)
     lines = {(): 1} | dict(_lines(root, ()))
     values: dict[str, Any] = unshared(loader.construct_document(root))
+    if is_too_deep(values):
+        return _unreadable(str(path), TOO_DEEP, "docs/configuration.md has all names")
     return Layer(values, {p: f"file {path}:{_line_of(p, lines)}" for p in places(values, ()) if p})
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values the node stands for. One that holds itself counts as one there: it is refused later."""
+    if id(node) not in known:
+        known[id(node)] = 1
+        known[id(node)] += sum(_written_out(inner, known) for inner, _ in _children(node, ()))
+    return known[id(node)]
 
 
 def _line_of(place: Place, lines: Mapping[Place, int]) -> int:

@@ -8,7 +8,7 @@ that it does not know; one by one, each keeps its name and its own fault.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,6 +23,8 @@ from watcher.settings.tree import Place, dotted, field_at, is_list, known_variab
 
 CONFIG_FILE = f"{PREFIX}CONFIG_FILE"
 SECRETS_DIR = f"{PREFIX}SECRETS_DIR"
+TOO_DEEP = "is nested deeper than any setting"
+_DEEPEST = 32
 
 
 @dataclass(slots=True)
@@ -36,7 +38,10 @@ class Layer:
     unreadable: bool = False  # nothing is known of it, so nothing can be said of the settings as a whole
 
     def put(self, value: object, at: Place, source: str) -> None:
-        """Set one place on top of what is there."""
+        """Set one place on top of what is there; a fault where it is nested deeper than any setting."""
+        if is_too_deep(value):
+            self.faults.append(Fault(dotted(at), TOO_DEEP, "docs/configuration.md has all names", source))
+            return
         above = Layer(_nested(at, value), dict.fromkeys(places(value, at), source))
         self.cover(above)
 
@@ -49,6 +54,18 @@ class Layer:
         self.faults += above.faults
         self.warnings += above.warnings
         self.unreadable |= above.unreadable
+
+
+def is_too_deep(value: object) -> bool:
+    """Whether more lists and sections stand in each other than in any setting; without recursion."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in _inner(outer)]
+    return bool(level)
+
+
+def _inner(value: object) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def value_at(values: Any, place: Place) -> Any:
@@ -175,7 +192,7 @@ def _decode(layer: Layer, place: Place, text: str, source: str, null: str | None
     reader.env_vars = {variable(place).lower(): text}
     try:
         value = value_at(reader(), place)
-    except CannotDecode:
+    except (CannotDecode, RecursionError):
         found = field_at(place)
         wanted = '{"name": …}' if found and section_of(found) and not is_list(found) else '["…", "…"]'
         remedy = f"outside of a file, a list or a section is one JSON value, such as {wanted}"

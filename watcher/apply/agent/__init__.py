@@ -3,7 +3,7 @@
 Standard library only, Python 3.6 or newer, because it is sent over the SSH connection to hosts that have
 nothing of ours, or installed there behind a forced command; `bundle.source()` makes one file of it:
 
-    restrict,command="/usr/bin/python3 -I /usr/local/lib/pgbouncer-watcher/agent.py
+    restrict,command="/usr/bin/python3 -I /usr/local/lib/pgbouncer-watcher/agent.py --block demo
         --file /etc/pgbouncer/pgbouncer.ini --console /var/run/postgresql/.s.PGSQL.6432" ssh-ed25519 …
 
 The caller then chooses only between three words: `file` (read, write, reload), `console` (bytes to and
@@ -13,5 +13,6 @@ child process. All of them end when their standard input ends, so nothing outliv
     wire ◄── file                    one JSON object a line, each way
          ◄── console ◄── hold        PgBouncer's console as simple queries
              greeting ◄── guard ◄─┘  does PostgreSQL take a login?
+    bounds                           what an installed agent refuses, whoever holds the key
     main                             the command line
 """

@@ -6,7 +6,7 @@ import ast
 from functools import cache
 from pathlib import Path
 
-PARTS = ("wire", "file", "console", "greeting", "guard", "record", "hold", "main")
+PARTS = ("wire", "bounds", "file", "console", "greeting", "guard", "record", "hold", "main")
 """Each imports only from those before it, and no two have a global name in common (a test holds that)."""
 
 _HERE = Path(__file__).parent

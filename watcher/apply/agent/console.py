@@ -9,9 +9,11 @@ import os
 import select
 import socket
 import struct
+import sys
 import time
 from typing import Dict, List, Optional, Tuple
 
+from watcher.apply.agent.bounds import Gate
 from watcher.apply.agent.wire import PROTOCOL, Refused, say
 
 _CHUNK = 65536
@@ -31,8 +33,8 @@ def dial(address: str) -> socket.socket:
     return pooler
 
 
-def relay(address: str) -> None:
-    """Bytes between our standard streams and PgBouncer until either side ends."""
+def relay(address: str, gate: Optional[Gate] = None) -> None:
+    """Bytes between our standard streams and PgBouncer until either side ends, or says what may not pass."""
     try:
         pooler = dial(address)
     except OSError as error:
@@ -45,7 +47,11 @@ def relay(address: str) -> None:
             chunk = os.read(source, _CHUNK)
             if not chunk:
                 return
-            _send(ends[source], chunk)
+            try:
+                _send(ends[source], gate.admit(chunk) if gate and source == 0 else chunk)
+            except Refused as error:
+                sys.stderr.write("%s\n" % error.problem)
+                return
 
 
 def _send(fd: int, chunk: bytes) -> None:
@@ -120,7 +126,10 @@ class Console:
             kind, body = self._message(until)
             if kind == b"Z":
                 return reply
-            reply.add(kind, body)
+            try:
+                reply.add(kind, body)
+            except (ValueError, struct.error) as error:
+                raise OSError("what answers there does not speak as PgBouncer does") from error
 
     def _message(self, until: float) -> Tuple[bytes, bytes]:
         while len(self._pending) < 5 or len(self._pending) < self._length():

@@ -262,7 +262,7 @@ def answer(request: Dict[str, Any], options: argparse.Namespace) -> Dict[str, An
             "error": errno.errorcode.get(error.errno or 0, "OSError"),
             "problem": os.strerror(error.errno or 0),
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         return {"error": "request", "problem": repr(error)}
 
 
@@ -272,6 +272,8 @@ def _carry_out(request: Dict[str, Any], options: argparse.Namespace) -> Dict[str
         return _read(request, options.file)
     if verb == "write":
         content = _encode(request["text"])
+        if options.bounds.is_set:
+            _check_bounds(request["expect"], content, options)
         write(options.file, request["expect"], content, options.write, options.limit)
         return {"digest": digest(content)}
     if verb == "probe":
@@ -280,6 +282,13 @@ def _carry_out(request: Dict[str, Any], options: argparse.Namespace) -> Dict[str
     if verb == "reload":
         return _reload(options.reload_command, options.limit)
     raise Refused("request", f"unknown verb {verb!r}")
+
+
+def _check_bounds(expect: str, content: bytes, options: argparse.Namespace) -> None:
+    """Of the text that is there by now; the write compares again, so it is about the same one."""
+    old = read(options.file)
+    _compare(old, expect)
+    options.bounds.check_text(old, content)
 
 
 def _read(request: Dict[str, Any], path: str) -> Dict[str, Any]:
@@ -297,7 +306,7 @@ def _encode(text: str) -> bytes:
 def _reload(command: Optional[str], limit: float) -> Dict[str, Any]:
     if not command:
         raise Refused("request", "no reload command was given")
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S602 # nosec B602 # whoever set the agent up wrote it, for a shell
         command,
         shell=True,
         stdin=subprocess.DEVNULL,
@@ -339,7 +348,7 @@ def serve(options: argparse.Namespace) -> None:
     for line in sys.stdin.buffer:
         try:
             request = json.loads(line.decode("ascii"))
-        except ValueError:
+        except (ValueError, RecursionError):
             say({"error": "request", "problem": "not a line of JSON"})
             continue
         say(answer(request, options))

@@ -19,6 +19,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
+from watcher.apply.agent.bounds import Bounds, Gate
 from watcher.apply.agent.console import Console, Reply, dial
 from watcher.apply.agent.greeting import TAKES, greet_postgres
 from watcher.apply.agent.guard import Guard
@@ -50,7 +51,7 @@ def keep(options: argparse.Namespace) -> None:
     """Answers requests and keeps holds until standard input ends; then nothing is held by us any more."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
-    holder = Holder(options.file, options.console, options.limit)
+    holder = Holder(options.file, options.console, options.limit, options.bounds)
     say({"agent": PROTOCOL})
     try:
         holder.serve()
@@ -58,6 +59,14 @@ def keep(options: argparse.Namespace) -> None:
         sys.stderr.write("%s\n" % error)
     finally:
         holder.let_go("the watcher has gone")
+
+
+def _limit_of(asked: Dict[str, Any]) -> float:
+    """Seconds. JSON's NaN is refused: a hold until then would never end."""
+    limit = float(asked["limit"])
+    if limit != limit:
+        raise Refused("request", "the limit is no number")
+    return limit
 
 
 def _named(row: Dict[str, Optional[str]], column: str) -> str:
@@ -75,10 +84,12 @@ def _quoted(name: str) -> str:
 class Holder:
     """The holds on one PgBouncer. All in one thread, but for the guard's."""
 
-    def __init__(self, file: str, address: str, limit: float) -> None:
+    def __init__(self, file: str, address: str, limit: float, bounds: Bounds) -> None:
         self._file = file
         self._address = address
         self._limit = limit
+        self._bounds = bounds
+        self._gates: Dict[str, Optional[Gate]] = {}
         self._consoles: Dict[str, socket.socket] = {}
         self._control: Optional[Console] = None
         self._pauser: Optional[Console] = None
@@ -154,21 +165,22 @@ class Holder:
         except OSError as error:
             self._is_broken = self._control is not None  # a console that owes an answer answers wrongly
             return {"error": "console", "problem": error.strerror or str(error)}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             return {"error": "request", "problem": repr(error)}
 
     def _carry_out(self, verb: str, request: Dict[str, Any]) -> Dict[str, Any]:
         if verb == "dial":
             self._consoles[request["console"]] = dial(self._address)
+            self._gates[request["console"]] = self._bounds.gate(login_only=True)
             return {}
         if verb == "pass":
-            return self._pass(self._consoles[request["console"]], base64.b64decode(request["bytes"]))
+            return self._pass(request["console"], base64.b64decode(request["bytes"]))
         if verb == "begin":
             return self._begin()
         if self._control is None:
             raise Refused("request", "no console is logged in")
         if verb == "hold":
-            return self._hold(request, float(request["limit"]), bool(request.get("at_once")))
+            return self._hold(request, _limit_of(request), bool(request.get("at_once")))
         if verb == "release":
             return self._release(request)
         if verb == "guard":
@@ -177,8 +189,10 @@ class Holder:
 
     # --- logging in -----------------------------------------------------------------------------------
 
-    def _pass(self, pooler: socket.socket, sent: bytes) -> Dict[str, Any]:
+    def _pass(self, console: str, sent: bytes) -> Dict[str, Any]:
         """The watcher's bytes to PgBouncer, and what it answers."""
+        pooler, gate = self._consoles[console], self._gates[console]
+        sent = gate.admit(sent) if gate else sent
         pooler.settimeout(self._limit)
         pooler.sendall(sent)
         said = pooler.recv(65536)
@@ -464,6 +478,7 @@ class Holder:
         return dict(self._status(), was_held=True, held_for=held_for, shown=rows)
 
     def _check_logins(self, host: str, port: int, user: str) -> None:
+        self._bounds.check_host(host)
         answer = greet_postgres(host, port, user, min(1.0, self._limit))
         if answer.verdict != TAKES:
             raise Refused("login", "%s:%s takes no login: %s" % (host, port, answer.problem))
@@ -631,6 +646,8 @@ class Holder:
             self._guard.stop()
         self._on_refusal = request.get("hold")
         host = request.get("host")
+        if host:
+            self._bounds.check_host(host)
         self._guard = Guard(host, int(request["port"]), request["user"], self._ring) if host else None
         return {}
 

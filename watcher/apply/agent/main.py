@@ -5,6 +5,7 @@ import os
 import sys
 from typing import List, Optional
 
+from watcher.apply.agent.bounds import Bounds
 from watcher.apply.agent.console import relay
 from watcher.apply.agent.file import serve
 from watcher.apply.agent.hold import keep
@@ -18,7 +19,7 @@ def main(arguments: List[str], asked: Optional[str]) -> int:
     if word == "file":
         serve(options)
     elif word == "console" and options.console:
-        relay(options.console)
+        relay(options.console, options.bounds.gate())
     elif word == "hold" and options.console:
         keep(options)
     else:
@@ -37,7 +38,17 @@ def _options(arguments: List[str]) -> argparse.Namespace:
     parser.add_argument("--write", choices=["auto", "rename", "in_place"], default="auto")
     parser.add_argument("--reload-command", help="makes PgBouncer read its file, where it has no console")
     parser.add_argument("--limit", type=float, default=4.0, help="seconds for a lock or the reload command")
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--block", help="write nothing but the addresses and the stamp in this cluster's block"
+    )
+    parser.add_argument(
+        "--allow", action="append", metavar="HOST", help="and these addresses alone, each named"
+    )
+    options = parser.parse_args(arguments)
+    if options.allow and options.block is None:
+        parser.error("--allow needs --block")
+    options.bounds = Bounds(options.block, options.allow)
+    return options
 
 
 if __name__ == "__main__":

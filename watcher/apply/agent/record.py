@@ -21,6 +21,8 @@ _MARK = ".watcher-hold-"
 _FRESH = ".watcher-hold.new-"
 _LOCK = ".watcher-hold.lock"
 OVERDUE = 0.5  # seconds after its deadline until an agent that has not ended its hold counts as dead
+_NO_RECORD = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What comes of reading a file that only has the name of a record."""
 _TURN_LIMIT = 0.5
 """Seconds to wait for another agent's turn. One that is frozen in its turn must not keep ours from ending."""
 
@@ -130,7 +132,7 @@ class Records:
     def _all(self, alive: bool) -> Iterator[Dict[str, Any]]:
         for path in glob.glob(glob.escape(self._base + _MARK) + "*"):
             if path != self._own:
-                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                with contextlib.suppress(*_NO_RECORD):
                     record = self._look_at(path, alive)
                     if record is not None:
                         yield record
