@@ -1,7 +1,7 @@
 """Break `watcher/decide/` in some three thousand ways, one at a time, and see that its tests notice.
 
     python -m tests.mutants              all mutants, anew
-    python -m tests.mutants --again      those that survived the last time, what was not run, and what was edited since
+    python -m tests.mutants --again      who survived the last time, was not run, or was edited since
     python -m tests.mutants --report     run nothing, judge what was found last
 
 A survivor is a change that no test notices. Each needs its reason in `survivors.toml`, but those that
