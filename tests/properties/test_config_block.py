@@ -118,7 +118,8 @@ def test_a_second_rewrite_changes_nothing_and_the_last_one_wins(text: str, one: 
 
 @settings(max_examples=120, deadline=None)
 @example(
-    text="[databases]\n;; [config cluster: begin]\na = host='b' dbname=c' port='2'\n;; [config cluster: end]\n",
+    text="[databases]\n;; [config cluster: begin]\n"
+    "a = host='b' dbname=c' port='2'\n;; [config cluster: end]\n",
     route=Route(Endpoint("10.0.0.2", 1), Stamp(0, "", 0, None, "")),
 )
 @given(files(), ROUTES)
