@@ -2,10 +2,11 @@
 
 import time
 
-from tests.chaos.registry import Case, Fails, Meanwhile, Undo
+from tests.chaos.registry import Case, Fails, Lags, Meanwhile, Undo
 from tests.chaos.scene import Scene
 from tests.chaos.verdict import Verdict, lost, twice
 from tests.support.attempts import Attempt
+from tests.support.bed import BouncerHost
 from tests.support.crowd import Crowd, said
 from tests.support.patroni import Node
 from tests.support.waiting import BedError
@@ -50,10 +51,15 @@ def _fault(scene: Scene, case: Case, undo: Undo, clients: Crowd) -> list[str]:
     alone = _blamed(scene, case, clients)
     broken = [f"by the fault alone: {line}" for line in said(alone[:SHOWN])]
     if leader := _meanwhile(scene, case):
-        for host in scene.bed.bouncers:
-            if not (case.lags and host is scene.victim):
-                scene.wait_until_led(host, leader)
+        for host in _prompt(scene, case):
+            scene.wait_until_led(host, leader)
     return broken
+
+
+def _prompt(scene: Scene, case: Case) -> list[BouncerHost]:
+    """Who has to follow while the fault lasts."""
+    of = {Lags.NONE: scene.bed.bouncers, Lags.VICTIM: [scene.bystander], Lags.ALL: []}
+    return of[case.lags]
 
 
 def _meanwhile(scene: Scene, case: Case) -> Node | None:
@@ -64,6 +70,8 @@ def _meanwhile(scene: Scene, case: Case) -> Node | None:
 
 def _blamed(scene: Scene, case: Case, clients: Crowd) -> list[Attempt]:
     """Failures that would not be there without the watcher."""
+    if case.fails is Fails.ANYBODY:
+        return []
     if case.fails is Fails.VICTIMS:
         return clients.failures(on=scene.bystander)
     return clients.failures()

@@ -29,7 +29,16 @@ class Fails(Enum):
 
     NOBODY = "nobody"
     VICTIMS = "clients of the PgBouncer that was struck"
+    ANYBODY = "everybody, until it is over"
     IN_FLIGHT = "what is in flight when its server goes, once a client"
+
+
+class Lags(Enum):
+    """Which PgBouncers may follow only once the fault is over."""
+
+    NONE = "none"
+    VICTIM = "the one that was struck"
+    ALL = "all"
 
 
 class Undo:
@@ -62,8 +71,7 @@ class Case:
     strike: Strike
     meanwhile: Meanwhile
     fails: Fails
-    lags: bool
-    """Whether the struck target may follow only once the fault is over."""
+    lags: Lags
 
     @property
     def fault(self) -> str:
@@ -79,7 +87,7 @@ def case(
     *,
     meanwhile: Meanwhile = Meanwhile.SWITCHOVER,
     fails: Fails = Fails.NOBODY,
-    lags: bool = False,
+    lags: Lags = Lags.NONE,
 ) -> Callable[[Strike], Strike]:
     """Makes a case of a function. ValueError where another module has that name."""
 

@@ -21,7 +21,10 @@ from tests.support.waiting import BedError, wait_for
 from tests.support.watcher import WatcherProcess, settings_for
 
 WHOLE_SECONDS = 90.0
-CLUSTER = {"dcs": {"synchronous_mode": True, "failsafe_mode": True}}
+CLUSTER = {
+    "dcs": {"synchronous_mode": True, "failsafe_mode": True},
+    "node_config": {"postgresql": {"parameters": {"synchronous_commit": "on"}}},
+}
 """So that what was acknowledged may never be lost, and Patroni outlives the loss of etcd."""
 
 

@@ -1,10 +1,19 @@
 """What fails in the watcher itself."""
 
-from tests.chaos.registry import Meanwhile, Undo, case
+import resource
+import threading
+from collections.abc import Callable
+
+import psutil
+
+from tests.chaos.registry import Fails, Lags, Meanwhile, Undo, case
 from tests.chaos.scene import Scene
+from tests.support.waiting import wait_for
+
+HELD_SECONDS = 60.0
 
 
-@case("no client fails, and nobody is held longer than the limit", meanwhile=Meanwhile.NOTHING)
+@case("no client fails, and nobody is held", meanwhile=Meanwhile.NOTHING)
 def watcher_frozen(scene: Scene, undo: Undo) -> None:
     """The watcher hangs while all is quiet."""
     undo.by(scene.watcher.process.thaw)
@@ -16,3 +25,39 @@ def watcher_killed(scene: Scene, undo: Undo) -> None:
     """The watcher dies while all is quiet."""
     undo.by(scene.watcher.process.start)
     scene.watcher.process.kill()
+
+
+@case("clients wait, none fails, and the switch is made when it goes on", lags=Lags.ALL)
+def watcher_frozen_in_a_switch(scene: Scene, undo: Undo) -> None:
+    """The watcher hangs as soon as clients are held."""
+    undo.by(scene.watcher.process.thaw)
+    _once_held(scene, undo, scene.watcher.process.freeze)
+
+
+@case("the hold ends with it, and the next watcher leads right", fails=Fails.ANYBODY, lags=Lags.ALL)
+def watcher_killed_in_a_switch(scene: Scene, undo: Undo) -> None:
+    """The watcher dies as soon as clients are held."""
+    undo.by(scene.watcher.process.start)
+    _once_held(scene, undo, scene.watcher.process.kill)
+
+
+def _once_held(scene: Scene, undo: Undo, strike: Callable[[], None]) -> None:
+    """Strike as soon as the first PgBouncer holds. What is undone next waits for that."""
+    before = len(scene.watcher.lines("hold"))
+
+    def wait_and_strike() -> None:
+        wait_for(lambda: len(scene.watcher.lines("hold")) > before, HELD_SECONDS, "clients are held")
+        strike()
+
+    striker = threading.Thread(target=wait_and_strike, daemon=True)
+    undo.by(striker.join)
+    striker.start()
+
+
+@case("the sessions that are open suffice, and at most what is in flight fails", fails=Fails.IN_FLIGHT)
+def watcher_out_of_descriptors(scene: Scene, undo: Undo) -> None:
+    """The watcher may open no file and no connection more than it has."""
+    watcher = psutil.Process(scene.watcher.process.pid)
+    before = watcher.rlimit(resource.RLIMIT_NOFILE)
+    undo.by(lambda: watcher.rlimit(resource.RLIMIT_NOFILE, before))
+    watcher.rlimit(resource.RLIMIT_NOFILE, (watcher.num_fds(), before[1]))
