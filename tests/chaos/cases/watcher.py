@@ -3,12 +3,14 @@
 import resource
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
+import urllib3
 
 from tests.chaos.registry import Fails, Lags, Meanwhile, Undo, case
 from tests.chaos.scene import Scene
-from tests.support.waiting import wait_for
+from tests.support.waiting import BedError, wait_for
 
 HELD_SECONDS = 60.0
 
@@ -61,3 +63,11 @@ def watcher_out_of_descriptors(scene: Scene, undo: Undo) -> None:
     before = watcher.rlimit(resource.RLIMIT_NOFILE)
     undo.by(lambda: watcher.rlimit(resource.RLIMIT_NOFILE, before))
     watcher.rlimit(resource.RLIMIT_NOFILE, (watcher.num_fds(), before[1]))
+    _require_silent_page(scene)
+
+
+def _require_silent_page(scene: Scene) -> None:
+    """That the limit bites: whoever asks for a page now gets none."""
+    with suppress(urllib3.exceptions.HTTPError):
+        scene.watcher.get("/status")
+        raise BedError("the watcher still answers: it is not out of descriptors")
