@@ -1,14 +1,23 @@
 """The list of cases is whole, chaos can fail, and one case goes through from end to end."""
 
 import inspect
+import socket
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from tests.chaos.__main__ import rounds
 from tests.chaos.faults import FAULTS
+from tests.chaos.packets import Packets
 from tests.chaos.registry import MODULES, Case, Undo, all_cases
+from tests.support.addresses import take_address
+from tests.support.network import own_network
 from tests.support.processes import run
+from tests.support.proxy import Proxy
 from tests.support.watcher import REPOSITORY
 
 CASES = all_cases()
@@ -57,12 +66,55 @@ def test_every_fault_of_the_product_still_fits_it_and_names_a_case(name: str) ->
     assert fault.seen_by in CASES
 
 
+def _greeted(endpoint: str, timeout: float = 20) -> float:
+    """How long it takes until the server behind this says something."""
+    host, _, port = endpoint.rpartition(":")
+    began = time.monotonic()
+    with socket.create_connection((host, int(port)), timeout=timeout) as link:
+        assert link.recv(16) == b"hello"
+    return time.monotonic() - began
+
+
+@contextmanager
+def _greeter() -> Iterator[str]:
+    """A server that says hello to whoever comes; its endpoint."""
+    with socket.create_server((take_address(), 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    link, _ = server.accept()
+                    with link:
+                        link.sendall(b"hello")
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield "{}:{}".format(*server.getsockname())
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_late_link_passes_nothing_on_sooner() -> None:
+    with _greeter() as endpoint, Proxy(endpoint) as link:
+        link.late(0.3)
+        assert _greeted(link.endpoint) >= 0.3
+
+
+def test_dropped_packets_vanish_until_they_pass_again() -> None:
+    with own_network(), _greeter() as endpoint:
+        packets = Packets(f"ip daddr {endpoint.rpartition(':')[0]}")
+        packets.drop()
+        with pytest.raises(TimeoutError):
+            _greeted(endpoint, timeout=0.5)
+        packets.pass_again()
+        assert _greeted(endpoint)
+
+
+@pytest.mark.timeout(300)
 def test_a_case_goes_through_from_end_to_end(installed: None) -> None:
     del installed
     done = run(
         [sys.executable, "-m", "tests.chaos", "--case", "etcd-member-gone", "--errors"],
         cwd=REPOSITORY,
-        timeout=170,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
