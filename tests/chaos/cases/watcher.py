@@ -4,6 +4,8 @@ import resource
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
+from pathlib import Path
 
 import psutil
 import urllib3
@@ -62,8 +64,14 @@ def watcher_out_of_descriptors(scene: Scene, undo: Undo) -> None:
     watcher = psutil.Process(scene.watcher.process.pid)
     before = watcher.rlimit(resource.RLIMIT_NOFILE)
     undo.by(lambda: watcher.rlimit(resource.RLIMIT_NOFILE, before))
-    watcher.rlimit(resource.RLIMIT_NOFILE, (watcher.num_fds(), before[1]))
+    watcher.rlimit(resource.RLIMIT_NOFILE, (_lowest_free(watcher.pid), before[1]))
     _require_silent_page(scene)
+
+
+def _lowest_free(pid: int) -> int:
+    """The number that the next descriptor would have. Their count is no bound, for there are gaps."""
+    taken = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    return next(number for number in count() if number not in taken)
 
 
 def _require_silent_page(scene: Scene) -> None:
