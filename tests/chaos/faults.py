@@ -29,22 +29,9 @@ class Fault:
 
 _HOLD = "apply/agent/hold.py"
 FAULTS = {
-    "a guard that sees nothing": Fault(
-        "apply/agent/guard.py",
-        (("self.refuses, self.problem = refuses,", "self.refuses, self.problem = False,"),),
-        "etcd-is-late",
-    ),
     "a release that resumes nobody": Fault(
         _HOLD,
         (("        if statements:\n            self._ask(*statements)", "        del statements"),),
-        "etcd-member-gone",
-    ),
-    "a release without a reload, unconfirmed": Fault(
-        _HOLD,
-        (
-            ('(["RELOAD"] if reload else []) + ["SHOW CONFIG"', '["SHOW CONFIG"'),
-            ("        self._check_route(rows, expect)\n", ""),
-        ),
         "etcd-member-gone",
     ),
 }
