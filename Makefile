@@ -7,6 +7,7 @@ SITE_VENV := .venv-site
 PYTHON := $(VENV)/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 CASE ?= all
+SECONDS ?= 0
 INPUTS ?= 1000000
 SEED ?= 1
 
@@ -62,9 +63,17 @@ check: venv docs-site ## format, lint, types, import contracts, bandit; that no 
 audit: venv ## whether anything in the lock files has a known advisory; asks PyPI, or AUDIT='-s osv'
 	@$(PYTHON) -m tests.support.audit $(AUDIT)
 
+.PHONY: chaos
+chaos: bed ## real faults on real servers, each once, or for SECONDS=n; SEED=n for another order
+	@$(SUDO) $(PYTHON) -m tests.chaos --seed $(SEED) --seconds $(SECONDS) --errors
+
 .PHONY: bench
 bench: bed ## measure, beside rivals; an hour and a half, CASE=name for one case
 	@$(SUDO) $(PYTHON) -m tests.benchmarks $(CASE)
+
+.PHONY: soak-switches
+soak-switches: bed ## switchovers without a pause for SECONDS, two hours unless said: who fails, what grows
+	@$(SUDO) $(PYTHON) -m tests.soak --seconds $(or $(SECONDS),7200)
 
 .PHONY: plot
 plot: venv ## draw docs/switchover.svg and docs/crash.svg from what make bench met last

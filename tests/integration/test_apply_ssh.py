@@ -547,6 +547,20 @@ def test_a_local_agent_ends_with_the_watcher(one_host: Host) -> None:
     wait_for(lambda: not psutil.pid_exists(agent_pid), 2, "the end of the agent")
 
 
+def test_a_local_agent_is_not_told_what_the_settings_say(
+    guarded: PgBouncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets may come as variables, and a reload command inherits what the agent has."""
+    monkeypatch.setenv("WATCHER_ETCD__PASSWORD", "canary-env")
+    monkeypatch.setenv("OTHER", "kept")
+    target = beside(guarded, ADMIN, ADMIN_PASSWORD)
+    target.read()
+    [child] = children()
+    assert child.environ()["OTHER"] == "kept"
+    assert "canary-env" not in str(child.environ())
+    target.close()
+
+
 # --- several targets -----------------------------------------------------------------------------------
 
 

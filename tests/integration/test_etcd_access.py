@@ -9,7 +9,8 @@ import pytest
 from tests.integration.etcd_follower import LEADER, PREFIX, Follower, access_to
 from tests.support.etcd import EtcdCluster, User
 from tests.support.folders import bed_folder
-from tests.support.tls import Authority, Tls
+from tests.support.tls import Authority, KeyPair, Tls
+from tests.support.waiting import wait_for
 from watcher.decide.errors import AccessDenied, SourceError
 from watcher.observe.etcd import EtcdAccess, EtcdWatch, Reason
 
@@ -174,6 +175,64 @@ def test_a_file_that_is_missing_is_named(encrypted: EtcdCluster, folder: Path) -
 def test_a_file_that_is_no_certificate_is_told(encrypted: EtcdCluster, folder: Path) -> None:
     nonsense = folder / "nonsense.pem"
     nonsense.write_text("not a certificate")
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises(SourceError, match=r"HINT: correct `etcd\.tls`: each file must be PEM") as caught:
         read(access_to(encrypted, ca=nonsense))
     print(caught.value)
+
+
+def replace(old: KeyPair, new: KeyPair) -> None:
+    """A certificate renewed in its place. etcd and we read it for each new connection."""
+    for there, here in ((old.certificate, new.certificate), (old.key, new.key)):
+        there.write_bytes(here.read_bytes())
+
+
+def bad_server(flaw: str, folder: Path, authority: Authority, address: str) -> KeyPair:
+    stranger = Authority(folder / "stranger")
+    return {
+        "expired": lambda: authority.expired_server("expired", [address]),
+        "not yet valid": lambda: authority.early_server("early", [address]),
+        "another name": lambda: authority.server("elsewhere", ["elsewhere.example.org"]),
+        "another authority": lambda: stranger.server("stranger", [address]),
+    }[flaw]()
+
+
+@pytest.mark.parametrize("flaw", ["expired", "not yet valid", "another name", "another authority"])
+def test_a_server_certificate_that_cannot_be_trusted_is_told_and_its_replacement_taken(
+    encrypted: EtcdCluster, authority: Authority, folder: Path, flaw: str
+) -> None:
+    pair, [member] = authority.client("watcher"), encrypted.members
+    assert member.key_pair is not None
+    good = authority.server("good", [member.address, "localhost"])
+    replace(member.key_pair, bad_server(flaw, folder, authority, member.address))
+    access = access_to(encrypted, ca=authority.ca_file, certificate=pair.certificate, key=pair.key)
+    with Follower(access) as follower:
+        wait_for(lambda: follower.problems, 15, "the fault is told")
+        assert f"etcd {encrypted.endpoints[0]}" in follower.problems[0]
+        assert "compare `etcd.tls`" in follower.problems[0]
+        assert follower.leader is None
+        print(follower.problems[0])
+        replace(member.key_pair, good)
+        follower.comes_to(Reason.STARTED, 15)
+        follower.follows_the_next_change(encrypted)
+
+
+@pytest.mark.parametrize("flaw", ["expired", "another authority", "another's key"])
+def test_a_client_certificate_that_is_refused_is_told_and_its_replacement_taken_without_a_restart(
+    encrypted: EtcdCluster, authority: Authority, folder: Path, flaw: str
+) -> None:
+    good, shown = authority.client("good"), authority.client("shown")
+    if flaw == "another's key":
+        shown.key.write_bytes(good.key.read_bytes())
+    elif flaw == "expired":
+        replace(shown, authority.expired_client("old"))
+    else:
+        replace(shown, Authority(folder / "stranger").client("stranger"))
+    access = access_to(encrypted, ca=authority.ca_file, certificate=shown.certificate, key=shown.key)
+    with Follower(access) as follower:
+        wait_for(lambda: follower.problems, 15, "the fault is told")
+        ours = flaw == "another's key"
+        assert ("the key must belong" if ours else "compare `etcd.tls`") in follower.problems[0]
+        print(follower.problems[0])
+        replace(shown, good)
+        follower.comes_to(Reason.STARTED, 15)
+        follower.follows_the_next_change(encrypted)

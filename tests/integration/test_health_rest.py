@@ -12,7 +12,7 @@ import pytest
 from tests.integration.misbehaving_node import Answer, Node, drips, hangs, http, says, sends
 from tests.support.folders import bed_folder
 from tests.support.processes import run
-from tests.support.tls import Authority
+from tests.support.tls import Authority, KeyPair
 from watcher.decide.errors import AccessDenied, MalformedPayload, SourceError, WatcherError
 from watcher.decide.model import Endpoint, NodeReport, Role
 from watcher.observe.patroni_rest import PatroniRest, RestLimits
@@ -173,8 +173,10 @@ def authority(folder: Path) -> Authority:
     return Authority(folder / "ca")
 
 
-def server_side(authority: Authority, *, asks_back: bool = False) -> ssl.SSLContext:
-    pair = authority.server("node1", ["127.0.0.1"])
+def server_side(
+    authority: Authority, *, asks_back: bool = False, pair: KeyPair | None = None
+) -> ssl.SSLContext:
+    pair = pair or authority.server("node1", ["127.0.0.1"])
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.ca_file))
     context.load_cert_chain(pair.certificate, pair.key)
     context.verify_mode = ssl.CERT_REQUIRED if asks_back else ssl.CERT_NONE
@@ -200,6 +202,55 @@ def test_a_certificate_of_another_authority_is_not_trusted(authority: Authority,
         pytest.raises(SourceError, match=r"no TLS: .*\n  HINT: compare the CA"),
     ):
         rest(trust).report(node.url)
+
+
+@pytest.mark.parametrize(
+    ("flaw", "problem"),
+    [("expired", "expired"), ("early", "not yet valid"), ("elsewhere", "IP address mismatch")],
+)
+def test_a_certificate_of_another_time_or_name_is_not_trusted_and_the_next_one_is(
+    authority: Authority, flaw: str, problem: str
+) -> None:
+    pair = {
+        "expired": lambda: authority.expired_server("expired", ["127.0.0.1"]),
+        "early": lambda: authority.early_server("early", ["127.0.0.1"]),
+        "elsewhere": lambda: authority.server("elsewhere", ["elsewhere.example.org", "127.0.0.2"]),
+    }[flaw]()
+    context = server_side(authority, pair=pair)
+    asking = rest(Trust(authority.ca_file))
+    with Node(says(body()), context) as node:
+        with pytest.raises(SourceError, match=rf"no TLS: .*{problem}.*\n  HINT: compare the CA") as caught:
+            asking.report(node.url)
+        assert node.url in caught.value.place
+        good = authority.server("node1", ["127.0.0.1"])
+        context.load_cert_chain(good.certificate, good.key)
+        assert asking.report(node.url).name == "node1"
+
+
+@pytest.mark.parametrize("flaw", ["expired", "stranger"])
+def test_a_client_certificate_that_the_node_refuses_is_an_error_and_its_replacement_is_taken(
+    authority: Authority, folder: Path, flaw: str
+) -> None:
+    good, shown = authority.client("good"), authority.client("shown")
+    other = Authority(folder / "stranger").client("stranger")
+    bad = authority.expired_client("old") if flaw == "expired" else other
+    shown.certificate.write_bytes(bad.certificate.read_bytes())
+    shown.key.write_bytes(bad.key.read_bytes())
+    asking = rest(Trust(authority.ca_file, shown.certificate, shown.key))
+    with Node(says(body()), server_side(authority, asks_back=True)) as node:
+        with pytest.raises(SourceError) as caught:
+            asking.report(node.url)
+        assert caught.value.hint
+        print(caught.value)
+        shown.certificate.write_bytes(good.certificate.read_bytes())
+        shown.key.write_bytes(good.key.read_bytes())
+        assert asking.report(node.url).name == "node1"
+
+
+def test_a_key_of_another_certificate_is_named(authority: Authority) -> None:
+    pair, other = authority.client("watcher"), authority.client("other")
+    with pytest.raises(SourceError, match=r"watcher\.pem.*other\.key.*\n  HINT: .*the key must belong"):
+        rest(Trust(authority.ca_file, pair.certificate, other.key)).report("https://127.0.0.1:9")
 
 
 def test_plaintext_towards_tls_and_tls_towards_plaintext_are_errors(authority: Authority) -> None:

@@ -1,7 +1,7 @@
 """Break `watcher/decide/` in some three thousand ways, one at a time, and see that its tests notice.
 
     python -m tests.mutants              all mutants, anew
-    python -m tests.mutants --again      those that survived the last time, and what was not run
+    python -m tests.mutants --again      who survived the last time, was not run, or was edited since
     python -m tests.mutants --report     run nothing, judge what was found last
 
 A survivor is a change that no test notices. Each needs its reason in `survivors.toml`, but those that
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.mutants import reasons, results
-from tests.mutants.results import Fate, Mutant
+from tests.mutants.results import Mutant
 
 HOME = Path("mutants")
 
@@ -43,14 +43,11 @@ def _options() -> argparse.Namespace:
 
 
 def _run(again: bool, jobs: int) -> None:
-    keys = [mutant.key for mutant in results.read() if mutant.fate is not Fate.KILLED] if again else []
-    if not again:
+    if again:
+        results.forget_survivors()
+    else:
         shutil.rmtree(HOME, ignore_errors=True)
-    elif not keys:
-        return
-    done = subprocess.run(
-        [sys.executable, "-m", "mutmut", "run", "--max-children", str(jobs), *keys], check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", str(jobs)], check=False)
     if done.returncode:
         raise SystemExit("mutmut could not run: the tests have to pass before the code is broken")
 

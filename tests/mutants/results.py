@@ -51,6 +51,17 @@ def read(tree: Path = TREE) -> Iterator[Mutant]:
             yield from (_mutant(key, code, sources) for key, code in fates.items())
 
 
+def forget_survivors(tree: Path = TREE) -> None:
+    """So that mutmut runs them again, for there may be tests by now that notice them."""
+    for meta in tree.glob("*.py.meta"):
+        kept = json.loads(meta.read_text())
+        fates: dict[str, int | None] = kept["exit_code_by_key"]
+        kept["exit_code_by_key"] = {
+            key: code if fate_of(code) is Fate.KILLED else None for key, code in fates.items()
+        }
+        meta.write_text(json.dumps(kept, indent=4))
+
+
 def _sources(path: Path) -> dict[str, str]:
     """The text of every function that mutmut made of one file."""
     lines = path.read_text().splitlines()

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
@@ -17,8 +18,9 @@ class Proxy(AbstractContextManager["Proxy"]):
 
     cut(): connections are reset and new ones refused, as by a dead host. stall(): connections stay and
     new ones are accepted, but no byte passes, as by a frozen host. mend() undoes both; what was stalled
-    then arrives. cut_silent() ends only those connections on which nobody has ever said a word, as a
-    firewall does that forgets what is idle. Thread-safe; all idempotent.
+    then arrives. late() passes all on later, as from far away. cut_silent() ends only those connections on
+    which nobody has ever said a word, as a firewall does that forgets what is idle. Thread-safe; all
+    idempotent.
     """
 
     def __init__(self, target: str) -> None:
@@ -26,6 +28,7 @@ class Proxy(AbstractContextManager["Proxy"]):
         self._target = (host, int(port))
         self._own = (take_address(), int(port))
         self._flows = threading.Event()
+        self._late = 0.0
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
         self._ends: set[socket.socket] = set()
@@ -56,6 +59,10 @@ class Proxy(AbstractContextManager["Proxy"]):
     def stall(self) -> None:
         """Let nothing pass, and keep every connection."""
         self._flows.clear()
+
+    def late(self, seconds: float) -> None:
+        """Pass on what comes so much later. What comes while it waits goes behind it, up to twice as late."""
+        self._late = seconds
 
     def cut(self) -> None:
         """End every connection, refuse new ones."""
@@ -113,6 +120,7 @@ class Proxy(AbstractContextManager["Proxy"]):
         with contextlib.suppress(OSError):
             while chunk := source.recv(CHUNK):
                 self._speaks(source, sink)
+                time.sleep(self._late)
                 self._flows.wait()
                 sink.sendall(chunk)
         with self._lock:

@@ -71,32 +71,47 @@ class Authority:
         self.ca_file = folder / "ca.pem"
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def server(self, name: str, hosts: Sequence[str], *, valid_for: datetime.timedelta = 30 * DAY) -> KeyPair:
+    def server(
+        self,
+        name: str,
+        hosts: Sequence[str],
+        *,
+        valid_for: datetime.timedelta = 30 * DAY,
+        begins_in: datetime.timedelta = -30 * DAY,
+    ) -> KeyPair:
         """A certificate for a server reached at `hosts` (addresses or names); usable as a client's too.
 
         etcd's own gateway presents its server certificate as a client, hence both usages.
         """
         names = [_general_name(host) for host in hosts]
-        return self._issue(name, valid_for, x509.SubjectAlternativeName(names))
+        return self._issue(name, begins_in, valid_for, x509.SubjectAlternativeName(names))
 
     def client(self, common_name: str, *, valid_for: datetime.timedelta = 30 * DAY) -> KeyPair:
         """A certificate for a client. etcd with authentication takes `common_name` as the user."""
-        return self._issue(common_name, valid_for, None)
+        return self._issue(common_name, -30 * DAY, valid_for, None)
 
     def expired_server(self, name: str, hosts: Sequence[str]) -> KeyPair:
         """As server(), but it ran out yesterday."""
         return self.server(name, hosts, valid_for=-DAY)
+
+    def early_server(self, name: str, hosts: Sequence[str]) -> KeyPair:
+        """As server(), but it begins to be valid tomorrow."""
+        return self.server(name, hosts, begins_in=DAY)
 
     def expired_client(self, common_name: str) -> KeyPair:
         """As client(), but it ran out yesterday."""
         return self.client(common_name, valid_for=-DAY)
 
     def _issue(
-        self, name: str, valid_for: datetime.timedelta, alternatives: x509.SubjectAlternativeName | None
+        self,
+        name: str,
+        begins_in: datetime.timedelta,
+        valid_for: datetime.timedelta,
+        alternatives: x509.SubjectAlternativeName | None,
     ) -> KeyPair:
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
-        builder = _builder(name, self._name, key, now - 30 * DAY, now + valid_for).add_extension(
+        builder = _builder(name, self._name, key, now + begins_in, now + valid_for).add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
             critical=False,
         )

@@ -57,6 +57,15 @@ def test_an_address_and_a_stamp_may_be_written(change: tuple[bytes, bytes]) -> N
     BOUNDS.check_text(OLD, OLD.replace(*change))
 
 
+@pytest.mark.parametrize(
+    "stamp", [b";; watcher: \xc3\xa4\n", b" ;;watcher:\0\n", b";; watcher: a\n;; watcher: b\n"]
+)
+def test_a_stamp_that_nobody_can_read_may_be_replaced(stamp: bytes) -> None:
+    damaged = OLD.replace(b";; watcher: cluster=1 revision=2\n", stamp)
+    assert damaged != OLD
+    BOUNDS.check_text(damaged, OLD)
+
+
 BAD = {
     "an address that is not allowed": (b"host=10.0.0.1", b"host=10.6.6.6"),
     "a socket": (b"host=10.0.0.1", b"host=/tmp"),

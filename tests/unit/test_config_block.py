@@ -259,6 +259,15 @@ def test_a_first_stamp_stands_behind_the_begin_with_its_line_end() -> None:
     assert text.splitlines(keepends=True)[1] == STAMP_LINE.replace("\n", "\r\n")
 
 
+def test_what_looks_like_a_stamp_before_the_block_is_none_of_it() -> None:
+    text = rewrite("\n;; watcher: mine\n" + marked("# 1\n# 2\na = host=h\nb = host=h\n"), "demo", TO, "f")
+    assert text.splitlines(keepends=True)[1:4] == [
+        ";; watcher: mine\n",
+        ";; [config cluster: begin]\n",
+        STAMP_LINE,
+    ]
+
+
 def test_what_stands_around_the_block_stays_to_the_last_byte() -> None:
     head, tail = (
         "\udcff [databases]\n\n x = host=h\r\n",
@@ -273,11 +282,20 @@ def test_what_stands_around_the_block_stays_to_the_last_byte() -> None:
     "host", ["", "a b", "a'", "a\nb = host=c", "a port=1", "a,b", "/tmp", "@a", "[::1]", "ä"]
 )
 def test_a_host_that_could_break_out_is_never_written(host: str) -> None:
-    with pytest.raises(BlockError, match="neither a host name nor an address"):
+    with pytest.raises(BlockError, match="neither a host name nor an address") as caught:
         rewrite(marked("a = host=h\n"), "demo", Route(Endpoint(host, 5432), STAMP), "f")
+    assert caught.value.place == "f"
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_a_port_that_there_is_not_is_never_written(port: int) -> None:
-    with pytest.raises(BlockError, match=f"no port {port}"):
+    with pytest.raises(BlockError, match=f"no port {port}") as caught:
         rewrite(marked("a = host=h\n"), "demo", Route(Endpoint("h", port), STAMP), "f")
+    assert caught.value.place == "f"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("port", [1, 65535])
+def test_the_first_and_the_last_port_are_written(port: int) -> None:
+    assert rewritten("a = host=h\n", Route(Endpoint("h", port), STAMP)) == f"a = host=h port={port}\n"

@@ -22,3 +22,7 @@ def test_an_error_is_the_same_after_a_journey() -> None:
     error = pickle.loads(pickle.dumps(TargetRefused("pgb1", "is full", "look")))  # noqa: S301 - our own
     assert isinstance(error, TargetRefused)
     assert (error.place, error.problem, error.hint) == ("pgb1", "is full", "look")
+
+
+def test_an_error_shows_all_that_it_carries_where_it_is_shown_as_a_value() -> None:
+    assert repr(TargetRefused("pgb1", "is full", "look")) == "TargetRefused('pgb1', 'is full', 'look')"

@@ -90,6 +90,14 @@ def test_what_mutmut_leaves_behind_is_read(tmp_path: Path) -> None:
     ]
 
 
+def test_who_survived_is_run_again_and_who_was_killed_is_not(tmp_path: Path) -> None:
+    meta = tmp_path / "a.py.meta"
+    meta.write_text(json.dumps({"exit_code_by_key": {"killed": 1, "survived": 0, "left out": 33}, "else": 7}))
+    results.forget_survivors(tmp_path)
+    codes = {"killed": 1, "survived": None, "left out": None}
+    assert json.loads(meta.read_text()) == {"exit_code_by_key": codes, "else": 7}
+
+
 def test_a_reason_has_to_say_something(tmp_path: Path) -> None:
     file = tmp_path / "survivors.toml"
     file.write_text("[[survivor]]\nin = 'w.a.f'\ndiff = '''\n- 1\n+ 2'''\nwhy = ' '\n")

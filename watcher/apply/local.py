@@ -20,6 +20,9 @@ from watcher.apply.agent_link import Stream, agent_words, greet
 from watcher.decide.errors import TargetError, TargetUnreachable
 
 _OPEN_LIMIT = 5.0
+_SETTINGS = "WATCHER_"
+"""How variables begin that are settings, secrets among them. The agent needs none, and what it starts as
+`reload_command` even less."""
 
 
 class LocalPlace:
@@ -65,7 +68,11 @@ class LocalPlace:
         command = [sys.executable, *agent_words(len(self._source)), word, *self._options]
         # a group of its own: Ctrl-C at a terminal is the watcher's to handle
         return subprocess.Popen(  # noqa: S603 # nosec B603 # our own file
-            command, stdin=theirs.fileno(), stdout=theirs.fileno(), start_new_session=True
+            command,
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)},
         )
 
     def close(self) -> None:

@@ -357,6 +357,7 @@ _TOKEN = "nothing to do: a new token is fetched; if this stays, see who changes 
 _QUORUM = "bring a majority of etcd's members back"
 _PORT = "is etcd running there, and is the port open to us?"
 _NAME = "correct the name, or the resolver of this host"
+_OWN_TLS = "correct `etcd.tls`: each file must be PEM, and the key must belong to the certificate"
 _TLS = "is etcd up there and answering? if it is, compare `etcd.tls` with its own TLS settings"
 
 _TEXTS: tuple[tuple[str, tuple[Reason, str]], ...] = (
@@ -365,6 +366,7 @@ _TEXTS: tuple[tuple[str, tuple[Reason, str]], ...] = (
     ("connection refused", (Reason.REFUSED, _PORT)),
     ("unreachable", (Reason.REFUSED, _PORT)),
     ("no route to host", (Reason.REFUSED, _PORT)),
+    ("failed to create security handshaker", (Reason.REFUSED, _OWN_TLS)),
     ("failed to connect", (Reason.REFUSED, _TLS)),  # it did connect, and was not understood
     ("permission denied", (Reason.DENIED, _PERMIT)),
     ("permissiondenied", (Reason.DENIED, _PERMIT)),

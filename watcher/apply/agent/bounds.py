@@ -16,7 +16,8 @@ MAX_MESSAGE = 16384
 
 # As watcher/decide/config_block.py reads them; there they are explained.
 _BLOCK_EDGE = re.compile(rb"\s*;;\s*\[config cluster((?:[ \t][^:\]]*)?):[ \t]*(begin|end)\]\s*")
-_STAMP_LINE = re.compile(rb"[ \t]*;;[ \t]*watcher:[ -~]{0,4000}\r?\n")
+_STAMP_THERE = re.compile(rb"\s*;;\s*watcher:.*", re.DOTALL)
+_STAMP_TO_COME = re.compile(rb"[ \t]*;;[ \t]*watcher:[ -~]{0,65536}\r?\n")
 _DATABASE_LINE = re.compile(rb"(\s*(?:'[^']+'|[A-Za-z0-9_.*-]+)[ \t]*=[ \t]*)(.*)", re.DOTALL)
 _PARAMETER = re.compile(
     rb" *(?P<key>[^= ]+) *= *(?:'(?P<quoted>(?:[^']|'')+)'(?= |\Z)|(?P<plain>[^' ][^ ]*))"
@@ -62,7 +63,7 @@ class Bounds:
         return None if self._block is None else Gate(login_only)
 
     def _check_block(self, old: bytes, new: bytes) -> None:
-        was, becomes = _without_stamps(old), _without_stamps(new)
+        was, becomes = _without(_STAMP_THERE, old), _without(_STAMP_TO_COME, new)
         if len(becomes) != len(was) or len(_lines(new)) > len(was) + 1:
             raise Refused("bounds", "lines would be added to the block, or taken from it")
         for before, after in zip(was, becomes):
@@ -83,8 +84,8 @@ def _lines(text: bytes) -> List[bytes]:
     return re.findall(rb"[^\n]*\n|[^\n]+", text)
 
 
-def _without_stamps(text: bytes) -> List[bytes]:
-    return [line for line in _lines(text) if not _STAMP_LINE.fullmatch(line)]
+def _without(stamp: "re.Pattern[bytes]", text: bytes) -> List[bytes]:
+    return [line for line in _lines(text) if not stamp.fullmatch(line)]
 
 
 def _parts(text: bytes, block: bytes) -> Tuple[bytes, bytes, bytes]:

@@ -1,0 +1,74 @@
+"""What fails between the watcher and etcd, or in etcd."""
+
+from functools import partial
+
+from tests.chaos.packets import Packets
+from tests.chaos.registry import Fails, Meanwhile, Undo, case
+from tests.chaos.scene import Scene
+from tests.support.proxy import Proxy
+
+ETCD_PORT = 2379
+LATE_SECONDS = 0.3
+LOSS_PERCENT = 20
+
+
+def _address(link: Proxy) -> str:
+    return link.endpoint.rpartition(":")[0]
+
+
+def _drop(scene: Scene, undo: Undo, way: str, percent: int = 100) -> None:
+    """Packets between the watcher and every member of etcd vanish."""
+    addresses = ", ".join(_address(link) for link in scene.links)
+    port = "dport" if way == "daddr" else "sport"
+    packets = Packets(f"ip {way} {{ {addresses} }} tcp {port} {ETCD_PORT}", percent)
+    undo.by(packets.pass_again)
+    packets.drop()
+
+
+@case("the switch is made through the members that are left, and no client fails")
+def etcd_member_gone(scene: Scene, undo: Undo) -> None:
+    """One member of etcd is dead, the leader of raft."""
+    member = scene.bed.etcd.leader()
+    undo.by(scene.bed.etcd.start)
+    member.kill()
+
+
+@case("the switch is made through another member, and no client fails")
+def etcd_member_frozen(scene: Scene, undo: Undo) -> None:
+    """A follower of raft hangs: connections to it stay, and nothing comes."""
+    member = scene.bed.etcd.followers()[0]
+    undo.by(member.thaw)
+    member.freeze()
+
+
+@case("who is led stays led, and nobody is held, for unknown is not «no leader»", meanwhile=Meanwhile.NOTHING)
+def etcd_majority_gone(scene: Scene, undo: Undo) -> None:
+    """Two of three members are dead."""
+    undo.by(scene.bed.etcd.start)
+    scene.bed.etcd.lose_quorum()
+
+
+@case("at most what is in flight fails, once a client; the guard holds the rest", fails=Fails.IN_FLIGHT)
+def etcd_is_late(scene: Scene, undo: Undo) -> None:
+    """All that the watcher and etcd say to each other comes 0.3 s later."""
+    for link in scene.links:
+        undo.by(partial(link.late, 0.0))
+        link.late(LATE_SECONDS)
+
+
+@case("at most what is in flight fails, once a client", fails=Fails.IN_FLIGHT)
+def etcd_loses_packets(scene: Scene, undo: Undo) -> None:
+    """A fifth of what etcd sends to the watcher is lost on the way."""
+    _drop(scene, undo, "saddr", LOSS_PERCENT)
+
+
+@case("the health check leads every PgBouncer to the new leader", fails=Fails.IN_FLIGHT)
+def etcd_does_not_hear_the_watcher(scene: Scene, undo: Undo) -> None:
+    """What the watcher sends to etcd vanishes; what etcd sends would come."""
+    _drop(scene, undo, "daddr")
+
+
+@case("the health check leads every PgBouncer to the new leader", fails=Fails.IN_FLIGHT)
+def etcd_is_not_heard(scene: Scene, undo: Undo) -> None:
+    """What etcd sends to the watcher vanishes."""
+    _drop(scene, undo, "saddr")

@@ -1,0 +1,81 @@
+"""What fails in the watcher itself."""
+
+import resource
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import psutil
+import urllib3
+
+from tests.chaos.registry import Fails, Lags, Meanwhile, Undo, case
+from tests.chaos.scene import Scene
+from tests.support.waiting import BedError, wait_for
+
+HELD_SECONDS = 60.0
+
+
+@case("no client fails, and nobody is held", meanwhile=Meanwhile.NOTHING)
+def watcher_frozen(scene: Scene, undo: Undo) -> None:
+    """The watcher hangs while all is quiet."""
+    undo.by(scene.watcher.process.thaw)
+    scene.watcher.process.freeze()
+
+
+@case("no client fails, and the next watcher takes over", meanwhile=Meanwhile.NOTHING)
+def watcher_killed(scene: Scene, undo: Undo) -> None:
+    """The watcher dies while all is quiet."""
+    undo.by(scene.watcher.process.start)
+    scene.watcher.process.kill()
+
+
+@case("clients wait, none fails, and the switch is made when it goes on", lags=Lags.ALL)
+def watcher_frozen_in_a_switch(scene: Scene, undo: Undo) -> None:
+    """The watcher hangs as soon as clients are held."""
+    undo.by(scene.watcher.process.thaw)
+    _once_held(scene, undo, scene.watcher.process.freeze)
+
+
+@case("the hold ends with it, and the next watcher leads right", fails=Fails.ANYBODY, lags=Lags.ALL)
+def watcher_killed_in_a_switch(scene: Scene, undo: Undo) -> None:
+    """The watcher dies as soon as clients are held."""
+    undo.by(scene.watcher.process.start)
+    _once_held(scene, undo, scene.watcher.process.kill)
+
+
+def _once_held(scene: Scene, undo: Undo, strike: Callable[[], None]) -> None:
+    """Strike as soon as the first PgBouncer holds. What is undone next waits for that."""
+    before = len(scene.watcher.lines("hold"))
+
+    def wait_and_strike() -> None:
+        wait_for(lambda: len(scene.watcher.lines("hold")) > before, HELD_SECONDS, "clients are held")
+        strike()
+
+    striker = threading.Thread(target=wait_and_strike, daemon=True)
+    undo.by(striker.join)
+    striker.start()
+
+
+@case("the sessions that are open suffice, and at most what is in flight fails", fails=Fails.IN_FLIGHT)
+def watcher_out_of_descriptors(scene: Scene, undo: Undo) -> None:
+    """The watcher may open no file and no connection more than it has."""
+    watcher = psutil.Process(scene.watcher.process.pid)
+    before = watcher.rlimit(resource.RLIMIT_NOFILE)
+    undo.by(lambda: watcher.rlimit(resource.RLIMIT_NOFILE, before))
+    watcher.rlimit(resource.RLIMIT_NOFILE, (_lowest_free(watcher.pid), before[1]))
+    _require_silent_page(scene)
+
+
+def _lowest_free(pid: int) -> int:
+    """The number that the next descriptor would have. Their count is no bound, for there are gaps."""
+    taken = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    return next(number for number in count() if number not in taken)
+
+
+def _require_silent_page(scene: Scene) -> None:
+    """That the limit bites: whoever asks for a page now gets none."""
+    with suppress(urllib3.exceptions.HTTPError):
+        scene.watcher.get("/status")
+        raise BedError("the watcher still answers: it is not out of descriptors")

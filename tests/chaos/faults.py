@@ -1,0 +1,48 @@
+"""Faults put into the product on purpose, in a copy of it, so that chaos is seen to fail."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.folders import bed_folder
+from tests.support.watcher import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Fault:
+    """In `file` below `watcher/`, each of the texts becomes the other; the case `seen_by` is broken then."""
+
+    file: str
+    changes: tuple[tuple[str, str], ...]
+    seen_by: str
+
+    def apply_to(self, text: str) -> str:
+        """The file's text with this fault. ValueError where a text is not there exactly once."""
+        for right, wrong in self.changes:
+            if text.count(right) != 1:
+                raise ValueError(f"{self.file} does not have exactly one «{right}»")
+            text = text.replace(right, wrong)
+        return text
+
+
+_HOLD = "apply/agent/hold.py"
+FAULTS = {
+    "a release that resumes nobody": Fault(
+        _HOLD,
+        (("        if statements:\n            self._ask(*statements)", "        del statements"),),
+        "etcd-member-gone",
+    ),
+}
+
+
+@contextmanager
+def broken_watcher(name: str) -> Iterator[Path]:
+    """A folder with a `watcher` that has this fault."""
+    fault = FAULTS[name]
+    with bed_folder() as folder:
+        shutil.copytree(REPOSITORY / "watcher", folder / "watcher")
+        path = folder / "watcher" / fault.file
+        path.write_text(fault.apply_to(path.read_text()))
+        yield folder

@@ -1,0 +1,129 @@
+"""The stage: the whole bed in a network of its own, and a watcher that meets etcd through proxies.
+
+So what is done to the proxies' addresses happens to the watcher alone, and Patroni is well.
+"""
+
+import time
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.e2e.test_stage import at, is_led, lose_lease
+from tests.support.bed import Bed, BouncerHost
+from tests.support.crowd import Crowd
+from tests.support.folders import bed_folder
+from tests.support.load import TABLE
+from tests.support.patroni import Node
+from tests.support.proxy import Proxy
+from tests.support.waiting import BedError, wait_for
+from tests.support.watcher import WatcherProcess, settings_for
+
+WHOLE_SECONDS = 90.0
+CLUSTER = {
+    "dcs": {"synchronous_mode": True, "failsafe_mode": True},
+    "node_config": {"postgresql": {"parameters": {"synchronous_commit": "on"}}},
+}
+"""So that what was acknowledged may never be lost, and Patroni outlives the loss of etcd."""
+
+
+class Scene(AbstractContextManager["Scene"]):
+    """Everything that a case may break. `program` is a folder with another `watcher` package, to run that."""
+
+    def __init__(self, program: Path | None = None) -> None:
+        self._stack = ExitStack()
+        self._program = program
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.folder = stack.enter_context(bed_folder())
+            self.bed = stack.enter_context(
+                Bed(self.folder / "bed", nodes=2, loop_wait=2, patroni_options=CLUSTER)
+            )
+            members = self.bed.etcd.members
+            self.links = [stack.enter_context(Proxy(member.endpoint)) for member in members]
+            self.watcher = self._watcher()
+            stack.enter_context(self.watcher)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _watcher(self) -> WatcherProcess:
+        etcd = {"endpoints": [link.endpoint for link in self.links]}
+        watcher = WatcherProcess(self.folder / "watcher", settings_for(self.bed, etcd=etcd))
+        if self._program is not None:
+            watcher.process.cwd = self._program
+        return watcher
+
+    @property
+    def victim(self) -> BouncerHost:
+        """The host that faults of hosts strike."""
+        return self.bed.bouncers[0]
+
+    @property
+    def bystander(self) -> BouncerHost:
+        """The other one."""
+        return self.bed.bouncers[1]
+
+    # --- what happens -------------------------------------------------------------------------------
+
+    def clients(self) -> Crowd:
+        """Clients on both PgBouncers, to be entered; the table is empty then."""
+        self.bed.leader().sql(f"DROP TABLE IF EXISTS {TABLE}", dbname="app")
+        return Crowd(self.folder, self.bed.bouncers)
+
+    def switch_over(self) -> Node:
+        """A planned switchover; the new leader."""
+        old = self.bed.leader()
+        self.bed.patroni.switchover(self.bed.patroni.wait_for_replicas()[0])
+        return self.bed.patroni.wait_for_leader(other_than=old)
+
+    def crash(self) -> Node:
+        """The primary's node dies, and its lease with it; the new leader. The old node comes back."""
+        old = self.bed.leader()
+        old.kill()
+        lose_lease(self.bed)
+        new = self.bed.patroni.wait_for_leader(other_than=old)
+        old.start()
+        return new
+
+    # --- whether all is well ------------------------------------------------------------------------
+
+    def wait_until_led(self, host: BouncerHost, leader: Node, timeout: float = WHOLE_SECONDS) -> float:
+        """Until file and PgBouncer lead there and nobody waits; how long that took."""
+        began = time.monotonic()
+        wait_for(
+            partial(self._is_served, host, at(leader)),
+            timeout,
+            f"{host.name} leads to {leader}, and holds nobody",
+            logs=[self.watcher.log],
+            poll=0.1,
+        )
+        return time.monotonic() - began
+
+    def _is_served(self, host: BouncerHost, endpoint: str) -> bool:
+        return is_led(host, endpoint) and not host.pgbouncer.is_paused()
+
+    def wait_until_whole(self) -> Node:
+        """Until the cluster is well, every PgBouncer led and free, every agent up; the leader."""
+        self.bed.patroni.wait_for_replicas(timeout=WHOLE_SECONDS)
+        leader = self.bed.leader()
+        for host in self.bed.bouncers:
+            self.wait_until_led(host, leader)
+            wait_for(partial(self._has_agent, host), WHOLE_SECONDS, f"an agent on {host.name}")
+        return leader
+
+    def _has_agent(self, host: BouncerHost) -> bool:
+        return bool(host.sshd.session_pids())
+
+    def rows(self) -> dict[int, int]:
+        """How many rows of each client are there. BedError where nobody answers."""
+        rows = self.bed.leader().sql(f"SELECT client, count(*) AS n FROM {TABLE} GROUP BY 1", dbname="app")  # noqa: S608
+        if not rows:
+            raise BedError(f"{TABLE} is empty")
+        return {int(row["client"]): int(row["n"]) for row in rows}

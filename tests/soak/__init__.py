@@ -1,0 +1,1 @@
+"""Long runs: what two hours of switchovers do to clients, memory, threads and descriptors."""
