@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,3 +73,10 @@ def said(data: bytes) -> Iterator[socket.socket]:
         far.sendall(data[:100_000])
         far.shutdown(socket.SHUT_WR)
         yield near
+
+
+def throwaway_folder() -> Path:
+    """A new folder that goes with this process."""
+    folder = tempfile.mkdtemp(prefix="hostile-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

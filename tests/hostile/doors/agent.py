@@ -12,7 +12,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from tests.hostile.door import Door, repeated, said
+from tests.hostile.door import Door, repeated, said, throwaway_folder
 from tests.hostile.doors.etcd_keys import JSON
 from tests.hostile.doors.file import GOOD
 from watcher.apply.agent import file as agent
@@ -67,7 +67,7 @@ def check_hold_reply(data: bytes) -> None:
 
 @cache
 def folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="hostile-"))
+    return throwaway_folder()
 
 
 def check_ask(data: bytes) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
-from tests.hostile.door import Door, as_text, repeated
+from tests.hostile.door import Door, as_text, repeated, throwaway_folder
 from tests.hostile.doors.etcd_keys import JSON
 from tests.hostile.doors.file import GOOD, STAMP, check_rewrite
 from watcher.barrier import Unusable, parser, settings_of
@@ -24,7 +23,7 @@ BASE = (
 
 @cache
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="hostile-"))
+    return throwaway_folder()
 
 
 def _check_loaded(file: Path, environ: dict[str, str], secrets: Path | None = None) -> None:
