@@ -56,6 +56,8 @@ def test_without_a_stamp_there_is_none() -> None:
         ";; watcher: cluster=1 system=7 revision=one timeline=1 leader=n",
         ";; watcher: cluster=1 system=7 revision=1 timeline=x leader=n",
         f";; watcher: cluster=1 system=7 revision={'9' * 5000} timeline=1 leader=n",
+        ";; watcher: cluster=1 system=7 revision=1 timeline=1 leader=ü",
+        ";; watcher: cluster=1 system=7 revision=١ timeline=1 leader=n",
         STAMP_LINE + STAMP_LINE,
     ],
 )
