@@ -254,6 +254,8 @@ def test_a_stamp_takes_the_place_of_the_old_one() -> None:
     text = rewrite(text, "demo", TO, "f")
     assert text.count(";; watcher:") == 1
     assert text.splitlines()[1:3] == ["# first", STAMP_LINE.rstrip()]
+    twice = rewrite(marked(f"{old}a = host=h\n{old}b = host=h\n"), "demo", TO, "f")
+    assert twice.splitlines()[1] == STAMP_LINE.rstrip()
 
 
 def test_a_first_stamp_stands_behind_the_begin_with_its_line_end() -> None:
