@@ -56,6 +56,8 @@ def test_without_a_stamp_there_is_none() -> None:
         ";; watcher: cluster=1 system=7 revision=one timeline=1 leader=n",
         ";; watcher: cluster=1 system=7 revision=1 timeline=x leader=n",
         f";; watcher: cluster=1 system=7 revision={'9' * 5000} timeline=1 leader=n",
+        ";; watcher: cluster=1 system=7 revision=1 timeline=1 leader=ü",
+        ";; watcher: cluster=1 system=7 revision=١ timeline=1 leader=n",
         STAMP_LINE + STAMP_LINE,
     ],
 )
@@ -252,6 +254,8 @@ def test_a_stamp_takes_the_place_of_the_old_one() -> None:
     text = rewrite(text, "demo", TO, "f")
     assert text.count(";; watcher:") == 1
     assert text.splitlines()[1:3] == ["# first", STAMP_LINE.rstrip()]
+    twice = rewrite(marked(f"{old}a = host=h\n{old}b = host=h\n"), "demo", TO, "f")
+    assert twice.splitlines()[1] == STAMP_LINE.rstrip()
 
 
 def test_a_first_stamp_stands_behind_the_begin_with_its_line_end() -> None:
