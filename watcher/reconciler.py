@@ -202,6 +202,7 @@ class Reconciler:
 
     def _reconcile(self, view: View, wish: Desired) -> None:
         actual = self._look()
+        wish = self._no_longer_than_it_is(wish, actual)
         steps = plan(actual, wish)
         if wish.route is not None and any(_leads(step) for step in steps):
             self._begin(view, wish.route, actual)
@@ -214,6 +215,15 @@ class Reconciler:
         if failure is not None:
             self._read_at = float("-inf")  # look again at the next try, it may be back
             raise failure
+
+    def _no_longer_than_it_is(self, wish: Desired, actual: Actual) -> Desired:
+        """A hold of which we did not know before this look, a failed step having made us forget it, is as
+        old as it is: clients were never let go.
+        """
+        if not wish.held or actual.held is None or self._held_since is None:
+            return wish
+        self._held_since = min(self._held_since, actual.held.since)
+        return within_limit(wish, self._policy, self._held_since, self.beat_at)
 
     def _take(self, steps: tuple[Step, ...]) -> WatcherError | None:
         """One after the other. Who cannot be held is led all the same; why not is returned."""

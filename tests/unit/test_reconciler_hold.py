@@ -158,6 +158,18 @@ def test_a_hold_that_has_lasted_its_limit_ends_and_is_not_begun_again_while_the_
     assert "released" in world.reports.wishes[-1].detail
 
 
+def test_a_hold_that_a_failed_write_made_us_forget_lasts_no_longer_for_it(world: Holding) -> None:
+    world.turn(nobody(world.now))
+    world.now += 10
+    world.target.fail("write", lost())
+    world.turn(led_by("node2", 7, world.now))
+    world.now += 1
+    world.turn(with_key(led_by(None, 8, world.now), "failover", Failover(None, None, None), 8))
+    assert world.target.last is not None
+    assert world.target.last.held is not None
+    assert (world.target.last.held.since, world.target.last.held.until) == (1000.0, 1020.0)
+
+
 def test_after_that_the_next_trouble_is_held_for_again(world: Holding) -> None:
     world.turn(nobody(world.now))
     world.now += 30
