@@ -30,7 +30,9 @@ def verdict(
 
 BY_ETCD: list[tuple[str, Stamp | None, Stamp, float | None, bool]] = [
     ("no stamp yet", None, NEW, None, True),
-    ("the same reign", OLD, NEW, None, True),
+    ("the same reign", OLD, OLD, None, True),
+    ("the same reign, over another that the health check wrote", NEW, OLD, None, False),
+    ("the same reign, over another that the health check wrote, proven", NEW, OLD, 100.1, True),
     ("a newer reign", OLD, replace(NEW, revision=11), None, True),
     ("an older reign", OLD, replace(NEW, revision=9), None, False),
     ("an older reign, proven before the look", OLD, replace(NEW, revision=9), 99.0, False),
@@ -43,7 +45,13 @@ BY_ETCD: list[tuple[str, Stamp | None, Stamp, float | None, bool]] = [
     ("over a fallback, proven", replace(OLD, cluster_id=0, revision=0), NEW, 100.1, True),
     ("over a stamp that cannot be read", UNREADABLE, replace(NEW, revision=2**62), None, False),
     ("over a stamp that cannot be read, proven", UNREADABLE, NEW, 100.1, True),
-    ("the timeline is etcd's affair", replace(OLD, timeline=9), replace(NEW, timeline=1), None, True),
+    (
+        "the timeline is etcd's affair",
+        replace(OLD, timeline=9),
+        replace(NEW, revision=11, timeline=1),
+        None,
+        True,
+    ),
 ]
 
 

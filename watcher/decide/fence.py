@@ -3,8 +3,9 @@
 A block's stamp says by which leadership it was written. A writer that knows less must not undo it: an
 older watcher, one that was frozen, one that listens to a member of etcd that lags.
 
-* Etcd's create revisions of the leader key only grow, so in one etcd cluster a revision at least as
-  high is at least as new: an event is enough.
+* Etcd's create revisions of the leader key only grow, so in one etcd cluster a higher revision is newer,
+  and the same one is the same leader: an event is enough. The same one with another leader's name is what
+  the health check wrote over it: it knew of a later promotion, and an event of before does not undo that.
 * Otherwise (another cluster id, or a lower revision) the histories differ: etcd was restored from a
   backup or built anew. A linearizable read that began *after* the block was read proves it, for in one
   history it could not have shown an older leader. Nothing less does.
@@ -30,7 +31,7 @@ def admits(actual: Actual, desired: Desired, route: Route) -> str:
         return ""
     if route.source is Source.HEALTH_CHECK:
         return _older_by_timeline(old, new)
-    if old.cluster_id == new.cluster_id and new.revision >= old.revision:
+    if old.cluster_id == new.cluster_id and _is_as_new(old, new):
         return ""
     if desired.proven_at is not None and desired.proven_at > actual.file_read_at:
         return ""
@@ -38,6 +39,10 @@ def admits(actual: Actual, desired: Desired, route: Route) -> str:
         f"the block was written for {old.leader!r} at revision {old.revision} of etcd cluster "
         f"{old.cluster_id:x}; we know {new.leader!r} at revision {new.revision} of {new.cluster_id:x}"
     )
+
+
+def _is_as_new(old: Stamp, new: Stamp) -> bool:
+    return new.revision > old.revision or (new.revision == old.revision and new.leader == old.leader)
 
 
 def _older_by_timeline(old: Stamp, new: Stamp) -> str:
