@@ -71,6 +71,17 @@ chaos: bed ## real faults on real servers, each once, or for SECONDS=n; SEED=n f
 bench: bed ## measure, beside rivals; an hour and a half, CASE=name for one case
 	@$(SUDO) $(PYTHON) -m tests.benchmarks $(CASE)
 
+.PHONY: soak
+soak: soak-simulation soak-hostile soak-switches ## all the long runs, one after the other: a day and more
+
+.PHONY: simulate
+simulate: venv ## 10,000 schedules of faults against a simulated world
+	@$(PYTHON) -m tests.simulation --count 10000
+
+.PHONY: soak-simulation
+soak-simulation: venv ## COUNT schedules, a million unless said, from seed START on, at idle priority
+	@nice -n 19 $(PYTHON) -m tests.simulation --count $(or $(COUNT),1000000) --start $(or $(START),10000)
+
 .PHONY: soak-switches
 soak-switches: bed ## switchovers without a pause for SECONDS, two hours unless said: who fails, what grows
 	@$(SUDO) $(PYTHON) -m tests.soak --seconds $(or $(SECONDS),7200)

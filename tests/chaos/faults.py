@@ -12,7 +12,7 @@ from tests.support.watcher import REPOSITORY
 
 @dataclass(frozen=True)
 class Fault:
-    """In `file` below `watcher/`, each of the texts becomes the other; the case `seen_by` is broken then."""
+    """In `file` below `watcher/`, each of the texts becomes the other; the case `seen_by` should see it."""
 
     file: str
     changes: tuple[tuple[str, str], ...]

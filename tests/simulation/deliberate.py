@@ -1,0 +1,242 @@
+"""Faults put into the watcher on purpose: each must be caught, or the simulator proves nothing.
+
+`python -m tests.simulation.deliberate` puts one after the other into a copy of the watcher and runs schedules
+over it until one breaks; 1 if a fault survives. `--only NAME` for one, `--recorded` for the recorded seeds.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MOST_SCHEDULES = 400
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`old` becomes `new` in one file of the watcher; `seed` is a schedule that is known to catch it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    seed: int | None = None
+
+
+FAULTS = (
+    Fault(
+        "fence off by one",
+        "decide/fence.py",
+        "new.revision > old.revision or",
+        "new.revision > old.revision - 3 or",
+    ),
+    Fault(
+        "fence believes another etcd at once",
+        "decide/fence.py",
+        "old.cluster_id == new.cluster_id and _is_as_new",
+        "_is_as_new",
+        seed=46,
+    ),
+    Fault(
+        "fence takes any read for a proof",
+        "decide/fence.py",
+        "desired.proven_at > actual.file_read_at",
+        "True",
+        seed=46,
+    ),
+    Fault("no fence", "decide/fence.py", "    if old is None:\n", "    if True:\n", seed=2),
+    Fault(
+        "the health check goes back in time",
+        "decide/fence.py",
+        "or new.timeline > old.timeline",
+        "or True",
+        seed=2,
+    ),
+    Fault(
+        "release forgotten",
+        "decide/decision.py",
+        "[Release()] if wish.gave_up else [Release(endpoint, reload)]",
+        "[]",
+        seed=0,
+    ),
+    Fault(
+        "reload forgotten",
+        "decide/decision.py",
+        "    return [Reload(), Confirm(endpoint)] if reload else []",
+        "    return []",
+        seed=29,
+    ),
+    Fault(
+        "confirmation skipped",
+        "decide/decision.py",
+        "    return [Reload(), Confirm(endpoint)] if reload else []",
+        "    return [Reload()] if misled else []",
+        seed=29,
+    ),
+    Fault(
+        "PgBouncer's own word is not asked",
+        "decide/decision.py",
+        "misled or actual.reload_owed or bool(unconfirmed(actual, endpoint))",
+        "misled",
+        seed=0,
+    ),
+    Fault(
+        "a hold without a limit",
+        "decide/decision.py",
+        "    until = min(wish.hold_until, held_since + policy.hold.limit)\n",
+        "    until = now + policy.hold.limit\n",
+    ),
+    Fault(
+        "a hold is begun again when it gave up",
+        "reconciler.py",
+        "        self._held_since = min(moment for moment in since if moment is not None)",
+        "        self._held_since = self.beat_at if held is None else held.since",
+    ),
+    Fault(
+        "a lower revision is believed",
+        "decide/view.py",
+        "    if goes_back and view.contact_at is not None and listing.asked_at < view.contact_at:\n"
+        "        return view\n",
+        "",
+    ),
+    Fault(
+        "events in order of arrival",
+        "decide/view.py",
+        "if event.mod_revision > view.revision]",
+        "]",
+    ),
+    Fault(
+        "a deletion is not heard",
+        "decide/view.py",
+        "            entries.pop(event.key, None)",
+        "            pass",
+    ),
+    Fault(
+        "a restored etcd is never believed",
+        "decide/view.py",
+        "listing.asked_at < view.contact_at:",
+        "True:",
+        seed=2,
+    ),
+    Fault(
+        "any of two primaries will do",
+        "decide/decision.py",
+        "    if len(primaries) != 1:",
+        "    if not primaries:",
+    ),
+    Fault(
+        "a primary that does not run will do",
+        "decide/decision.py",
+        "    if not node.accepts_writes:",
+        "    if False:",
+    ),
+    Fault(
+        "a leader is ready because it leads",
+        "decide/decision.py",
+        "        and readiness.verdict is Verdict.READY\n",
+        "",
+    ),
+    Fault(
+        "the first wish is kept",
+        "mailbox.py",
+        "            self._value = value\n            if wake:",
+        "            self._value = self._value if self._fresh else value\n            if wake:",
+    ),
+    Fault(
+        "news wake nobody",
+        "mailbox.py",
+        "                self._fresh = True\n                self._changed.notify()\n\n    def nudge",
+        "                pass\n\n    def nudge",
+    ),
+    Fault(
+        "a failure is tried again in an hour",
+        "reconciler.py",
+        "        return patience.delay(failures, self._random)",
+        "        return 3600.0",
+        seed=5,
+    ),
+    Fault(
+        "what was seen once is so for ever",
+        "reconciler.py",
+        "and now - self._read_at < self._resync_interval",
+        "",
+        seed=11,
+    ),
+    Fault(
+        "an operator's pause is not heeded",
+        "decide/decision.py",
+        "    if keep_off is None:",
+        "    if True:",
+    ),
+    Fault(
+        "a stamp without its revision",
+        "decide/decision.py",
+        "view.cluster_id or 0, system_id(view), reign.create_revision,",
+        "view.cluster_id or 0, system_id(view), 1,",
+        seed=0,
+    ),
+)
+
+
+@contextmanager
+def broken(fault: Fault) -> Iterator[Path]:
+    """A copy of the watcher and of the tests, with that fault in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("watcher", "tests"):
+            shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
+        file = Path(folder) / "watcher" / fault.file
+        text = file.read_text()
+        if text.count(fault.old) != 1:
+            raise SystemExit(f"{fault.name}: its text stands {text.count(fault.old)} times in {fault.file}")
+        file.write_text(text.replace(fault.old, fault.new))
+        yield Path(folder)
+
+
+def caught(fault: Fault, start: int, count: int) -> str:
+    """The first schedule that broke, with why; empty if none of these did."""
+    command = [sys.executable, "-m", "tests.simulation", "--start", str(start), "--count", str(count)]
+    with broken(fault) as folder:
+        environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            [*command, "--first", "--jobs", "1"],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{fault.name}: the simulator itself failed\n{done.stderr[-2000:]}")
+    return done.stdout.splitlines()[0] if done.returncode else ""
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    survived = 0
+    for fault in FAULTS:
+        if options.only not in (None, fault.name):
+            continue
+        recorded = options.recorded and fault.seed is not None
+        how = caught(fault, fault.seed or 0, 1) if recorded else caught(fault, 0, MOST_SCHEDULES)
+        survived += not how
+        print(f"{fault.name:52} {how or f'SURVIVED {MOST_SCHEDULES} schedules'}", flush=True)
+    print(f"{len(FAULTS)} faults, {survived} survived")
+    return 1 if survived else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.deliberate", description=__doc__)
+    parser.add_argument("--only", help="this fault alone")
+    parser.add_argument("--recorded", action="store_true", help="the recorded seeds, which takes a minute")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

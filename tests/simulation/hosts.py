@@ -1,0 +1,106 @@
+"""PgBouncer's hosts, and the way there: slow, cut, read-only, rebooted, edited by another hand."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from tests.simulation.loop import Fiber, Loop
+from tests.support.fake_target import FakePgBouncer, FakeTarget
+from watcher.decide.errors import TargetRefused, TargetUnreachable
+from watcher.decide.model import Actual, Endpoint, Step
+
+BEGIN, END = ";; [config cluster: begin]\n", ";; [config cluster: end]\n"
+HEAD, TAIL = "; kept by hand\n[databases]\nother = host=192.0.2.1\n", "[pgbouncer]\nlisten_port = 6432\n"
+LINE = "app = host={host} port={port} pool_size=20\n"
+
+Written = Callable[["Host", str, str], None]
+
+
+def text_for(endpoint: Endpoint) -> str:
+    """A whole file."""
+    return HEAD + BEGIN + LINE.format(host=endpoint.host, port=endpoint.port) + END + TAIL
+
+
+class Host(FakePgBouncer):
+    """One PgBouncer. `on_write` hears of every text that comes after the first."""
+
+    def __init__(self, name: str, endpoint: Endpoint, on_write: Written) -> None:
+        self.name = name
+        self.on_write: Written | None = None
+        self.shown_at = 0.0
+        super().__init__(text_for(endpoint))
+        self.on_write = on_write
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = self.__dict__.get("text")
+        super().__setattr__(name, value)
+        if name == "text" and before is not None and self.__dict__.get("on_write"):
+            self.on_write(self, before, value)  # type: ignore[misc] # it was looked at in the line above
+
+    def edit(self, endpoint: Endpoint) -> None:
+        """Another hand leads the block elsewhere, and reloads."""
+        held = self.text
+        start = held.index("app = host=")
+        line = LINE.format(host=endpoint.host, port=endpoint.port)
+        self.text = held[:start] + line + held[held.index("\n", start) + 1 :]
+        self.reload()
+
+
+class Way(FakeTarget):
+    """One watcher's way to a host: each call takes time before and after, in which anything may happen."""
+
+    def __init__(self, host: Host, loop: Loop, chance: random.Random, limit: float) -> None:
+        super().__init__(host, name=host.name, on_refusal=limit, clock=loop.clock)
+        self.fiber: Fiber | None = None
+        self.slowest = 0.02
+        self._chance = chance
+
+    def _pass(self) -> None:
+        if self.fiber is not None:
+            self.fiber.wait(self._chance.uniform(0.0005, self.slowest))
+
+    def read(self) -> Actual:
+        self._pass()
+        actual = super().read()
+        self._pass()
+        return actual
+
+    def take(self, step: Step) -> None:
+        self._pass()
+        super().take(step)
+        self._pass()
+
+    def cut(self) -> None:
+        """Nothing goes through, and the agent ends with its connection, and its hold with it."""
+        gone = TargetUnreachable(self.name, "no route to host", "is the host up?")
+        self.fail_always = dict.fromkeys(
+            ("read", "write", "reload", "confirm", "hold", "watch", "release"), gone
+        )
+        self.connected = False
+        self.lose_agent()
+
+    def refuse_writes(self) -> None:
+        self.fail_always = {"write": TargetRefused(self.name, "read-only file system", "mount it writable")}
+
+    def mend(self) -> None:
+        self.fail_always = {}
+        self.connected = True
+
+    def lose_agent(self) -> None:
+        if self._agent is not None:
+            self._agent.end()
+
+    @property
+    def agent_guards(self) -> Endpoint | None:
+        """What its agent, where there is one, watches."""
+        agent = self._agent
+        return agent.guard if agent is not None and agent in self.pgbouncer.agents else None
+
+    @property
+    def agent_holds_since(self) -> float | None:
+        """Since when clients wait by its hold, None if they do not."""
+        agent = self._agent
+        if agent is None or agent not in self.pgbouncer.agents:
+            return None
+        agent.end_at_limit()
+        return None if agent._held is None else agent._held.since

@@ -1,0 +1,351 @@
+"""One schedule: a world and its faults from a seed, then quiet, and what must be true by then."""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+
+from tests.simulation.cluster import Cluster
+from tests.simulation.etcd import Etcd, Lag
+from tests.simulation.hosts import Host, Way
+from tests.simulation.loop import Loop
+from tests.simulation.watchers import LIMIT, Parts, Watcher
+from tests.simulation.witness import Broken, Witness
+from watcher.decide.config_block import parse
+from watcher.decide.model import PAUSE_KEY, STOP_KEYS, Endpoint, Paused, StopRequest
+
+LOOK_EVERY = 0.5
+QUIET = 40.0
+"""Virtual seconds after the last fault within which all must be right."""
+MOST_FAULTS = 7
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a schedule: `why` it broke, if it did, and how long until all was right for good."""
+
+    seed: int
+    why: str
+    right_after: float
+    story: tuple[str, ...] = field(repr=False)
+
+
+class Schedule:
+    """Everything is drawn from `seed`, so the same seed is the same story."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.chance = random.Random(seed)  # noqa: S311 - no secret
+        self.loop = Loop()
+        self.witness = Witness(self.loop.clock, LIMIT)
+        self.etcd = Etcd(self.witness.reign)
+        self.cluster = Cluster(self.loop, self.etcd, self.chance, self.witness.promoted)
+        self.etcd.back_up()
+        start = self.cluster.nodes["node1"].endpoint
+        self.hosts = [
+            Host(f"pgb{n}", start, self.witness.written) for n in range(self.chance.choice((1, 1, 2)))
+        ]
+        self.parts = Parts(self.loop, self.etcd, self.cluster, self.hosts, self.witness, self.chance)
+        self.watchers = [Watcher(f"w{n}", self.parts) for n in range(self.chance.choice((1, 1, 2, 2, 3)))]
+        self._mends: list[Callable[[], None]] = []
+        self._right_since: float | None = None
+        self._is_quiet = False
+        self._look()
+
+    # --- running ------------------------------------------------------------------------------------------
+
+    def run(self) -> Verdict:
+        why, quiet_from = "", self.loop.now
+        try:
+            self.loop.run_until(self.loop.now + 3)
+            for _ in range(self.chance.randint(1, MOST_FAULTS)):
+                self.strike()
+                self.loop.run_until(self.loop.now + self.chance.choice((0.05, 0.3, 1, 3, 8, 15)))
+            quiet_from = self._calm()
+            self.loop.run_until(quiet_from + QUIET)
+            self._must_be_right()
+        except Broken as broken:
+            why = str(broken)
+        finally:
+            for watcher in self.watchers:
+                if not watcher.dead:
+                    watcher.kill()
+        right = self._right_since if self._right_since is not None else self.loop.now
+        return Verdict(self.seed, why, max(0.0, right - quiet_from), tuple(self.witness.story))
+
+    def strike(self) -> None:
+        """One fault, now; what it breaks is mended after a while, or when all grows calm."""
+        fault = self.chance.choice(FAULTS)
+        self.witness.say(f"--- {fault.__name__.removeprefix('_').replace('_', ' ')}")
+        fault(self)
+
+    def for_a_while(self, mend: Callable[[], None], most: float = 25.0) -> None:
+        """Mended once, at a moment left to chance or when all grows calm."""
+        done: list[bool] = []
+
+        def once() -> None:
+            if not done:
+                done.append(True)
+                mend()
+
+        self._mends.append(once)
+        self.loop.after(self.chance.uniform(0.2, most), once)
+
+    def _calm(self) -> float:
+        """No fault from here on. When the cluster itself has settled."""
+        self.witness.say("--- quiet from here on")
+        self._is_quiet = True
+        mends, self._mends = self._mends, []
+        for mend in mends:
+            mend()
+        while self.cluster.busy or self.cluster.leader is None:
+            self.loop.run_until(self.loop.now + 1)
+        self.etcd.delete(
+            "failover", PAUSE_KEY, *(key for key in self.etcd.entries if key.startswith(STOP_KEYS))
+        )
+        return self.loop.now
+
+    # --- looking ------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        closed = {node.endpoint for node in self.cluster.nodes.values() if not node.takes_logins}
+        for host in self.hosts:
+            host.closed = closed
+        for watcher in self.watchers:
+            if not watcher.dead:
+                watcher.guards_look()
+        for host in self.hosts:
+            self.witness.looks(host, len(self.watchers))
+        if self._is_quiet:
+            self._note_whether_right()
+        self.loop.after(LOOK_EVERY, self._look)
+
+    def _note_whether_right(self) -> None:
+        wrong = next(self._wrong(), None)
+        if wrong is not None:
+            self._right_since = None
+        elif self._right_since is None:
+            self._right_since = self.loop.now
+
+    def _wrong(self) -> Iterator[str]:
+        """Invariant 1, target by target."""
+        leader = self.cluster.leader
+        for host in self.hosts:
+            led = _led_by(host.text)
+            if leader is None or led != leader.endpoint:
+                yield f"{host.name}: its file leads to {led}, {leader and leader.name} leads"
+            elif set(host.shown.values()) != {leader.endpoint}:
+                yield f"{host.name}: PgBouncer leads to {host.shown}, not to {leader.name}"
+            elif host.waits("app"):
+                yield f"{host.name}: clients wait"
+
+    def _must_be_right(self) -> None:
+        wrong = next(self._wrong(), None)
+        if wrong is not None:
+            raise Broken(f"{QUIET:g} s after the last fault: {wrong}")
+
+    # --- what faults are made of ----------------------------------------------------------------------------
+
+    def a_watcher(self) -> Watcher:
+        return self.chance.choice(self.watchers)
+
+    def a_host(self) -> Host:
+        return self.chance.choice(self.hosts)
+
+    def a_way(self) -> Way:
+        return self.a_watcher().ways[self.a_host().name]
+
+
+@lru_cache(maxsize=1000)
+def _led_by(text: str) -> Endpoint:
+    """Where the block leads; it has one database."""
+    return parse(text, "demo", "file").databases[0].endpoint
+
+
+# --- faults -----------------------------------------------------------------------------------------------
+
+
+def _switchover(of: Schedule) -> None:
+    of.cluster.switch_over()
+
+
+def _announcement_that_nothing_follows(of: Schedule) -> None:
+    of.cluster.withdraw()
+
+
+def _crash(of: Schedule) -> None:
+    of.cluster.crash()
+
+
+def _crash_and_the_old_primary_comes_back(of: Schedule) -> None:
+    of.cluster.crash(rogue=of.chance.uniform(1, 20))
+
+
+def _old_primary_is_all_that_is_heard(of: Schedule) -> None:
+    """It comes back, and says that it is the primary; neither etcd nor the new one can be heard."""
+    old = of.cluster.leader
+    if old is None or of.cluster.busy:
+        return
+    of.cluster.crash(rogue=40)
+
+    def deafen() -> None:
+        for watcher in of.watchers:
+            watcher.link.cut()
+            of.for_a_while(watcher.link.mend, 40)
+            for node in of.cluster.nodes.values():
+                if node is not old:
+                    node.hidden_from.add(watcher.name)
+                    of.for_a_while(partial(node.hidden_from.discard, watcher.name), 40)
+
+    of.loop.after(of.chance.uniform(9, 14), deafen)
+
+
+def _restart_in_place(of: Schedule) -> None:
+    of.cluster.restart()
+
+
+def _leader_key_flaps(of: Schedule) -> None:
+    of.cluster.flap()
+
+
+def _stop_is_asked_for(of: Schedule) -> None:
+    leader = of.cluster.leader
+    if leader is not None:
+        key = f"{STOP_KEYS}{leader.name}"
+        of.etcd.put(**{key.replace("/", "__"): StopRequest("stop-1", leader.name)})
+        of.for_a_while(lambda: of.etcd.delete(key), 3)
+
+
+def _operator_pauses(of: Schedule) -> None:
+    of.etcd.put(**{PAUSE_KEY.replace("/", "__"): Paused("dba")})
+    of.for_a_while(lambda: of.etcd.delete(PAUSE_KEY))
+
+
+def _etcd_is_not_heard(of: Schedule) -> None:
+    """By one watcher, or by all."""
+    for watcher in of.watchers if of.chance.random() < 0.5 else [of.a_watcher()]:
+        watcher.link.cut()
+        of.for_a_while(watcher.link.mend, 40)
+
+
+def _etcd_is_late(of: Schedule) -> None:
+    link = of.a_watcher().link
+    link.lag = Lag(0.1, of.chance.choice((0.5, 2.0, 4.0)))
+    of.for_a_while(lambda: setattr(link, "lag", Lag()))
+
+
+def _watch_breaks(of: Schedule) -> None:
+    of.a_watcher().link.break_off()
+
+
+def _news_come_twice(of: Schedule) -> None:
+    link = of.a_watcher().link
+    link.doubles = True
+    of.for_a_while(lambda: setattr(link, "doubles", False))
+
+
+def _etcd_is_backed_up(of: Schedule) -> None:
+    of.etcd.back_up()
+
+
+def _etcd_is_restored(of: Schedule) -> None:
+    of.etcd.restore()
+    of.cluster.restored()
+
+
+def _etcd_is_restored_unheard(of: Schedule) -> None:
+    """One watcher goes on in the history that was, and another hears of the new one."""
+    link = of.a_watcher().link
+    link.cut()
+    of.for_a_while(link.mend, 40)
+    _etcd_is_restored(of)
+
+
+def _watcher_freezes(of: Schedule) -> None:
+    watcher = of.a_watcher()
+    if not watcher.frozen:
+        watcher.freeze()
+        of.for_a_while(watcher.thaw, 40)
+
+
+def _watcher_is_killed(of: Schedule) -> None:
+    number = of.chance.randrange(len(of.watchers))
+    if of.watchers[number].dead:
+        return
+    of.watchers[number].kill()
+    name = of.watchers[number].name
+
+    def start() -> None:
+        of.watchers[number] = Watcher(name, of.parts)
+
+    of.for_a_while(start, 10)
+
+
+def _clock_jumps(of: Schedule) -> None:
+    of.a_watcher().jump = of.chance.choice((-3600.0, 3600.0))
+
+
+def _node_hides_its_rest(of: Schedule) -> None:
+    node, watcher = of.chance.choice(list(of.cluster.nodes.values())), of.a_watcher()
+    node.hidden_from.add(watcher.name)
+    of.for_a_while(partial(node.hidden_from.discard, watcher.name))
+
+
+def _way_is_cut(of: Schedule) -> None:
+    way = of.a_way()
+    way.cut()
+    of.for_a_while(way.mend)
+
+
+def _way_is_slow(of: Schedule) -> None:
+    way = of.a_way()
+    way.slowest = 3.0
+    of.for_a_while(lambda: setattr(way, "slowest", 0.02))
+
+
+def _disk_is_full(of: Schedule) -> None:
+    way = of.a_way()
+    way.refuse_writes()
+    of.for_a_while(way.mend)
+
+
+def _agent_dies(of: Schedule) -> None:
+    of.a_way().lose_agent()
+
+
+def _pgbouncer_is_away(of: Schedule) -> None:
+    host = of.a_host()
+    host.down = True
+    for agent in tuple(host.agents):
+        agent.end()
+    host.paused.clear()
+
+    def back() -> None:
+        host.down = False
+        host.restart()
+
+    of.for_a_while(back)
+
+
+def _reloads_are_lost(of: Schedule) -> None:
+    host = of.a_host()
+    host.deaf = True
+    of.for_a_while(lambda: setattr(host, "deaf", False))
+
+
+def _another_hand_edits_the_file(of: Schedule) -> None:
+    node = of.chance.choice(list(of.cluster.nodes.values()))
+    of.witness.by_hand = True
+    of.a_host().edit(node.endpoint)
+    of.witness.by_hand = False
+
+
+FAULTS: tuple[Callable[[Schedule], None], ...] = (
+    *(_switchover, _switchover, _crash, _crash, _crash_and_the_old_primary_comes_back),
+    *(_old_primary_is_all_that_is_heard, _etcd_is_restored_unheard),
+    *(_announcement_that_nothing_follows, _restart_in_place, _leader_key_flaps, _stop_is_asked_for),
+    *(_operator_pauses, _etcd_is_not_heard, _etcd_is_not_heard, _etcd_is_late, _watch_breaks),
+    *(_news_come_twice, _etcd_is_backed_up, _etcd_is_restored, _watcher_freezes, _watcher_is_killed),
+    *(_clock_jumps, _node_hides_its_rest, _way_is_cut, _way_is_slow, _disk_is_full, _agent_dies),
+    *(_pgbouncer_is_away, _reloads_are_lost, _another_hand_edits_the_file),
+)

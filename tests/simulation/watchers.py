@@ -1,0 +1,268 @@
+"""A whole watcher in virtual time: real board, mailboxes and reconcilers, observers that are simulated."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from tests.simulation.cluster import Cluster, Node
+from tests.simulation.etcd import Etcd, Link
+from tests.simulation.hosts import Host, Way
+from tests.simulation.loop import Fiber, Loop
+from tests.simulation.witness import Broken, Witness
+from tests.support.fake_target import Reports
+from watcher.board import Board
+from watcher.decide.backoff import Backoff
+from watcher.decide.decision import HoldPolicy, Policy
+from watcher.decide.errors import WatcherError
+from watcher.decide.model import (
+    Actual,
+    Alarm,
+    Desired,
+    HealthRound,
+    Readiness,
+    Role,
+    Sighting,
+    Verdict,
+    View,
+)
+from watcher.decide.readiness import Want, wanted
+from watcher.mailbox import Mailbox
+from watcher.reconciler import Reconciler
+
+LIMIT = 20.0
+POLICY = Policy(hold=HoldPolicy(limit=LIMIT, announced_limit=8.0))
+RESYNC = 10.0
+ASK_EVERY = 0.1
+ROUND_EVERY, CALM_ROUND_EVERY = 1.0, 30.0
+
+
+@dataclass
+class Telling(Reports):
+    """To the story. Memory is not needed, and a bug of the reconciler's is no failure among others."""
+
+    who: str = ""
+    witness: Witness | None = None
+    host: Host | None = None
+
+    def wished(self, wish: Desired) -> None:
+        self._say(f"wishes {wish.reason}{', held' if wish.held else ''}: {wish.detail}")
+
+    def looked(self, target: str, wish: Desired, actual: Actual | None, failure: WatcherError | None) -> None:
+        pass
+
+    def held(self, target: str, wish: Desired) -> None:
+        del target
+        self._say(f"clients wait: {wish.reason}")
+
+    def released(self, target: str, wish: Desired, seconds: float) -> None:
+        del target
+        self._say(f"clients go on after {seconds:.1f} s: {wish.reason}")
+
+    def in_sync(self, target: str, actual: Actual) -> None:
+        """Invariant 5: it counts when PgBouncer shows it."""
+        ends = {(row.host, row.port) for row in actual.shown or ()}
+        led = {(one.endpoint.host, one.endpoint.port) for one in actual.databases}
+        if not ends or ends != led:
+            raise Broken(f"{target} is said to be in sync, but shows {ends} where the file says {led}")
+
+    def failed(self, target: str, error: WatcherError, failures: int) -> None:
+        del failures
+        if error.__cause__ is not None and "this is a bug" in str(error):
+            raise Broken(f"{target}: {error}") from error
+        self._say(f"failed: {error}")
+
+    def _say(self, text: str) -> None:
+        if self.witness is not None and self.host is not None:
+            self.witness.say(f"{self.who} {self.host.name}: {text}")
+
+
+@dataclass
+class Parts:
+    """What a watcher is put into."""
+
+    loop: Loop
+    etcd: Etcd
+    cluster: Cluster
+    hosts: list[Host]
+    witness: Witness
+    chance: random.Random
+
+
+class Watcher:
+    """One process, from its start to its end; after `kill` make another."""
+
+    def __init__(self, name: str, parts: Parts) -> None:
+        self.name = name
+        self._parts, self._loop = parts, parts.loop
+        self.dead = self.frozen = False
+        self._backlog: list[Callable[[], None]] = []
+        self.board = Board(self._loop.now)
+        self.ways: dict[str, Way] = {}
+        self._fibers: list[Fiber] = []
+        self._workers: dict[str, Reconciler] = {}
+        self._boxes: dict[str, Mailbox[View]] = {}
+        self._alarmed: dict[str, Alarm] = {}
+        self._holds: dict[str, float] = {}
+        self.jump = 0.0
+        self._asked_by: View | None = None
+        self._want: Want | None = None
+        self._round_at = self._loop.now
+        for host in parts.hosts:
+            self._serve(host)
+        self.link = Link(self._loop, parts.etcd, parts.chance, self.post)
+        self._ask()
+        self._round()
+
+    # --- life ------------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        self.dead = True
+        self.link.end()
+        for fiber in self._fibers:
+            fiber.kill()
+        for way in self.ways.values():
+            way.lose_agent()
+
+    def freeze(self) -> None:
+        self.frozen = True
+        for fiber in self._fibers:
+            fiber.frozen = True
+
+    def thaw(self) -> None:
+        """It goes on where it stood; what arrived meanwhile is read now."""
+        self.frozen = False
+        backlog, self._backlog = self._backlog, []
+        for event in backlog:
+            event()
+        for fiber in self._fibers:
+            fiber.thaw()
+
+    # --- the targets -------------------------------------------------------------------------------------
+
+    def _serve(self, host: Host) -> None:
+        parts = self._parts
+        way = self.ways[host.name] = Way(host, self._loop, parts.chance, LIMIT)
+        box = self._boxes[host.name] = Mailbox(self.board.view)
+        worker = self._workers[host.name] = Reconciler(
+            way,
+            box,
+            POLICY,
+            Telling(who=self.name, witness=parts.witness, host=host),
+            resync_interval=RESYNC,
+            backoff=Backoff(),
+            clock=self._loop.clock,
+            random=parts.chance.random,
+            wall=lambda: self._loop.now + self.jump,
+        )
+        fiber = way.fiber = Fiber(self._loop, partial(self._work, way, worker, box))
+        self._fibers.append(fiber)
+
+        def heard(view: View, is_news: bool) -> None:
+            box.put(view, is_news)
+            if is_news:
+                fiber.wake(parts.chance.uniform(0.0001, 0.002))
+
+        self.board.listen(heard)
+        fiber.resume()
+
+    def _work(self, way: Way, worker: Reconciler, box: Mailbox[View]) -> None:
+        """`Reconciler.run` with its waits in virtual time."""
+        while True:
+            timeout = worker.turn(box.take(0))
+            if not box.wait(0):
+                assert way.fiber is not None
+                way.fiber.idle = True
+                way.fiber.wait(max(0.001, timeout))
+                way.fiber.idle = False
+
+    def _later(self, event: Callable[[], None]) -> None:
+        """Now, or once it is thawed; never if it is dead."""
+        if self.frozen:
+            self._backlog.append(event)
+        elif not self.dead:
+            event()
+
+    # --- what it observes ----------------------------------------------------------------------------------
+
+    def post(self, sighting: Sighting) -> None:
+        self._later(lambda: self.board.post(sighting))
+
+    def _ask(self) -> None:
+        """The leader, whether it is ready."""
+        if self.dead:
+            return
+        if self.board.view is not self._asked_by:
+            self._want, self._asked_by = wanted(self.board.view, POLICY), self.board.view
+        want = self._want
+        if want is not None and want.api_urls and not self.frozen:
+            node = self._parts.cluster.node_at(want.api_urls[-1])
+            self._loop.after(self._parts.chance.uniform(0.001, 0.01), partial(self._answered, want, node))
+        self._loop.after(ASK_EVERY, self._ask)
+
+    def _answered(self, want: Want, node: Node) -> None:
+        verdict, role, timeline = Verdict.UNKNOWN, Role.OTHER, None
+        if node.answers and self.name not in node.hidden_from:
+            is_ready = node.takes_logins and node.role is want.role
+            verdict, role, timeline = (
+                (Verdict.READY if is_ready else Verdict.NOT_YET),
+                node.role,
+                node.timeline,
+            )
+        self.post(Readiness(want.leadership, verdict, role, timeline, self._loop.now, f"it is {role}"))
+
+    def _round(self) -> None:
+        """Every node is asked what it is: often while etcd is not heard, else now and then."""
+        if self.dead:
+            return
+        self._loop.after(ROUND_EVERY, self._round)
+        asked_at, heard_at = self._loop.now, self.board.view.contact_at
+        is_calm = heard_at is not None and asked_at - heard_at < POLICY.silence_limit - 2 * ROUND_EVERY
+        if is_calm and asked_at - self._round_at < CALM_ROUND_EVERY:
+            return
+        self._round_at = asked_at
+        heard = [
+            n for n in self._parts.cluster.nodes.values() if n.answers and self.name not in n.hidden_from
+        ]
+        reports = tuple(node.report() for node in heard)
+        self._loop.after(
+            self._parts.chance.uniform(0.001, 0.3), lambda: self.post(HealthRound(reports, {}, asked_at))
+        )
+
+    def guards_look(self) -> None:
+        """What the agents beside the PgBouncers see of the server that they watch."""
+        for host in self._parts.hosts:
+            way = self.ways[host.name]
+            self._note_end_of_hold(host, way)
+            endpoint = way.agent_guards
+            if endpoint is None or not way.connected:
+                continue
+            refuses = endpoint in host.closed
+            known = self._alarmed.get(host.name)
+            if (known.refuses if known and known.endpoint == endpoint else False) != refuses:
+                if refuses and way._agent is not None:
+                    way._agent.hear(endpoint)
+                alarm = self._alarmed[host.name] = Alarm(
+                    host.name, endpoint, refuses, self._loop.now, "refused"
+                )
+                self.post(alarm)
+
+    def _note_end_of_hold(self, host: Host, way: Way) -> None:
+        """The agent tells of a hold that it ended by itself."""
+        now_since = way.agent_holds_since
+        since = self._holds.pop(host.name, None)
+        if now_since is not None:
+            self._holds[host.name] = now_since
+        elif since is not None and self._loop.now - since >= LIMIT - 1:
+            seconds = self._loop.now - since
+            self._later(lambda: self._workers[host.name].hold_ended(seconds))
+            self._later(self._nudge(host))
+
+    def _nudge(self, host: Host) -> Callable[[], None]:
+        def nudge() -> None:
+            self._boxes[host.name].nudge()
+            fiber = self.ways[host.name].fiber
+            if fiber is not None:
+                fiber.wake(0.001)
+
+        return nudge

@@ -1,0 +1,98 @@
+"""Who sees everything, and says what must not be."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.simulation.hosts import BEGIN, END, Host
+from watcher.decide.config_block import parse
+from watcher.decide.fence import UNREADABLE
+from watcher.decide.model import Stamp
+
+
+class Broken(BaseException):
+    """An invariant does not hold. No Exception, or the reconciler would take it for a bug and try again."""
+
+
+@dataclass
+class Witness:
+    """Every reign has its number in the order in which it truly was; no target goes back to an earlier."""
+
+    clock: Callable[[], float]
+    hold_limit: float
+    story: list[str] = field(default_factory=list)
+    by_hand: bool = False
+    _era: int = 0
+    _reigns: dict[tuple[str, int, int], int] = field(default_factory=dict)
+    _promotions: dict[tuple[str, int], int] = field(default_factory=dict)
+    _led: dict[str, tuple[int, str]] = field(default_factory=dict)
+    _waits_since: dict[str, float] = field(default_factory=dict)
+
+    def say(self, text: str) -> None:
+        self.story.append(f"{self.clock() - 1000:8.3f}  {text}")
+
+    def reign(self, name: str, revision: int, cluster_id: int) -> None:
+        """A leader key came to be."""
+        self._era += 1
+        self._reigns[name, revision, cluster_id] = self._era
+        self.say(f"etcd {cluster_id:x}: {name} leads since revision {revision}")
+
+    def promoted(self, name: str, timeline: int) -> None:
+        """A node became primary, in the last reign that was its own."""
+        of_its_own = [era for (who, _, _), era in self._reigns.items() if who == name]
+        self._promotions[name, timeline] = max(of_its_own, default=0)
+        self.say(f"{name} accepts writes on timeline {timeline}")
+
+    # --- the file ---------------------------------------------------------------------------------------
+
+    def written(self, host: Host, before: str, after: str) -> None:
+        """Invariants 2 and 4, at each write."""
+        if self.by_hand:
+            self.say(f"{host.name}: edited by another hand")
+            return
+        if _outside(before) != _outside(after):
+            raise Broken(f"{host.name}: a byte outside the block changed")
+        block = parse(after, host.block, host.name)
+        stamp = block.stamp
+        if stamp is None or stamp == UNREADABLE:
+            raise Broken(f"{host.name}: written without a stamp that can be read")
+        self.say(
+            f"{host.name}: written for {stamp.leader}, {block.databases[0].endpoint}, stamp {_said(stamp)}"
+        )
+        self._must_not_go_back(host, stamp)
+
+    def _must_not_go_back(self, host: Host, stamp: Stamp) -> None:
+        era = self._era_of(stamp)
+        if era is None:
+            raise Broken(f"{host.name}: {stamp.leader} never led as the stamp says: {_said(stamp)}")
+        known, name = self._led.get(host.name, (0, ""))
+        if era < known:
+            raise Broken(f"{host.name}: led back from {name} to {stamp.leader}, which led before")
+        self._led[host.name] = (era, stamp.leader)
+
+    def _era_of(self, stamp: Stamp) -> int | None:
+        """By etcd's word, else by the health check's, whose stamp carries an earlier reign's revision."""
+        by_etcd = self._reigns.get((stamp.leader, stamp.revision, stamp.cluster_id))
+        return by_etcd if by_etcd is not None else self._promotions.get((stamp.leader, stamp.timeline or 0))
+
+    # --- holds ------------------------------------------------------------------------------------------
+
+    def looks(self, host: Host, watchers: int) -> None:
+        """Invariant 3: no hold beyond its limit, nor all of them together beyond those of all watchers."""
+        for agent in host.agents:
+            held = agent.held
+            if held is not None and self.clock() - held.since > self.hold_limit + 1:
+                raise Broken(f"{host.name}: a hold has lasted {self.clock() - held.since:.1f} s")
+        if not host.waits("app"):
+            self._waits_since.pop(host.name, None)
+            return
+        since = self._waits_since.setdefault(host.name, self.clock())
+        if self.clock() - since > (self.hold_limit + 1) * (watchers + 1):
+            raise Broken(f"{host.name}: clients have waited {self.clock() - since:.1f} s")
+
+
+def _outside(text: str) -> tuple[str, str]:
+    return text[: text.index(BEGIN)], text[text.index(END) :]
+
+
+def _said(stamp: Stamp) -> str:
+    return f"{stamp.cluster_id:x} revision {stamp.revision} timeline {stamp.timeline}"
