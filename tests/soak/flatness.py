@@ -1,4 +1,6 @@
-"""Does a series of measurements grow? Slope by Theil and Sen, which a few odd samples do not move."""
+"""Does a series of measurements grow? Slope by Theil and Sen, which a few odd samples do not move; and the
+last sixth beside the first, which shows a step that such a slope does not see.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +42,8 @@ class Trend:
     level: float
     gain: float
     seconds: float
+    step: float = 0.0
+    """By how much the median of the last sixth is above that of the first."""
 
     @property
     def per_hour(self) -> float:
@@ -47,8 +51,8 @@ class Trend:
         return self.gain / self.seconds * HOUR
 
     def is_flat(self, allowance: Allowance) -> bool:
-        """Whether it gains no more than is allowed. What shrinks is flat."""
-        return self.gain <= allowance.for_level(self.level)
+        """Whether neither its slope nor its end gains more than is allowed. What shrinks is flat."""
+        return max(self.gain, self.step) <= allowance.for_level(self.level)
 
 
 def trend(samples: Sequence[Sample]) -> Trend:
@@ -58,7 +62,14 @@ def trend(samples: Sequence[Sample]) -> Trend:
     if not slopes:
         raise ValueError("a trend takes two samples at different moments")
     seconds = samples[-1][0] - samples[0][0]
-    return Trend(median(value for _, value in samples), median(slopes) * seconds, seconds)
+    level = median(value for _, value in samples)
+    return Trend(level, median(slopes) * seconds, seconds, _step(samples))
+
+
+def _step(samples: Sequence[Sample]) -> float:
+    part = max(1, len(samples) // 6)
+    first, last = (median(value for _, value in some) for some in (samples[:part], samples[-part:]))
+    return last - first
 
 
 def after_warm_up(samples: Sequence[Sample], seconds: float) -> list[Sample]:

@@ -35,6 +35,12 @@ def test_a_thread_that_is_left_behind_every_ten_minutes_is_seen() -> None:
     assert trend([(t, 18.0) for t in range(0, SECONDS, 5)]).is_flat(COUNT)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.75, 0.9])
+def test_a_thread_that_is_left_behind_once_is_seen(share: float) -> None:
+    steps = [(t, 18.0 + (t >= share * SECONDS)) for t in range(0, SECONDS, 5)]
+    assert trend(steps).is_flat(COUNT) is False
+
+
 def test_a_few_odd_samples_move_nothing() -> None:
     odd = [(t, 500.0 if t % 100 == 0 else value) for t, value in series(85, 0)]
     assert trend(odd).per_hour == 0
