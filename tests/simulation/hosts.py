@@ -27,7 +27,6 @@ class Host(FakePgBouncer):
     def __init__(self, name: str, endpoint: Endpoint, on_write: Written) -> None:
         self.name = name
         self.on_write: Written | None = None
-        self.shown_at = 0.0
         super().__init__(text_for(endpoint))
         self.on_write = on_write
 
