@@ -249,11 +249,17 @@ def test_passwords_and_databases_are_changed_while_clients_work(deployment: Depl
     databases = [*DATABASES, {"name": "reports", "owner": APP}]
     deployment.playbooks.keep({**new, "patroni_databases": databases})
     with deployment.clients() as clients:
+        began = time.monotonic()
         deployment.playbooks.play("site.yml")
+        took = time.monotonic() - began
         staying, coming = clients.reports()
         assert staying.failed == 0
         # in the moment between PostgreSQL and PgBouncer a login may have to be tried again
-        assert set(Counter(one.client for one in coming.transactions if not one.ok).values()) <= {1}
+        failed = [one for one in coming.transactions if not one.ok]
+        assert all("server login" in str(one.error) for one in failed)
+        between = max((one.end for one in failed), default=0) - min((one.start for one in failed), default=0)
+        print(f"logins failed for {between:.1f} s of the {took:.0f} s that the playbook took")
+        assert between < took / 20
     assert deployment.playbooks.play("site.yml").changes() == []
     assert deployment.query("reports", "SELECT current_database()") == "reports"
     deployment.cut_replication()
