@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.simulation.etcd import Etcd
 from tests.simulation.loop import Loop
@@ -33,6 +34,14 @@ class Node:
     answers: bool = True
     hidden_from: set[str] = field(default_factory=set)
     """Watchers that cannot reach its REST."""
+    hidden_at: float = float("-inf")
+    """When it last was from any."""
+    wrote_at: float = float("-inf")
+    """When it last was seen to take writes."""
+
+    @property
+    def takes_writes(self) -> bool:
+        return self.takes_logins and self.role is Role.PRIMARY
 
     @property
     def api_url(self) -> str:
@@ -47,6 +56,22 @@ class Node:
         return NodeReport(
             self.name, self.api_url, self.role, state, self.timeline, SYSTEM, conn=self.endpoint
         )
+
+
+@dataclass(frozen=True)
+class Succession:
+    """How a leader is followed by another. Seconds: without any leader key, between the key and the promotion,
+    promoted without taking logins, and `rogue`, for which the old one comes back as what it was.
+    """
+
+    old: Node
+    new: Node
+    rogue: float = 0.0
+    leaderless: float = 0.0
+    promotion: float = 0.0
+    closed: float = 0.0
+    forks: bool = False
+    """Whether the new timeline has a number that another node gave as well, of which it had not heard."""
 
 
 class Cluster:
@@ -77,6 +102,9 @@ class Cluster:
     def node_at(self, url: str) -> Node:
         return next(node for node in self.nodes.values() if node.api_url == url)
 
+    def node_of(self, endpoint: Endpoint) -> Node | None:
+        return next((node for node in self.nodes.values() if node.endpoint == endpoint), None)
+
     # --- what befalls it --------------------------------------------------------------------------------
 
     def switch_over(self) -> None:
@@ -84,10 +112,10 @@ class Cluster:
         old = self._begin()
         if old is None:
             return
-        new = self._chance.choice([node for node in self.nodes.values() if node is not old and node.answers])
+        new = self._another(old)
         self._etcd.put(failover=Failover(old.name, new.name, None))
         self._later(0.2, lambda: self._stop(old))
-        self._later(0.6, lambda: self._hand_over(old, new))
+        self._later(0.6, lambda: self._hand_over(Succession(old, new)))
 
     def withdraw(self) -> None:
         """Announced, and nothing comes of it."""
@@ -95,16 +123,29 @@ class Cluster:
             self._etcd.put(failover=Failover(self.leader.name, None, None))
             self._later(self._chance.uniform(0.5, 12), lambda: self._etcd.delete("failover"))
 
-    def crash(self, rogue: float = 0.0) -> None:
-        """The leader's host dies. As a `rogue` it comes back once the new one is there, and says for so many
-        seconds that it is what it was.
-        """
+    def crash(self, **how: Any) -> None:
+        """The leader's host dies; `how` it is followed, see `Succession`."""
         old = self._begin()
         if old is None:
             return
-        new = self._chance.choice([node for node in self.nodes.values() if node is not old and node.answers])
         old.takes_logins = old.answers = False
-        self._later(TTL, lambda: self._hand_over(old, new, rogue))
+        to = Succession(old, self._another(old), **how)
+        self._later(TTL, lambda: self._hand_over(to))
+
+    def crash_twice(self) -> None:
+        """Who takes the key loses it at once to the third."""
+        old = self._begin()
+        if old is None:
+            return
+        old.takes_logins = old.answers = False
+        passing, new = self._chance.sample([node for node in self.nodes.values() if node is not old], 2)
+
+        def pass_on() -> None:
+            self._etcd.delete("leader")
+            self._acquire(passing)
+            self._loop.after(self._chance.uniform(0.0, 0.2), lambda: self._take(Succession(old, new)))
+
+        self._later(TTL, pass_on)
 
     def restart(self) -> None:
         """PostgreSQL of the leader goes, and comes back under the same key."""
@@ -147,29 +188,39 @@ class Cluster:
         self._acquire(node)
         self.busy = False
 
-    def _hand_over(self, old: Node, new: Node, rogue: float = 0.0) -> None:
-        old.takes_logins = False
+    def _another(self, old: Node) -> Node:
+        return self._chance.choice([node for node in self.nodes.values() if node is not old and node.answers])
+
+    def _hand_over(self, to: Succession) -> None:
+        to.old.takes_logins = False
         self._etcd.delete("leader", "failover")
         self.leader = None
-        self._later(self._chance.uniform(0.02, 1.5), lambda: self._take(old, new, rogue))
+        self._later(self._chance.uniform(0.02, 1.5) + to.leaderless, lambda: self._take(to))
 
-    def _take(self, old: Node, new: Node, rogue: float) -> None:
-        self._acquire(new)
-        self._later(self._chance.uniform(0.1, 2.5), lambda: self._promote(old, new, rogue))
+    def _take(self, to: Succession) -> None:
+        self._acquire(to.new)
+        self._later(self._chance.uniform(0.1, 2.5) + to.promotion, lambda: self._promote(to))
 
-    def _promote(self, old: Node, new: Node, rogue: float) -> None:
-        new.timeline = max(node.timeline for node in self.nodes.values()) + 1
-        self._promoted(new)
+    def _promote(self, to: Succession) -> None:
+        known = max(node.timeline for node in self.nodes.values())
+        to.new.timeline = known if to.forks and to.new.timeline < known else known + 1
+        to.new.takes_logins = not to.closed
+        self._promoted(to.new)
         self.tell()
-        if rogue:
-            old.takes_logins = old.answers = True  # and still takes itself for the primary
-            self._later(rogue, lambda: self._rejoin(old, new))
-        else:
-            self._later(self._chance.uniform(0.5, 5), lambda: self._rejoin(old, new))
+        if to.closed:
+            self._later(to.closed, lambda: self._is_up(to.new))
+        if to.rogue:
+            to.old.takes_logins = to.old.answers = True  # and still takes itself for the primary
+        gone = to.rogue or self._chance.uniform(0.5, 5)
+        self._later(max(gone, 2 * to.closed), lambda: self._rejoin(to))
 
-    def _rejoin(self, old: Node, new: Node) -> None:
-        old.role, old.timeline = Role.REPLICA, new.timeline
-        old.takes_logins = old.answers = True
+    def _is_up(self, node: Node) -> None:
+        node.takes_logins = True
+        self.tell()
+
+    def _rejoin(self, to: Succession) -> None:
+        to.old.role, to.old.timeline = Role.REPLICA, to.new.timeline
+        to.old.takes_logins = to.old.answers = True
         self.busy = False
         self.tell()
 

@@ -140,8 +140,56 @@ FAULTS = (
     Fault(
         "a leader is ready because it leads",
         "decide/decision.py",
-        "        and readiness.verdict is Verdict.READY\n",
+        "    readiness = _readiness(view, reign)\n"
+        "    return (\n"
+        "        readiness is not None\n"
+        "        and readiness.verdict is Verdict.READY\n"
+        "        and readiness.role is needed_role(view, policy)\n"
+        "    )",
+        "    return True",
+    ),
+    Fault(
+        "an equal timeline is a newer one",
+        "decide/fence.py",
+        "or new.timeline > old.timeline",
+        "or new.timeline >= old.timeline",
+    ),
+    Fault(
+        "a failed write makes it forget since when clients wait",
+        "reconciler.py",
+        "        wish = self._no_longer_than_it_is(wish, actual)\n",
         "",
+    ),
+    Fault(
+        "clients are not held while there is no leader",
+        "decide/decision.py",
+        "        return replace(wish, held=not config(view).pause)",
+        "        return wish",
+    ),
+    Fault(
+        "an announced switchover is not heeded",
+        "decide/decision.py",
+        "        held = _while_announced(wish, view, policy, moment, reign)",
+        "        held = wish",
+    ),
+    Fault(
+        "a release without the reload",
+        "decide/decision.py",
+        "[Release(endpoint, reload)]",
+        "[Release(endpoint, False)]",
+    ),
+    Fault(
+        "a half-made write counts as made",
+        "reconciler.py",
+        "            self._read_at = float(\"-inf\")  # look again at the next try, it may be back\n"
+        "            raise failure",
+        "            pass",
+    ),
+    Fault(
+        "ready once is ready in the next reign",
+        "decide/decision.py",
+        "    return readiness if readiness is not None and readiness.leadership == reign else None",
+        "    return readiness",
     ),
     Fault(
         "the first wish is kept",

@@ -30,6 +30,20 @@ class Etcd:
         self.links: list[Link] = []
         self._on_reign = on_reign
         self._backup = (self.revision, dict(self.entries))
+        self._history: dict[tuple[int, int], dict[str, Entry]] = {}
+        self._log: list[tuple[int, int, tuple[Entry | Deletion, ...]]] = []
+        self._note()
+
+    def _note(self) -> None:
+        self._history[self.cluster_id, self.revision] = dict(self.entries)
+
+    def was(self, cluster_id: int, revision: int) -> dict[str, Entry] | None:
+        """All keys as they were at that revision; None if it never was."""
+        return self._history.get((cluster_id, revision))
+
+    def since(self, cluster_id: int, revision: int) -> list[tuple[Entry | Deletion, ...]]:
+        """What happened after that revision, transaction by transaction."""
+        return [events for cluster, at, events in self._log if cluster == cluster_id and at > revision]
 
     def put(self, **values: Value) -> None:
         """One transaction. Keys by name, `__` for a slash."""
@@ -53,6 +67,8 @@ class Etcd:
             self._tell(tuple(Deletion(key, self.revision) for key in gone))
 
     def _tell(self, events: tuple[Entry | Deletion, ...]) -> None:
+        self._note()
+        self._log.append((self.cluster_id, self.revision, events))
         for link in self.links:
             link.tell(events)
 
@@ -63,6 +79,7 @@ class Etcd:
         """As it was at the last backup, as a new cluster; every stream breaks."""
         self.cluster_id += 1
         self.revision, self.entries = self._backup[0], dict(self._backup[1])
+        self._note()
         leader = self.entries.get("leader")
         if leader is not None and isinstance(leader.value, Leader):
             self._on_reign(leader.value.name, leader.create_revision, self.cluster_id)
@@ -123,13 +140,12 @@ class Link:
         """By the watch, in order."""
         if self._watching and not self._cut:
             cluster = self._etcd.cluster_id
-            self._send(lambda: Change(cluster, events, self._loop.now))
-            if self.doubles:
+            for _ in range(1 + self.doubles):
                 self._send(lambda: Change(cluster, events, self._loop.now))
 
     def _send(self, make: Callable[[], Sighting]) -> None:
         stream = self._stream
-        self._last_arrival = max(self._last_arrival, self._loop.now + self.lag.draw(self._chance))
+        self._last_arrival = max(self._last_arrival, self._loop.now + self._lag())
         self._loop.at(self._last_arrival, lambda: self._arrive(stream, make))
 
     def _arrive(self, stream: int, make: Callable[[], Sighting]) -> None:
@@ -137,23 +153,46 @@ class Link:
             self._post(make())
 
     def _connect(self) -> None:
+        """List; from where that ends, watch; and list again now and then."""
+        stream = self._stream
         if not (self._cut or self.ended or self._watching):
-            self._watching = True
-            self._reread(self._stream)
+            self._list(stream, lambda said: self._loop.after(self._lag(), lambda: self._watch(stream, said)))
+            self._loop.after(REREAD, lambda: self._reread(stream))
+
+    def _watch(self, stream: int, said: Listing) -> None:
+        """What has happened since then is delivered first."""
+        if stream != self._stream or self.ended or self._watching:
+            return
+        if said.cluster_id != self._etcd.cluster_id:
+            self.break_off()
+            return
+        self._watching = True
+        for events in self._etcd.since(said.cluster_id, said.revision):
+            self.tell(events)
 
     def _reread(self, stream: int) -> None:
-        """A linearizable read on a connection of its own: it may be overtaken by the watch."""
-        if stream != self._stream or self.ended:
-            return
-        asked_at = self._loop.now
-        self._loop.after(self.lag.draw(self._chance), lambda: self._answer(stream, asked_at))
-        self._loop.after(REREAD, lambda: self._reread(stream))
+        """On a connection of its own: it may be overtaken by the watch, and may overtake it."""
+        if stream == self._stream and not self.ended:
+            self._list(stream, lambda _: None)
+            self._loop.after(REREAD, lambda: self._reread(stream))
 
-    def _answer(self, stream: int, asked_at: float) -> None:
-        etcd = self._etcd
-        listing = Listing(etcd.cluster_id, etcd.revision, tuple(etcd.entries.values()), asked_at, 0.0)
-        back = self.lag.draw(self._chance)
-        self._loop.after(back, lambda: self._arrive(stream, lambda: replace(listing, at=self._loop.now)))
+    def _list(self, stream: int, then: Callable[[Listing], None]) -> None:
+        """A linearizable read."""
+        asked_at = self._loop.now
+
+        def answer() -> None:
+            etcd = self._etcd
+            said = Listing(etcd.cluster_id, etcd.revision, tuple(etcd.entries.values()), asked_at, 0.0)
+            self._loop.after(self._lag(), lambda: arrive(said))
+
+        def arrive(said: Listing) -> None:
+            self._arrive(stream, lambda: replace(said, at=self._loop.now))
+            then(said)
+
+        self._loop.after(self._lag(), answer)
+
+    def _lag(self) -> float:
+        return self.lag.draw(self._chance)
 
     def _beat(self) -> None:
         """The progress that etcd tells on a stream that has nothing new."""

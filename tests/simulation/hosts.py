@@ -4,16 +4,19 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from tests.simulation.knowledge import LONG_AGO, Knowledge
 from tests.simulation.loop import Fiber, Loop
 from tests.support.fake_target import FakePgBouncer, FakeTarget
 from watcher.decide.errors import TargetRefused, TargetUnreachable
-from watcher.decide.model import Actual, Endpoint, Step
+from watcher.decide.model import Actual, Endpoint, Release, Step
 
 BEGIN, END = ";; [config cluster: begin]\n", ";; [config cluster: end]\n"
 HEAD, TAIL = "; kept by hand\n[databases]\nother = host=192.0.2.1\n", "[pgbouncer]\nlisten_port = 6432\n"
+QUICK = 0.02
 LINE = "app = host={host} port={port} pool_size=20\n"
 
 Written = Callable[["Host", str, str], None]
+Released = Callable[["Host", Endpoint], None]
 
 
 def text_for(endpoint: Endpoint) -> str:
@@ -22,13 +25,16 @@ def text_for(endpoint: Endpoint) -> str:
 
 
 class Host(FakePgBouncer):
-    """One PgBouncer. `on_write` hears of every text that comes after the first."""
+    """One PgBouncer. `on_write` hears of every text that comes after the first, `on_release` of every time that
+    clients were let go to a server; `hand` is the way by which that came.
+    """
 
-    def __init__(self, name: str, endpoint: Endpoint, on_write: Written) -> None:
+    def __init__(self, name: str, endpoint: Endpoint, on_write: Written, on_release: Released) -> None:
         self.name = name
         self.on_write: Written | None = None
+        self.hand: Way | None = None
         super().__init__(text_for(endpoint))
-        self.on_write = on_write
+        self.on_write, self.on_release = on_write, on_release
 
     def __setattr__(self, name: str, value: Any) -> None:
         before = self.__dict__.get("text")
@@ -48,13 +54,26 @@ class Host(FakePgBouncer):
 class Way(FakeTarget):
     """One watcher's way to a host: each call takes time before and after, in which anything may happen."""
 
-    def __init__(self, host: Host, loop: Loop, chance: random.Random, limit: float) -> None:
+    def __init__(
+        self, host: Host, loop: Loop, chance: random.Random, limit: float, knowledge: Knowledge
+    ) -> None:
         super().__init__(host, name=host.name, on_refusal=limit, clock=loop.clock)
+        self.host = host
+        self.knowledge = knowledge
         self.fiber: Fiber | None = None
-        self.slowest = 0.02
+        self.slowest = QUICK
+        self.waited = 0.0
+        """Virtual seconds for which its agent has made clients wait in the trouble that lasts."""
+        self._slowed_at = float("-inf")
         self._chance = chance
 
+    def may_be_late(self) -> bool:
+        """Whether what comes by it now may have been decided long ago."""
+        return self._clock() - max(self._slowed_at, self.knowledge.thawed_at) < LONG_AGO
+
     def _pass(self) -> None:
+        if self.slowest > QUICK:
+            self._slowed_at = self._clock() + self.slowest
         if self.fiber is not None:
             self.fiber.wait(self._chance.uniform(0.0005, self.slowest))
 
@@ -66,7 +85,13 @@ class Way(FakeTarget):
 
     def take(self, step: Step) -> None:
         self._pass()
-        super().take(step)
+        held, self.host.hand = self.agent_holds_since, self
+        try:
+            super().take(step)
+        finally:
+            if isinstance(step, Release) and step.endpoint and held and self.agent_holds_since is None:
+                self.host.on_release(self.host, step.endpoint)
+            self.host.hand = None
         self._pass()
 
     def cut(self) -> None:

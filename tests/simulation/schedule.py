@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
-from tests.simulation.cluster import Cluster
+from tests.simulation.cluster import TTL, Cluster
 from tests.simulation.etcd import Etcd, Lag
 from tests.simulation.hosts import Host, Way
 from tests.simulation.loop import Loop
@@ -17,6 +17,8 @@ from watcher.decide.model import PAUSE_KEY, STOP_KEYS, Endpoint, Paused, StopReq
 LOOK_EVERY = 0.5
 QUIET = 40.0
 """Virtual seconds after the last fault within which all must be right."""
+PROMPT = 3.0
+"""… after a promotion with nothing in its way."""
 MOST_FAULTS = 7
 
 
@@ -40,22 +42,24 @@ class Schedule:
         self.witness = Witness(self.loop.clock, LIMIT)
         self.etcd = Etcd(self.witness.reign)
         self.cluster = Cluster(self.loop, self.etcd, self.chance, self.witness.promoted)
+        self.witness.was, self.witness.node_at = self.etcd.was, self.cluster.node_of
         self.etcd.back_up()
         start = self.cluster.nodes["node1"].endpoint
         self.hosts = [
-            Host(f"pgb{n}", start, self.witness.written) for n in range(self.chance.choice((1, 1, 2)))
+            Host(f"pgb{n}", start, self.witness.written, self.witness.released)
+            for n in range(self.chance.choice((1, 1, 2)))
         ]
         self.parts = Parts(self.loop, self.etcd, self.cluster, self.hosts, self.witness, self.chance)
         self.watchers = [Watcher(f"w{n}", self.parts) for n in range(self.chance.choice((1, 1, 2, 2, 3)))]
         self._mends: list[Callable[[], None]] = []
         self._right_since: float | None = None
-        self._is_quiet = False
+        self.is_quiet = False
         self._look()
 
     # --- running ------------------------------------------------------------------------------------------
 
     def run(self) -> Verdict:
-        why, quiet_from = "", self.loop.now
+        why, quiet_from, right = "", self.loop.now, None
         try:
             self.loop.run_until(self.loop.now + 3)
             for _ in range(self.chance.randint(1, MOST_FAULTS)):
@@ -63,14 +67,16 @@ class Schedule:
                 self.loop.run_until(self.loop.now + self.chance.choice((0.05, 0.3, 1, 3, 8, 15)))
             quiet_from = self._calm()
             self.loop.run_until(quiet_from + QUIET)
-            self._must_be_right()
+            self._must_be_right(f"{QUIET:g} s after the last fault")
+            right = self._right_since
+            self._one_more()
         except Broken as broken:
             why = str(broken)
         finally:
             for watcher in self.watchers:
                 if not watcher.dead:
                     watcher.kill()
-        right = self._right_since if self._right_since is not None else self.loop.now
+        right = right if right is not None else self.loop.now
         return Verdict(self.seed, why, max(0.0, right - quiet_from), tuple(self.witness.story))
 
     def strike(self) -> None:
@@ -94,7 +100,7 @@ class Schedule:
     def _calm(self) -> float:
         """No fault from here on. When the cluster itself has settled."""
         self.witness.say("--- quiet from here on")
-        self._is_quiet = True
+        self.is_quiet = True
         mends, self._mends = self._mends, []
         for mend in mends:
             mend()
@@ -108,15 +114,22 @@ class Schedule:
     # --- looking ------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
+        for node in self.cluster.nodes.values():
+            if node.takes_writes:
+                node.wrote_at = self.loop.now
+            if node.hidden_from or not node.answers:
+                node.hidden_at = self.loop.now
         closed = {node.endpoint for node in self.cluster.nodes.values() if not node.takes_logins}
         for host in self.hosts:
             host.closed = closed
         for watcher in self.watchers:
             if not watcher.dead:
                 watcher.guards_look()
+                for way in watcher.ways.values():
+                    self.witness.waits(way, LOOK_EVERY)
         for host in self.hosts:
             self.witness.looks(host, len(self.watchers))
-        if self._is_quiet:
+        if self.is_quiet:
             self._note_whether_right()
         self.loop.after(LOOK_EVERY, self._look)
 
@@ -139,10 +152,34 @@ class Schedule:
             elif host.waits("app"):
                 yield f"{host.name}: clients wait"
 
-    def _must_be_right(self) -> None:
+    def _must_be_right(self, when: str) -> None:
         wrong = next(self._wrong(), None)
         if wrong is not None:
-            raise Broken(f"{QUIET:g} s after the last fault: {wrong}")
+            raise Broken(f"{when}: {wrong}")
+
+    # --- the last change of leader, with nothing in its way ------------------------------------------------
+
+    def _one_more(self) -> None:
+        """Clients wait before the old primary is gone, and are led to the new one as soon as it is there."""
+        kind = self.chance.choice((self.cluster.switch_over, self.cluster.crash))
+        self.witness.say(f"--- one more: {kind.__name__.replace('_', ' ')}, with nothing in its way")
+        self.loop.run_until(self.loop.now + TTL)  # what was begun before is over
+        kind()
+        self._until(lambda: self.cluster.leader is None)
+        for host in self.hosts:
+            if not host.waits("app"):
+                raise Broken(f"{host.name}: clients do not wait, and there is no leader")
+        self._until(lambda: self.cluster.leader is not None and self.cluster.leader.takes_writes)
+        self.loop.run_until(self.loop.now + PROMPT)
+        self._must_be_right(f"{PROMPT:g} s after an undisturbed promotion")
+
+    def _until(self, is_so: Callable[[], bool]) -> None:
+        limit = self.loop.now + 4 * TTL
+        while self.loop.now < limit:
+            if is_so():
+                return
+            self.loop.run_until(self.loop.now + 0.01)
+        raise AssertionError("the simulated cluster itself does not do what it was told")
 
     # --- what faults are made of ----------------------------------------------------------------------------
 
@@ -189,15 +226,59 @@ def _old_primary_is_all_that_is_heard(of: Schedule) -> None:
     of.cluster.crash(rogue=40)
 
     def deafen() -> None:
+        if of.is_quiet:
+            return
+        _nobody_hears_etcd(of)
         for watcher in of.watchers:
-            watcher.link.cut()
-            of.for_a_while(watcher.link.mend, 40)
             for node in of.cluster.nodes.values():
                 if node is not old:
                     node.hidden_from.add(watcher.name)
                     of.for_a_while(partial(node.hidden_from.discard, watcher.name), 40)
 
     of.loop.after(of.chance.uniform(9, 14), deafen)
+
+
+def _nobody_wants_to_lead(of: Schedule) -> None:
+    of.cluster.crash(leaderless=of.chance.uniform(10, 60))
+
+
+def _promotion_takes_its_time(of: Schedule) -> None:
+    of.cluster.crash(promotion=of.chance.uniform(5, 40))
+
+
+def _promoted_and_takes_no_logins(of: Schedule) -> None:
+    of.cluster.crash(closed=of.chance.uniform(1, 15))
+    if of.chance.random() < 0.5:
+        _nobody_hears_etcd(of)
+
+
+def _two_reigns_in_a_moment(of: Schedule) -> None:
+    of.cluster.crash_twice()
+    link = of.a_watcher().link
+    link.lag = Lag(0.1, 4.0)
+    of.for_a_while(lambda: setattr(link, "lag", Lag()))
+
+
+def _two_primaries_and_both_are_news(of: Schedule) -> None:
+    """Two are promoted one after the other while nobody hears etcd, and the first does not hear of it."""
+    _nobody_hears_etcd(of, 60)
+    of.cluster.crash(rogue=of.chance.choice((0.0, 30.0)))
+
+    def again() -> None:
+        if of.is_quiet:
+            return
+        if of.cluster.busy:
+            of.loop.after(1, again)
+        else:
+            of.cluster.crash(rogue=30.0, forks=of.chance.random() < 0.5)
+
+    of.loop.after(8, again)
+
+
+def _nobody_hears_etcd(of: Schedule, most: float = 40) -> None:
+    for watcher in of.watchers:
+        watcher.link.cut()
+        of.for_a_while(watcher.link.mend, most)
 
 
 def _restart_in_place(of: Schedule) -> None:
@@ -223,9 +304,12 @@ def _operator_pauses(of: Schedule) -> None:
 
 def _etcd_is_not_heard(of: Schedule) -> None:
     """By one watcher, or by all."""
-    for watcher in of.watchers if of.chance.random() < 0.5 else [of.a_watcher()]:
-        watcher.link.cut()
-        of.for_a_while(watcher.link.mend, 40)
+    if of.chance.random() < 0.5:
+        _nobody_hears_etcd(of)
+    else:
+        link = of.a_watcher().link
+        link.cut()
+        of.for_a_while(link.mend, 40)
 
 
 def _etcd_is_late(of: Schedule) -> None:
@@ -342,7 +426,9 @@ def _another_hand_edits_the_file(of: Schedule) -> None:
 
 FAULTS: tuple[Callable[[Schedule], None], ...] = (
     *(_switchover, _switchover, _crash, _crash, _crash_and_the_old_primary_comes_back),
-    *(_old_primary_is_all_that_is_heard, _etcd_is_restored_unheard),
+    *(_old_primary_is_all_that_is_heard, _two_primaries_and_both_are_news, _etcd_is_restored_unheard),
+    *(_nobody_wants_to_lead, _promotion_takes_its_time, _promoted_and_takes_no_logins),
+    _two_reigns_in_a_moment,
     *(_announcement_that_nothing_follows, _restart_in_place, _leader_key_flaps, _stop_is_asked_for),
     *(_operator_pauses, _etcd_is_not_heard, _etcd_is_not_heard, _etcd_is_late, _watch_breaks),
     *(_news_come_twice, _etcd_is_backed_up, _etcd_is_restored, _watcher_freezes, _watcher_is_killed),

@@ -1,6 +1,7 @@
 """A whole watcher in virtual time: real board, mailboxes and reconcilers, observers that are simulated."""
 
 import random
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,7 @@ from functools import partial
 from tests.simulation.cluster import Cluster, Node
 from tests.simulation.etcd import Etcd, Link
 from tests.simulation.hosts import Host, Way
+from tests.simulation.knowledge import Knowledge
 from tests.simulation.loop import Fiber, Loop
 from tests.simulation.witness import Broken, Witness
 from tests.support.fake_target import Reports
@@ -21,6 +23,7 @@ from watcher.decide.model import (
     Desired,
     HealthRound,
     Readiness,
+    Reason,
     Role,
     Sighting,
     Verdict,
@@ -44,9 +47,12 @@ class Telling(Reports):
     who: str = ""
     witness: Witness | None = None
     host: Host | None = None
+    way: Way | None = None
 
     def wished(self, wish: Desired) -> None:
         self._say(f"wishes {wish.reason}{', held' if wish.held else ''}: {wish.detail}")
+        if self.way is not None and not (wish.held or wish.gave_up or wish.reason is Reason.PAUSED):
+            self.way.waited = 0.0
 
     def looked(self, target: str, wish: Desired, actual: Actual | None, failure: WatcherError | None) -> None:
         pass
@@ -75,6 +81,48 @@ class Telling(Reports):
     def _say(self, text: str) -> None:
         if self.witness is not None and self.host is not None:
             self.witness.say(f"{self.who} {self.host.name}: {text}")
+
+
+class Bell:
+    """What a mailbox waits on: its one reader is a fiber, woken in virtual time."""
+
+    A_MOMENT, MOST_LOOKS = 0.01, 80
+
+    def __init__(self, loop: Loop, chance: random.Random) -> None:
+        self.fiber: Fiber | None = None
+        self._loop, self._chance = loop, chance
+        self._looked_at, self._looks = loop.now, 0
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def notify(self) -> None:
+        if self.fiber is not None:
+            self.fiber.wake(self._chance.uniform(0.0001, 0.002))
+
+    def wait_for(self, is_so: Callable[[], bool], timeout: float) -> bool:
+        self._must_not_spin()
+        until = self._loop.now + timeout
+        while not is_so() and self._loop.now < until:
+            assert self.fiber is not None
+            self.fiber.idle = True
+            self.fiber.wait(until - self._loop.now)
+            self.fiber.idle = False
+        return is_so()
+
+    def _must_not_spin(self) -> None:
+        """A turn takes time; a few without any are what rounding makes of a moment that has just come."""
+        if self._loop.now > self._looked_at + self.A_MOMENT:
+            self._looked_at, self._looks = self._loop.now, 0
+        self._looks += 1
+        if self._looks > self.MOST_LOOKS:
+            raise Broken("a worker turns and turns, and has nothing to do")
+        if self._looks > self.MOST_LOOKS / 4:
+            assert self.fiber is not None
+            self.fiber.wait(self.A_MOMENT / self.MOST_LOOKS)
 
 
 @dataclass
@@ -108,6 +156,8 @@ class Watcher:
         self._asked_by: View | None = None
         self._want: Want | None = None
         self._round_at = self._loop.now
+        self.knowledge = Knowledge(self._loop.clock)
+        self.board.listen(self._believes)
         for host in parts.hosts:
             self._serve(host)
         self.link = Link(self._loop, parts.etcd, parts.chance, self.post)
@@ -132,6 +182,7 @@ class Watcher:
     def thaw(self) -> None:
         """It goes on where it stood; what arrived meanwhile is read now."""
         self.frozen = False
+        self.knowledge.thawed_at = self._loop.now
         backlog, self._backlog = self._backlog, []
         for event in backlog:
             event()
@@ -142,39 +193,24 @@ class Watcher:
 
     def _serve(self, host: Host) -> None:
         parts = self._parts
-        way = self.ways[host.name] = Way(host, self._loop, parts.chance, LIMIT)
+        way = self.ways[host.name] = Way(host, self._loop, parts.chance, LIMIT, self.knowledge)
         box = self._boxes[host.name] = Mailbox(self.board.view)
+        bell = box._changed = Bell(self._loop, parts.chance)  # type: ignore[assignment] # stands for a Condition
         worker = self._workers[host.name] = Reconciler(
             way,
             box,
             POLICY,
-            Telling(who=self.name, witness=parts.witness, host=host),
+            Telling(who=self.name, witness=parts.witness, host=host, way=way),
             resync_interval=RESYNC,
             backoff=Backoff(),
             clock=self._loop.clock,
             random=parts.chance.random,
             wall=lambda: self._loop.now + self.jump,
         )
-        fiber = way.fiber = Fiber(self._loop, partial(self._work, way, worker, box))
+        fiber = bell.fiber = way.fiber = Fiber(self._loop, partial(worker.run, threading.Event()))
         self._fibers.append(fiber)
-
-        def heard(view: View, is_news: bool) -> None:
-            box.put(view, is_news)
-            if is_news:
-                fiber.wake(parts.chance.uniform(0.0001, 0.002))
-
-        self.board.listen(heard)
+        self.board.listen(box.put)
         fiber.resume()
-
-    def _work(self, way: Way, worker: Reconciler, box: Mailbox[View]) -> None:
-        """`Reconciler.run` with its waits in virtual time."""
-        while True:
-            timeout = worker.turn(box.take(0))
-            if not box.wait(0):
-                assert way.fiber is not None
-                way.fiber.idle = True
-                way.fiber.wait(max(0.001, timeout))
-                way.fiber.idle = False
 
     def _later(self, event: Callable[[], None]) -> None:
         """Now, or once it is thawed; never if it is dead."""
@@ -182,6 +218,11 @@ class Watcher:
             self._backlog.append(event)
         elif not self.dead:
             event()
+
+    def _believes(self, view: View, is_news: bool) -> None:
+        del is_news
+        self._parts.witness.believes(self.name, view, self.knowledge.position)
+        self.knowledge.learn(view)
 
     # --- what it observes ----------------------------------------------------------------------------------
 
@@ -256,13 +297,4 @@ class Watcher:
         elif since is not None and self._loop.now - since >= LIMIT - 1:
             seconds = self._loop.now - since
             self._later(lambda: self._workers[host.name].hold_ended(seconds))
-            self._later(self._nudge(host))
-
-    def _nudge(self, host: Host) -> Callable[[], None]:
-        def nudge() -> None:
-            self._boxes[host.name].nudge()
-            fiber = self.ways[host.name].fiber
-            if fiber is not None:
-                fiber.wake(0.001)
-
-        return nudge
+            self._later(self._boxes[host.name].nudge)

@@ -3,10 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.simulation.hosts import BEGIN, END, Host
+from tests.simulation.cluster import Node
+from tests.simulation.hosts import BEGIN, END, Host, Way
+from tests.simulation.knowledge import LONG_AGO, ROUNDS_FOR, Knowledge
 from watcher.decide.config_block import parse
 from watcher.decide.fence import UNREADABLE
-from watcher.decide.model import Stamp
+from watcher.decide.model import Endpoint, Entry, Stamp, View
+
+SOON = 1.0
+"""Virtual seconds within which an undisturbed watcher carries out what it knows."""
 
 
 class Broken(BaseException):
@@ -19,6 +24,9 @@ class Witness:
 
     clock: Callable[[], float]
     hold_limit: float
+    was: Callable[[int, int], dict[str, Entry] | None] = lambda *_: None
+    """Etcd's keys as they were, by cluster id and revision."""
+    node_at: Callable[[Endpoint], Node | None] = lambda _: None
     story: list[str] = field(default_factory=list)
     by_hand: bool = False
     _era: int = 0
@@ -42,6 +50,15 @@ class Witness:
         self._promotions[name, timeline] = max(of_its_own, default=0)
         self.say(f"{name} accepts writes on timeline {timeline}")
 
+    def believes(self, who: str, view: View, before: tuple[int, int]) -> None:
+        """What a watcher takes for etcd's keys are etcd's keys at that revision, and it never goes back."""
+        if view.cluster_id is None:
+            return
+        if view.cluster_id == before[0] and view.revision < before[1]:
+            raise Broken(f"{who} goes back from revision {before[1]} to {view.revision}")
+        if dict(view.entries) != self.was(view.cluster_id, view.revision):
+            raise Broken(f"{who} believes what etcd never was at revision {view.revision}: {view.entries}")
+
     # --- the file ---------------------------------------------------------------------------------------
 
     def written(self, host: Host, before: str, after: str) -> None:
@@ -59,6 +76,17 @@ class Witness:
             f"{host.name}: written for {stamp.leader}, {block.databases[0].endpoint}, stamp {_said(stamp)}"
         )
         self._must_not_go_back(host, stamp)
+        if host.hand is not None and not host.hand.may_be_late():
+            self._must_be_known(host, host.hand.knowledge, stamp)
+
+    def _must_be_known(self, host: Host, knowledge: Knowledge, stamp: Stamp) -> None:
+        """Whoever writes knows no pause, and what it writes is a reign of etcd's or was seen on a node."""
+        since = knowledge.paused_since
+        if since is not None and self.clock() - since > SOON:
+            raise Broken(f"{host.name}: written {self.clock() - since:.1f} s after a pause was heard")
+        by_etcd = (stamp.leader, stamp.revision, stamp.cluster_id) in self._reigns
+        if not by_etcd and not knowledge.alone_is_primary(stamp.leader):
+            raise Broken(f"{host.name}: written by the health check, which has not seen {stamp.leader} alone")
 
     def _must_not_go_back(self, host: Host, stamp: Stamp) -> None:
         era = self._era_of(stamp)
@@ -75,6 +103,21 @@ class Witness:
         return by_etcd if by_etcd is not None else self._promotions.get((stamp.leader, stamp.timeline or 0))
 
     # --- holds ------------------------------------------------------------------------------------------
+
+    def released(self, host: Host, endpoint: Endpoint) -> None:
+        """Whoever was made to wait is let go to a node that takes writes, or did just now."""
+        node, way = self.node_at(endpoint), host.hand
+        if node is None or way is None or way.may_be_late() or self.clock() - node.hidden_at < LONG_AGO:
+            return
+        if not node.takes_writes and self.clock() - node.wrote_at > ROUNDS_FOR:
+            raise Broken(f"{host.name}: clients were let go to {node.name}, which takes no writes")
+
+    def waits(self, way: Way, seconds: float) -> None:
+        """In one trouble no watcher makes clients wait for longer than its limit, however often it begins."""
+        if way.agent_holds_since is not None:
+            way.waited += seconds
+        if way.waited > self.hold_limit + 2 and not way.may_be_late():
+            raise Broken(f"{way.host.name}: clients were made to wait for {way.waited:.1f} s in one trouble")
 
     def looks(self, host: Host, watchers: int) -> None:
         """Invariant 3: no hold beyond its limit, nor all of them together beyond those of all watchers."""
