@@ -117,6 +117,18 @@ def test_released_to_another_server_clients_come_out_there_and_nothing_is_left_t
     assert plan(target.last, wish(world.b)) == ()
 
 
+def test_who_goes_on_before_the_release_comes_is_led_all_the_same(world: HoldWorld) -> None:
+    target = world.begin()
+    hold(world, target, SHORT)
+    target.take(Write(route(world.b)))
+    world.let_pass(SHORT + SLACK)
+    assert not world.is_paused()
+    target.take(Release(world.b, reload=True))
+    assert world.query().server() == world.b
+    assert target.last is not None
+    assert plan(target.last, wish(world.b)) == ()
+
+
 def test_clients_are_not_released_to_a_server_that_takes_no_login(world: HoldWorld) -> None:
     target = world.begin()
     hold(world, target)

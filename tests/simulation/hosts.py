@@ -62,8 +62,10 @@ class Way(FakeTarget):
         self.knowledge = knowledge
         self.fiber: Fiber | None = None
         self.slowest = QUICK
+        self.in_trouble = False
+        """Whether the watcher holds, or has given up holding, for a reason that lasts."""
         self.waited = 0.0
-        """Virtual seconds for which its agent has made clients wait in the trouble that lasts."""
+        """Virtual seconds for which its agent has made clients wait meanwhile."""
         self._slowed_at = float("-inf")
         self._chance = chance
 

@@ -51,8 +51,8 @@ class Telling(Reports):
 
     def wished(self, wish: Desired) -> None:
         self._say(f"wishes {wish.reason}{', held' if wish.held else ''}: {wish.detail}")
-        if self.way is not None and not (wish.held or wish.gave_up or wish.reason is Reason.PAUSED):
-            self.way.waited = 0.0
+        if self.way is not None:
+            self.way.in_trouble = wish.held or wish.gave_up or wish.reason is Reason.PAUSED
 
     def looked(self, target: str, wish: Desired, actual: Actual | None, failure: WatcherError | None) -> None:
         pass

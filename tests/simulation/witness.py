@@ -116,6 +116,8 @@ class Witness:
         """In one trouble no watcher makes clients wait for longer than its limit, however often it begins."""
         if way.agent_holds_since is not None:
             way.waited += seconds
+        elif not way.in_trouble:
+            way.waited = 0.0
         if way.waited > self.hold_limit + 2 and not way.may_be_late():
             raise Broken(f"{way.host.name}: clients were made to wait for {way.waited:.1f} s in one trouble")
 

@@ -374,7 +374,11 @@ class FakeTarget:
     def _release(self, endpoint: Endpoint | None, reload: bool) -> None:
         """Reload, confirmation and release in one; where one fails everybody goes on waiting."""
         agent = self._live_agent()
-        if agent.held is None:
+        if agent.held is None:  # ended by itself: who goes is led all the same
+            if reload:
+                self._carry_out(Reload())
+            if endpoint is not None:
+                self._confirm(endpoint)
             return
         if endpoint is not None and endpoint in self.pgbouncer.closed:
             raise PrimaryRefuses(self.name, f"{endpoint} takes no login: it refuses", "clients wait")

@@ -240,12 +240,22 @@ class Pooler:
         known = self._known or self._read_file()
         names = [db.name for db in known.block.databases if db.name != "*"]
         shown = self._can_hold().release(endpoint, reload, names)
-        if shown is None or self._last is None:
+        if shown is None:
+            self._lead_those_who_go(endpoint, reload)
+            return
+        if self._last is None:
             return
         if reload:
             self._reload_owed = False
         rows = databases_in(shown, f"{self.name} hold")
         self._last = replace(self._last, shown=rows, reload_owed=self._reload_owed)
+
+    def _lead_those_who_go(self, endpoint: Endpoint | None, reload: bool) -> None:
+        """The hold had ended by itself before our word came, and nothing was done with it."""
+        if reload:
+            self._reload()
+        if endpoint is not None:
+            self._confirm(endpoint)
 
     # --- steps ------------------------------------------------------------------------------------------
 
