@@ -60,8 +60,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Succession:
-    """How a leader is followed by another. Seconds: without any leader key, between the key and the promotion,
-    promoted without taking logins, and `rogue`, for which the old one comes back as what it was.
+    """How a leader is followed by another. Seconds: without any leader key, between the key and the
+    promotion, promoted without taking logins, and `rogue`, for which the old one comes back as what it was.
     """
 
     old: Node

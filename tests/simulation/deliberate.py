@@ -181,7 +181,7 @@ FAULTS = (
     Fault(
         "a half-made write counts as made",
         "reconciler.py",
-        "            self._read_at = float(\"-inf\")  # look again at the next try, it may be back\n"
+        '            self._read_at = float("-inf")  # look again at the next try, it may be back\n'
         "            raise failure",
         "            pass",
     ),

@@ -25,8 +25,8 @@ def text_for(endpoint: Endpoint) -> str:
 
 
 class Host(FakePgBouncer):
-    """One PgBouncer. `on_write` hears of every text that comes after the first, `on_release` of every time that
-    clients were let go to a server; `hand` is the way by which that came.
+    """One PgBouncer. `on_write` hears of every text that comes after the first, `on_release` of every time
+    that clients were let go to a server; `hand` is the way by which that came.
     """
 
     def __init__(self, name: str, endpoint: Endpoint, on_write: Written, on_release: Released) -> None:

@@ -1,13 +1,15 @@
 """Time that passes only when told: events in their order, and fibers that sleep in it.
 
-A fiber is a thread that runs while the loop waits for it, so there is never more than one at work, and a
-schedule comes out the same however busy the machine is.
+A fiber is a greenlet: it runs until it waits, and nothing runs beside it, so a schedule comes out the same
+however busy the machine is.
 """
 
 import heapq
-import threading
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
+
+from greenlet import getcurrent, greenlet
 
 
 class Killed(BaseException):
@@ -44,30 +46,19 @@ class Fiber:
     def __init__(self, loop: Loop, body: Callable[[], None]) -> None:
         self._loop = loop
         self._body = body
-        self._go, self._back = threading.Lock(), threading.Lock()
-        self._go.acquire()
-        self._back.acquire()
+        self._greenlet = greenlet(self._run)
         self._ticket = 0
-        self._error: BaseException | None = None
         self._late = False
         self.frozen = False
         self.dead = False
         self.idle = False
         """Whether it waits for news rather than for an answer; whoever waits sets it."""
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
 
     def _run(self) -> None:
-        self._go.acquire()
-        try:
-            if not self.dead:
+        if not self.dead:
+            with suppress(Killed):
                 self._body()
-        except Killed:
-            pass
-        except BaseException as error:
-            self._error = error
         self.dead = True
-        self._back.release()
 
     # --- from the loop -------------------------------------------------------------------------------
 
@@ -81,10 +72,8 @@ class Fiber:
         self._switch()
 
     def _switch(self) -> None:
-        self._go.release()
-        self._back.acquire()
-        if self._error is not None:
-            raise self._error
+        self._greenlet.parent = getcurrent()
+        self._greenlet.switch()
 
     def thaw(self) -> None:
         self.frozen = False
@@ -105,8 +94,9 @@ class Fiber:
         self._ticket += 1
         ticket = self._ticket
         self._loop.after(seconds, lambda: self._wake_for(ticket))
-        self._back.release()
-        self._go.acquire()
+        parent = self._greenlet.parent
+        assert parent is not None
+        parent.switch()
         if self.dead:
             raise Killed
         self._ticket += 1

@@ -114,14 +114,7 @@ class Schedule:
     # --- looking ------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        for node in self.cluster.nodes.values():
-            if node.takes_writes:
-                node.wrote_at = self.loop.now
-            if node.hidden_from or not node.answers:
-                node.hidden_at = self.loop.now
-        closed = {node.endpoint for node in self.cluster.nodes.values() if not node.takes_logins}
-        for host in self.hosts:
-            host.closed = closed
+        self._note_nodes()
         for watcher in self.watchers:
             if not watcher.dead:
                 watcher.guards_look()
@@ -132,6 +125,16 @@ class Schedule:
         if self.is_quiet:
             self._note_whether_right()
         self.loop.after(LOOK_EVERY, self._look)
+
+    def _note_nodes(self) -> None:
+        for node in self.cluster.nodes.values():
+            if node.takes_writes:
+                node.wrote_at = self.loop.now
+            if node.hidden_from or not node.answers:
+                node.hidden_at = self.loop.now
+        closed = {node.endpoint for node in self.cluster.nodes.values() if not node.takes_logins}
+        for host in self.hosts:
+            host.closed = closed
 
     def _note_whether_right(self) -> None:
         wrong = next(self._wrong(), None)
