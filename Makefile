@@ -44,7 +44,7 @@ soak-hostile: venv ## search for inputs that break a promise, at every door; INP
 .PHONY: test-deploy
 test-deploy: bed ## the image, and the system by compose and by Ansible, in containers of podman
 	@$(SUDO) $(PYTHON) -m tests.support.install_deploy
-	@$(SUDO) $(PYTHON) -m pytest tests/deploy
+	@$(SUDO) $(PYTHON) -m pytest tests/deploy -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: mutants
 mutants: venv ## break watcher/decide/ in 3,000 ways, one at a time, and see that its tests notice each; 20 minutes

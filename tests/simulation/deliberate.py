@@ -34,14 +34,14 @@ FAULTS = (
     Fault(
         "fence off by one",
         "decide/fence.py",
-        "new.revision > old.revision or",
-        "new.revision > old.revision - 3 or",
+        "new.revision >= old.revision",
+        "new.revision >= old.revision - 3",
     ),
     Fault(
         "fence believes another etcd at once",
         "decide/fence.py",
-        "old.cluster_id == new.cluster_id and _is_as_new",
-        "_is_as_new",
+        "old.cluster_id == new.cluster_id and new.revision",
+        "new.revision",
         seed=46,
     ),
     Fault(

@@ -102,7 +102,7 @@ class Link:
     """One watcher's stream: list, watch from there, list again every few seconds, on any doubt anew."""
 
     def __init__(
-        self, loop: Loop, etcd: Etcd, chance: random.Random, post: Callable[[Sighting], None]
+        self, loop: Loop, etcd: Etcd, chance: random.Random, post: Callable[[Callable[[], Sighting]], None]
     ) -> None:
         self._loop, self._etcd, self._chance, self._post = loop, etcd, chance, post
         self.lag = Lag()
@@ -149,8 +149,9 @@ class Link:
         self._loop.at(self._last_arrival, lambda: self._arrive(stream, make))
 
     def _arrive(self, stream: int, make: Callable[[], Sighting]) -> None:
+        """What is read when it is read: a frozen watcher does so when it is thawed."""
         if stream == self._stream and not self.ended:
-            self._post(make())
+            self._post(make)
 
     def _connect(self) -> None:
         """List; from where that ends, watch; and list again now and then."""

@@ -23,7 +23,6 @@ from watcher.decide.model import (
     Desired,
     HealthRound,
     Readiness,
-    Reason,
     Role,
     Sighting,
     Verdict,
@@ -52,7 +51,8 @@ class Telling(Reports):
     def wished(self, wish: Desired) -> None:
         self._say(f"wishes {wish.reason}{', held' if wish.held else ''}: {wish.detail}")
         if self.way is not None:
-            self.way.in_trouble = wish.held or wish.gave_up or wish.reason is Reason.PAUSED
+            self.way.in_trouble = wish.held or wish.gave_up
+            self._forget_what_is_over()
 
     def looked(self, target: str, wish: Desired, actual: Actual | None, failure: WatcherError | None) -> None:
         pass
@@ -64,6 +64,12 @@ class Telling(Reports):
     def released(self, target: str, wish: Desired, seconds: float) -> None:
         del target
         self._say(f"clients go on after {seconds:.1f} s: {wish.reason}")
+        self._forget_what_is_over()
+
+    def _forget_what_is_over(self) -> None:
+        way = self.way
+        if way is not None and not way.in_trouble and way.agent_holds_since is None:
+            way.waited = 0.0
 
     def in_sync(self, target: str, actual: Actual) -> None:
         """Invariant 5: it counts when PgBouncer shows it."""
@@ -160,7 +166,7 @@ class Watcher:
         self.board.listen(self._believes)
         for host in parts.hosts:
             self._serve(host)
-        self.link = Link(self._loop, parts.etcd, parts.chance, self.post)
+        self.link = Link(self._loop, parts.etcd, parts.chance, self._read)
         self._ask()
         self._round()
 
@@ -228,6 +234,9 @@ class Watcher:
 
     def post(self, sighting: Sighting) -> None:
         self._later(lambda: self.board.post(sighting))
+
+    def _read(self, make: Callable[[], Sighting]) -> None:
+        self._later(lambda: self.board.post(make()))
 
     def _ask(self) -> None:
         """The leader, whether it is ready."""

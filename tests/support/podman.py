@@ -5,6 +5,7 @@ stays in podman's storage from one run to the next, as the layers of what is bui
 what has changed is built again. Whatever a test makes is named `watcher-test-…` and removed by that name.
 """
 
+import fcntl
 import os
 import re
 import subprocess
@@ -65,13 +66,26 @@ def podman(
 
 def base_image() -> str:
     """The name of a minimal Debian, which is made first where it is missing (half a minute)."""
+    with _one_at_a_time():
+        _make_base_image()
+    return BASE
+
+
+def _make_base_image() -> None:
     if podman("image", "exists", BASE, check=False).returncode != 0:
         with tempfile.TemporaryDirectory(dir=STATE, prefix="base-") as name:
             root, archive = Path(name) / "root", Path(name) / "root.tar"
             run(["debootstrap", "--variant=minbase", RELEASE, root, _mirror()], timeout=MAKE_BASE_SECONDS)
             run(["tar", "-C", root, "--exclude=./var/cache/apt/archives/*.deb", "-cf", archive, "."])
             podman("import", archive, BASE, timeout=MAKE_BASE_SECONDS)
-    return BASE
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Two processes of tests would make the same image twice."""
+    with (STATE / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def build(
@@ -86,7 +100,7 @@ def build(
     Unchanged steps come from podman's cache.
     """
     given = {"BASE": base_image(), **(args or {})}
-    with build_options() as options:
+    with build_options() as options, _one_at_a_time():
         podman(
             "build",
             *options,

@@ -27,6 +27,7 @@ from watcher.decide.model import (
     Verdict,
     View,
 )
+from watcher.decide.view import fold
 
 NODE1, NODE2 = Endpoint("10.0.0.1", 5432), Endpoint("10.0.0.2", 5432)
 PROXY1 = Endpoint("10.0.1.1", 6000)
@@ -156,8 +157,28 @@ def test_a_leader_that_cannot_be_asked_is_followed_after_the_limit() -> None:
 
 
 def test_a_leader_that_says_not_yet_is_waited_for() -> None:
-    view = replace(GOOD, readiness=replace(READY, verdict=Verdict.NOT_YET))
+    not_yet = replace(READY, verdict=Verdict.NOT_YET)
+    view = replace(GOOD, readiness=not_yet, pulse=not_yet)
     assert wished(view, now=NOW + 8.9).reason is Reason.LEADER_NOT_READY
+
+
+def test_a_leader_that_said_not_yet_and_then_nothing_is_waited_for_from_then_on() -> None:
+    view = replace(GOOD, readiness=None, pulse=None, leader_since=NOW - 50)
+    for verdict, at in ((Verdict.NOT_YET, NOW - 40), (Verdict.UNKNOWN, NOW - 1), (Verdict.UNKNOWN, NOW)):
+        view = fold(view, replace(READY, verdict=verdict, at=at))
+    assert wished(view, now=NOW + 1.99).reason is Reason.LEADER_NOT_READY
+    assert wished(view, now=NOW + 2).reason is Reason.LEADER
+    said_more = fold(view, replace(READY, verdict=Verdict.NOT_YET, at=NOW + 1))
+    assert wished(said_more, now=NOW + 8).reason is Reason.LEADER_NOT_READY
+
+
+def test_a_silence_of_an_earlier_reign_is_none_of_the_next() -> None:
+    before = Leadership("node1", 40)
+    view = replace(GOOD, readiness=None, pulse=None, leader_since=NOW - 50)
+    view = fold(view, replace(READY, leadership=before, verdict=Verdict.NOT_YET, at=NOW - 60))
+    view = fold(view, replace(READY, verdict=Verdict.UNKNOWN, at=NOW - 1))
+    assert view.silent_since is None
+    assert wished(view).reason is Reason.LEADER
 
 
 def test_a_reign_without_a_known_beginning_is_as_old_as_we_are() -> None:

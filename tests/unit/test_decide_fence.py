@@ -31,8 +31,6 @@ def verdict(
 BY_ETCD: list[tuple[str, Stamp | None, Stamp, float | None, bool]] = [
     ("no stamp yet", None, NEW, None, True),
     ("the same reign", OLD, OLD, None, True),
-    ("the same reign, over another that the health check wrote", NEW, OLD, None, False),
-    ("the same reign, over another that the health check wrote, proven", NEW, OLD, 100.1, True),
     ("a newer reign", OLD, replace(NEW, revision=11), None, True),
     ("an older reign", OLD, replace(NEW, revision=9), None, False),
     ("an older reign, proven before the look", OLD, replace(NEW, revision=9), 99.0, False),
@@ -68,6 +66,11 @@ def test_a_refusal_names_both_reigns() -> None:
     said = verdict(OLD, replace(NEW, revision=9))
     for word in ("'old'", "revision 10", "'new'", "revision 9", "cluster a"):
         assert word in said
+
+
+def test_a_refusal_names_the_health_check() -> None:
+    said = verdict(replace(OLD, cluster_id=0, revision=0), NEW)
+    assert "for 'old' by the health check" in said
 
 
 BY_HEALTH_CHECK: list[tuple[str, Stamp | None, Stamp, str]] = [
@@ -114,8 +117,8 @@ OVER: list[tuple[str, Stamp | None, Stamp, Source, Stamp]] = [
     ("a system that is not told is kept", OLD, replace(NEW, system_id=""), Source.ETCD, NEW),
     ("another system keeps nothing", OLD, replace(NEW, system_id="701", timeline=None), Source.ETCD,
      replace(NEW, system_id="701", timeline=None)),
-    ("the health check keeps etcd's revision", OLD, Stamp(0, "700", 0, 4, "new"), Source.HEALTH_CHECK,
-     replace(NEW, timeline=4)),
+    ("the health check keeps no revision of etcd's", OLD, Stamp(0, "700", 0, 4, "new"), Source.HEALTH_CHECK,
+     Stamp(0, "700", 0, 4, "new")),
     ("the health check over nothing", None, Stamp(0, "700", 0, 4, "new"), Source.HEALTH_CHECK,
      Stamp(0, "700", 0, 4, "new")),
     ("over what cannot be read nothing is kept", UNREADABLE, replace(NEW, timeline=None), Source.ETCD,

@@ -123,10 +123,20 @@ TABLE: dict[str, tuple[View, Reason, Endpoint | None, bool]] = {
     "it takes connections again": (BACK, Reason.PRIMARY_REFUSES, NODE1, True),
     "a switchover is announced": (having("failover", AWAY), Reason.ANNOUNCED, NODE1, True),
     "it is about to stop": (having(f"{STOP_KEYS}node1", STOP), Reason.STOPPING, NODE1, True),
-    "it says not yet": (replace(GOOD, readiness=NOT_YET), Reason.LEADER_NOT_READY, NODE1, True),
-    "it does not answer yet": (replace(GOOD, readiness=SILENT), Reason.LEADER_NOT_READY, NODE1, True),
+    "it says not yet": (
+        replace(GOOD, readiness=NOT_YET, pulse=NOT_YET),
+        Reason.LEADER_NOT_READY,
+        NODE1,
+        True,
+    ),
+    "it does not answer yet": (
+        replace(GOOD, readiness=SILENT, pulse=SILENT),
+        Reason.LEADER_NOT_READY,
+        NODE1,
+        True,
+    ),
     "it never answered": (
-        replace(GOOD, readiness=SILENT, leader_since=NOW - 3),
+        replace(GOOD, readiness=SILENT, pulse=SILENT, leader_since=NOW - 3),
         Reason.LEADER,
         NODE1,
         False,
@@ -249,9 +259,9 @@ def test_a_new_leader_is_written_while_its_clients_wait_for_it() -> None:
 
 
 def test_a_leader_that_says_not_yet_is_waited_for_and_a_silent_one_is_not() -> None:
-    says_no = replace(GOOD, readiness=NOT_YET, leader_since=NOW - 50)
+    says_no = replace(GOOD, readiness=NOT_YET, pulse=NOT_YET, leader_since=NOW - 50)
     assert wished(says_no).held
-    silent = replace(GOOD, readiness=SILENT, leader_since=NOW - 2.9)
+    silent = replace(GOOD, readiness=SILENT, pulse=SILENT, leader_since=NOW - 2.9)
     assert wished(silent).held
     assert wished(silent).recheck_at == pytest.approx(NOW + 0.1)
     assert not wished(silent, now=NOW + 0.11).held
@@ -263,7 +273,7 @@ def test_a_leader_that_says_not_yet_is_waited_for_and_a_silent_one_is_not() -> N
 def test_the_leader_is_guarded_while_it_is_ready() -> None:
     assert wished().guard == NODE1
     assert wished(policy=settled(on_crash=False)).guard is None
-    assert wished(replace(GOOD, readiness=NOT_YET)).guard is None
+    assert wished(replace(GOOD, readiness=NOT_YET, pulse=NOT_YET)).guard is None
     assert wished(alarmed()).guard == NODE1
 
 

@@ -230,13 +230,20 @@ def _given_up_at(view: View, policy: Policy, reign: Leadership) -> float | None:
     """When clients are sent to the leader at the latest; None is now, infinity is not before it is ready.
 
     A leader that says «not yet» is waited for; one that we cannot ask is not, for clients may reach it.
+    One answer that is missing among others is no silence.
     """
     if is_ready(view, policy, reign):
         return None
-    readiness = _readiness(view, reign)
-    if readiness is not None and readiness.verdict is not Verdict.UNKNOWN:
+    pulse = _pulse(view, reign)
+    if pulse is not None and pulse.verdict is not Verdict.UNKNOWN:
         return float("inf")
-    return (view.leader_since or view.began_at) + policy.unknown_limit
+    since = view.leader_since or view.began_at
+    return _silent_from(since, view, pulse) + policy.unknown_limit
+
+
+def _silent_from(since: float, view: View, pulse: Readiness | None) -> float:
+    """From when its silence counts: `since`, or later, if it has answered after that."""
+    return since if pulse is None or view.silent_since is None else max(since, view.silent_since)
 
 
 def _why_not_ready(view: View, reign: Leadership) -> str:
@@ -352,7 +359,7 @@ def _trusted_at(alarm: Alarm, view: View, reign: Leadership, policy: Policy) -> 
     """When clients go on at the latest. «Not yet» is waited for, silence is not."""
     pulse = _pulse(view, reign)
     says_no = pulse is not None and pulse.verdict is Verdict.NOT_YET and pulse.at >= alarm.at
-    return float("inf") if says_no else alarm.at + policy.unknown_limit
+    return float("inf") if says_no else _silent_from(alarm.at, view, pulse) + policy.unknown_limit
 
 
 def _pulse(view: View, reign: Leadership) -> Readiness | None:

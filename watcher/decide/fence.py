@@ -4,11 +4,12 @@ A block's stamp says by which leadership it was written. A writer that knows les
 older watcher, one that was frozen, one that listens to a member of etcd that lags.
 
 * Etcd's create revisions of the leader key only grow, so in one etcd cluster a higher revision is newer,
-  and the same one is the same leader: an event is enough. The same one with another leader's name is what
-  the health check wrote over it: it knew of a later promotion, and an event of before does not undo that.
+  and the same one is the same leader: an event is enough.
 * Otherwise (another cluster id, or a lower revision) the histories differ: etcd was restored from a
   backup or built anew. A linearizable read that began *after* the block was read proves it, for in one
   history it could not have shown an older leader. Nothing less does.
+* What the health check wrote carries no revision: it may know of a later promotion than any event that was
+  under way meanwhile, so it too gives way to such a read alone.
 * The health check knows no revision. It may replace a route only by one of the same PostgreSQL cluster
   (`initialize`): to another leader on a newer timeline, for each promotion begins one, to the same leader on
   no older one. It may replace none whose stamp cannot be read.
@@ -31,18 +32,17 @@ def admits(actual: Actual, desired: Desired, route: Route) -> str:
         return ""
     if route.source is Source.HEALTH_CHECK:
         return _older_by_timeline(old, new)
-    if old.cluster_id == new.cluster_id and _is_as_new(old, new):
+    if old.cluster_id == new.cluster_id and new.revision >= old.revision:
         return ""
     if desired.proven_at is not None and desired.proven_at > actual.file_read_at:
         return ""
-    return (
-        f"the block was written for {old.leader!r} at revision {old.revision} of etcd cluster "
-        f"{old.cluster_id:x}; we know {new.leader!r} at revision {new.revision} of {new.cluster_id:x}"
-    )
+    return f"the block was written for {old.leader!r} {_by(old)}; we know {new.leader!r} {_by(new)}"
 
 
-def _is_as_new(old: Stamp, new: Stamp) -> bool:
-    return new.revision > old.revision or (new.revision == old.revision and new.leader == old.leader)
+def _by(stamp: Stamp) -> str:
+    if stamp.cluster_id == 0 and stamp != UNREADABLE:
+        return "by the health check"
+    return f"at revision {stamp.revision} of etcd cluster {stamp.cluster_id:x}"
 
 
 def _older_by_timeline(old: Stamp, new: Stamp) -> str:
@@ -64,8 +64,6 @@ def stamp_over(old: Stamp | None, route: Route) -> Stamp:
     new = route.stamp
     if old is None or (new.system_id and old.system_id and new.system_id != old.system_id):
         return new
-    if route.source is Source.HEALTH_CHECK:
-        new = replace(new, cluster_id=old.cluster_id, revision=old.revision)
     same_reign = (old.cluster_id, old.revision) == (new.cluster_id, new.revision)
     known = [t for t in (old.timeline, new.timeline) if t is not None]
     timeline = max(known, default=None) if same_reign or new.timeline is None else new.timeline

@@ -274,7 +274,8 @@ class View:
     `members` remembers every member ever seen, so that the fallback knows their addresses after their
     keys are gone. `contact_at` is when etcd was last heard, `leader_since` when this reign was first seen,
     `seen_at` when each key's present revision was. `readiness` stays READY for the rest of a reign, `pulse`
-    is the last answer whatever it was. `alarms` are each target's last.
+    is the last answer whatever it was; `silent_since` when the leader, which had answered in this reign,
+    began not to. `alarms` are each target's last.
     """
 
     began_at: float
@@ -288,6 +289,7 @@ class View:
     seen_at: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
     readiness: Readiness | None = None
     pulse: Readiness | None = None
+    silent_since: float | None = None
     alarms: Mapping[str, Alarm] = field(default_factory=lambda: _EMPTY)
     health: HealthRound | None = None
 

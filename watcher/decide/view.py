@@ -113,7 +113,16 @@ def _fold_readiness(view: View, news: Readiness) -> View:
         and known.verdict is Verdict.READY
         and news.verdict is not Verdict.READY
     )
-    return replace(view, pulse=news) if keeps else replace(view, readiness=news, pulse=news)
+    after = replace(view, pulse=news, silent_since=_silent_since(view, news))
+    return after if keeps else replace(after, readiness=news)
+
+
+def _silent_since(view: View, news: Readiness) -> float | None:
+    """None while it answers, and where it never has in this reign."""
+    before = view.pulse
+    if news.verdict is not Verdict.UNKNOWN or before is None or before.leadership != news.leadership:
+        return None
+    return view.silent_since if before.verdict is Verdict.UNKNOWN else news.at
 
 
 def _later(known: float | None, at: float) -> float:
