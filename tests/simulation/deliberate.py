@@ -42,50 +42,43 @@ FAULTS = (
         "decide/fence.py",
         "old.cluster_id == new.cluster_id and new.revision",
         "new.revision",
-        seed=46,
     ),
     Fault(
         "fence takes any read for a proof",
         "decide/fence.py",
         "desired.proven_at > actual.file_read_at",
         "True",
-        seed=46,
     ),
-    Fault("no fence", "decide/fence.py", "    if old is None:\n", "    if True:\n", seed=2),
+    Fault("no fence", "decide/fence.py", "    if old is None:\n", "    if True:\n"),
     Fault(
         "the health check goes back in time",
         "decide/fence.py",
         "or new.timeline > old.timeline",
         "or True",
-        seed=2,
     ),
     Fault(
         "release forgotten",
         "decide/decision.py",
         "[Release()] if wish.gave_up else [Release(endpoint, reload)]",
         "[]",
-        seed=0,
     ),
     Fault(
         "reload forgotten",
         "decide/decision.py",
         "    return [Reload(), Confirm(endpoint)] if reload else []",
         "    return []",
-        seed=29,
     ),
     Fault(
         "confirmation skipped",
         "decide/decision.py",
         "    return [Reload(), Confirm(endpoint)] if reload else []",
         "    return [Reload()] if misled else []",
-        seed=29,
     ),
     Fault(
         "PgBouncer's own word is not asked",
         "decide/decision.py",
         "misled or actual.reload_owed or bool(unconfirmed(actual, endpoint))",
         "misled",
-        seed=0,
     ),
     Fault(
         "a hold without a limit",
@@ -123,7 +116,6 @@ FAULTS = (
         "decide/view.py",
         "listing.asked_at < view.contact_at:",
         "True:",
-        seed=2,
     ),
     Fault(
         "any of two primaries will do",
@@ -179,13 +171,6 @@ FAULTS = (
         "[Release(endpoint, False)]",
     ),
     Fault(
-        "a half-made write counts as made",
-        "reconciler.py",
-        '            self._read_at = float("-inf")  # look again at the next try, it may be back\n'
-        "            raise failure",
-        "            pass",
-    ),
-    Fault(
         "ready once is ready in the next reign",
         "decide/decision.py",
         "    return readiness if readiness is not None and readiness.leadership == reign else None",
@@ -208,14 +193,12 @@ FAULTS = (
         "reconciler.py",
         "        return patience.delay(failures, self._random)",
         "        return 3600.0",
-        seed=5,
     ),
     Fault(
         "what was seen once is so for ever",
         "reconciler.py",
         "and now - self._read_at < self._resync_interval",
         "",
-        seed=11,
     ),
     Fault(
         "an operator's pause is not heeded",
@@ -228,7 +211,6 @@ FAULTS = (
         "decide/decision.py",
         "view.cluster_id or 0, system_id(view), reign.create_revision,",
         "view.cluster_id or 0, system_id(view), 1,",
-        seed=0,
     ),
 )
 

@@ -226,7 +226,7 @@ def _old_primary_is_all_that_is_heard(of: Schedule) -> None:
     old = of.cluster.leader
     if old is None or of.cluster.busy:
         return
-    of.cluster.crash(rogue=40)
+    of.cluster.crash(rogue=40, forks=of.chance.random() < 0.5)
 
     def deafen() -> None:
         if of.is_quiet:
@@ -396,6 +396,15 @@ def _disk_is_full(of: Schedule) -> None:
     of.for_a_while(way.mend)
 
 
+def _disk_is_full_while_leaders_change(of: Schedule) -> None:
+    """Clients who wait cannot be led to the first, and the second is there before they have waited long."""
+    way = of.a_way()
+    way.refuse_writes()
+    of.for_a_while(way.mend, 60)
+    of.cluster.switch_over()
+    of.loop.after(of.chance.uniform(5, 12), lambda: of.is_quiet or of.cluster.crash())
+
+
 def _agent_dies(of: Schedule) -> None:
     of.a_way().lose_agent()
 
@@ -436,5 +445,6 @@ FAULTS: tuple[Callable[[Schedule], None], ...] = (
     *(_operator_pauses, _etcd_is_not_heard, _etcd_is_not_heard, _etcd_is_late, _watch_breaks),
     *(_news_come_twice, _etcd_is_backed_up, _etcd_is_restored, _watcher_freezes, _watcher_is_killed),
     *(_clock_jumps, _node_hides_its_rest, _way_is_cut, _way_is_slow, _disk_is_full, _agent_dies),
+    *(_disk_is_full_while_leaders_change,),
     *(_pgbouncer_is_away, _reloads_are_lost, _another_hand_edits_the_file),
 )

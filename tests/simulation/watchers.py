@@ -51,8 +51,9 @@ class Telling(Reports):
     def wished(self, wish: Desired) -> None:
         self._say(f"wishes {wish.reason}{', held' if wish.held else ''}: {wish.detail}")
         if self.way is not None:
-            self.way.in_trouble = wish.held or wish.gave_up
-            self._forget_what_is_over()
+            was, self.way.in_trouble = self.way.in_trouble, wish.held or wish.gave_up
+            if not was:
+                self.way.waited = 0.0
 
     def looked(self, target: str, wish: Desired, actual: Actual | None, failure: WatcherError | None) -> None:
         pass
@@ -64,12 +65,6 @@ class Telling(Reports):
     def released(self, target: str, wish: Desired, seconds: float) -> None:
         del target
         self._say(f"clients go on after {seconds:.1f} s: {wish.reason}")
-        self._forget_what_is_over()
-
-    def _forget_what_is_over(self) -> None:
-        way = self.way
-        if way is not None and not way.in_trouble and way.agent_holds_since is None:
-            way.waited = 0.0
 
     def in_sync(self, target: str, actual: Actual) -> None:
         """Invariant 5: it counts when PgBouncer shows it."""

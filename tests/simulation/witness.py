@@ -115,7 +115,6 @@ class Witness:
     def waits(self, way: Way, seconds: float) -> None:
         """In one trouble no watcher makes clients wait for longer than its limit, however often it begins."""
         if way.agent_holds_since is None:
-            way.waited = way.waited if way.in_trouble else 0.0
             return
         way.waited += seconds
         if way.waited > self.hold_limit + 2 and not way.may_be_late():

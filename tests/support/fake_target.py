@@ -185,13 +185,16 @@ class FakeAgent:
     def held(self) -> Held | None:
         self.end_at_limit()
         self._spare_what_was_resumed()
-        return None if self._held is None else replace(self._held, complete=not self._pgbouncer.busy)
+        if self._held is not None and self._held.complete is self._pgbouncer.busy:
+            self._held = replace(self._held, complete=not self._pgbouncer.busy)
+        return self._held
 
     def _spare_what_was_resumed(self) -> None:
         """By somebody else: a pause that comes after that is theirs."""
         if self._held is not None:
             left = tuple(name for name in self._held.databases if name in self._pgbouncer.paused)
-            self._held = replace(self._held, databases=left)
+            if left != self._held.databases:
+                self._held = replace(self._held, databases=left)
 
     def hold(self, databases: Iterable[str], until: float) -> None:
         """Pauses those that nobody has paused, or another agent; again, it sets the limit anew."""
@@ -274,7 +277,9 @@ class FakeTarget:
     @property
     def last(self) -> Actual | None:
         """What was seen last; its hold as it is now."""
-        return None if self._last is None else self._with_hold(self._last)
+        if self._last is not None:
+            self._last = self._with_hold(self._last)
+        return self._last
 
     def fail(self, call: str, *errors: Exception) -> None:
         self.fails[call].extend(errors)
@@ -311,13 +316,12 @@ class FakeTarget:
 
     def _with_hold(self, actual: Actual) -> Actual:
         agent = self._agent if self._agent in self.pgbouncer.agents else None
-        return replace(
-            actual,
-            can_hold=self._holds and self._hold_problem is None,
-            held=agent.held if agent is not None else None,
-            guard=agent.guard if agent is not None else None,
-            hold_problem=self._hold_problem,
-        )
+        can_hold = self._holds and self._hold_problem is None
+        held, guard = (None, None) if agent is None else (agent.held, agent.guard)
+        now = (can_hold, held, guard, self._hold_problem)
+        if now == (actual.can_hold, actual.held, actual.guard, actual.hold_problem):
+            return actual
+        return replace(actual, can_hold=can_hold, held=held, guard=guard, hold_problem=self._hold_problem)
 
     def _owe_reload(self) -> None:
         """For a text of somebody else's, where PgBouncer cannot show whether it has read it."""
