@@ -26,7 +26,7 @@ from tests.support.waiting import wait_for
 from watcher.apply.agent import file as agent
 from watcher.apply.agent.bounds import Bounds
 from watcher.apply.agent.main import main
-from watcher.apply.agent.wire import PROTOCOL, Refused
+from watcher.apply.agent.wire import LONGEST, PROTOCOL, Refused
 from watcher.apply.console import Console, ConsoleAccess
 
 NOBODY = 65534
@@ -469,6 +469,16 @@ def test_an_agent_answers_nonsense_with_an_error_and_lives_on(folder: Path) -> N
     replies = said.splitlines()[1:]
     assert [('"error": "request"' in reply) for reply in replies] == [True] * 6 + [False]
     assert path.read_bytes() == OLD
+
+
+@pytest.mark.parametrize("word", ["file", "hold"])
+def test_an_agent_that_is_asked_without_end_ends(folder: Path, word: str) -> None:
+    """The memory that it takes is bounded, whoever has the key."""
+    nowhere = str(folder / "no-socket")
+    with start_agent(folder / "x", word, "--console", nowhere) as process:
+        said, _ = process.communicate("x" * (LONGEST + 1), timeout=30)
+    assert '"a line that does not end"' in said
+    assert process.returncode == 0
 
 
 def test_a_key_that_may_only_ask_for_words_gets_nothing_else(folder: Path) -> None:

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
-from watcher.apply.agent.wire import PROTOCOL, Refused, say
+from watcher.apply.agent.wire import ENDLESS, LONGEST, PROTOCOL, Refused, say
 
 MAX_FILE = 16 * 1024 * 1024
 
@@ -343,9 +343,12 @@ def _what_it_says(child: "subprocess.Popen[bytes]", until: float) -> Optional[by
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Answers requests until standard input ends."""
+    """Answers requests until standard input ends, or a line does not."""
     say({"agent": PROTOCOL})
-    for line in sys.stdin.buffer:
+    for line in iter(lambda: sys.stdin.buffer.readline(LONGEST), b""):
+        if len(line) == LONGEST:
+            say(ENDLESS)
+            return
         try:
             request = json.loads(line.decode("ascii"))
         except (ValueError, RecursionError):

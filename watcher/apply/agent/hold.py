@@ -24,7 +24,7 @@ from watcher.apply.agent.console import Console, Reply, dial
 from watcher.apply.agent.greeting import TAKES, greet_postgres
 from watcher.apply.agent.guard import Guard
 from watcher.apply.agent.record import OVERDUE, Records, identity
-from watcher.apply.agent.wire import PROTOCOL, Refused, say
+from watcher.apply.agent.wire import ENDLESS, PROTOCOL, Refused, say
 
 QUIET_LIMIT = 0.03
 """Seconds in which a server's login that is under way may end before its pool is paused: a login that PAUSE
@@ -39,6 +39,9 @@ LOGIN_LIMIT = 2.0
 FAST_CLOSE_SECONDS = 1.0  # PgBouncer looks at its servers every third of a second
 LONGEST_HOLD = 600.0
 """No hold is longer, whatever is asked for."""
+
+LONGEST_WISH = 4 * 1024 * 1024
+"""Bytes of a line; a hold names databases."""
 
 COMPARE_EVERY = 1.0
 """Seconds between two looks whether an operator has resumed what we hold."""
@@ -116,26 +119,31 @@ class Holder:
     # --- the loop -------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        pending = b""
-        while True:
+        pending: Optional[bytes] = b""
+        while pending is not None:
             sources = [0, self._bell] + ([self._pauser.fileno()] if self._pauser else [])
             ready = select.select(sources, [], [], self._next_due())[0]
             if self._bell in ready:
                 os.read(self._bell, 4096)
                 self._heed_guard()
             if 0 in ready:
-                chunk = os.read(0, 65536)
-                if not chunk:
-                    return
-                *lines, pending = (pending + chunk).split(b"\n")
-                for line in lines:
-                    say(self._answer(line))
+                pending = self._hear(pending, os.read(0, 65536))
             elif self._pauser is not None and self._pauser.fileno() in ready:
                 self._pauser.arrived()  # when all transactions are done; OSError if PgBouncer has gone
                 self._look_at = 0.0
             self._do_what_is_due()
             if self._is_broken:
                 raise OSError("a console broke")
+
+    def _hear(self, pending: bytes, chunk: bytes) -> Optional[bytes]:
+        """Answers what is whole; what is not, to be gone on with, or None at the end."""
+        *lines, rest = (pending + chunk).split(b"\n")
+        for line in lines:
+            say(self._answer(line))
+        if len(rest) > LONGEST_WISH:
+            say(ENDLESS)
+            return None
+        return rest if chunk else None
 
     def _next_due(self) -> Optional[float]:
         due = min([self._until, self._look_at, self._compare_at] + [at for at, _ in self._later])

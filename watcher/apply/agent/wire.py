@@ -5,6 +5,9 @@ import sys
 from typing import Any, Dict
 
 PROTOCOL = 2
+LONGEST = 64 * 1024 * 1024
+"""Bytes of a line that asks for something; the longest has a whole file in it."""
+ENDLESS = {"error": "request", "problem": "a line that does not end"}
 
 
 class Refused(Exception):
