@@ -34,6 +34,21 @@ FAULTS = {
         (("        if statements:\n            self._ask(*statements)", "        del statements"),),
         "etcd-member-gone",
     ),
+    "a log that waits for its reader": Fault(
+        "expose/logs.py",
+        (("            self._lines.put_nowait(line)", "            self._put(line)"),),
+        "watchers-log-is-not-read",
+    ),
+    "no health check where etcd is silent": Fault(
+        "decide/decision.py",
+        (("    problem = _why_no_fallback(view, policy, now)", '    problem = "nobody is asked"'),),
+        "etcd-is-not-heard",
+    ),
+    "nobody guards the primary": Fault(
+        "decide/decision.py",
+        (("        steps.append(Watch(wish.guard))", "        pass"),),
+        "primary-dies-and-comes-back",
+    ),
 }
 
 

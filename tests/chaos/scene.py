@@ -1,6 +1,7 @@
-"""The stage: the whole bed in a network of its own, and a watcher that meets etcd through proxies.
+"""The stage: the whole bed in a network of its own, and a watcher that meets etcd through proxies, by names.
 
-So what is done to the proxies' addresses happens to the watcher alone, and Patroni is well.
+So what is done to the proxies' addresses happens to the watcher alone, and Patroni is well. PgBouncer asks
+everybody for a password, the watcher too.
 """
 
 import time
@@ -10,15 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.chaos.names import Names
 from tests.e2e.test_stage import at, is_led, lose_lease
 from tests.support.bed import Bed, BouncerHost
 from tests.support.crowd import Crowd
 from tests.support.folders import bed_folder
 from tests.support.load import TABLE
 from tests.support.patroni import Node
+from tests.support.pgbouncer import ADMIN, ADMIN_PASSWORD
 from tests.support.proxy import Proxy
 from tests.support.waiting import BedError, wait_for
-from tests.support.watcher import WatcherProcess, settings_for
+from tests.support.watcher import WatcherProcess, settings_for, ssh_target
 
 WHOLE_SECONDS = 90.0
 CLUSTER = {
@@ -39,10 +42,18 @@ class Scene(AbstractContextManager["Scene"]):
         with ExitStack() as stack:
             self.folder = stack.enter_context(bed_folder())
             self.bed = stack.enter_context(
-                Bed(self.folder / "bed", nodes=2, loop_wait=2, patroni_options=CLUSTER)
+                Bed(
+                    self.folder / "bed",
+                    nodes=2,
+                    loop_wait=2,
+                    bouncer_options={"auth_type": "md5"},
+                    patroni_options=CLUSTER,
+                )
             )
             members = self.bed.etcd.members
             self.links = [stack.enter_context(Proxy(member.endpoint)) for member in members]
+            self.names = stack.enter_context(Names(self.folder / "hosts"))
+            self.names.lead(self.links)
             self.watcher = self._watcher()
             stack.enter_context(self.watcher)
             self._stack = stack.pop_all()
@@ -54,8 +65,15 @@ class Scene(AbstractContextManager["Scene"]):
         self._stack.close()
 
     def _watcher(self) -> WatcherProcess:
-        etcd = {"endpoints": [link.endpoint for link in self.links]}
-        watcher = WatcherProcess(self.folder / "watcher", settings_for(self.bed, etcd=etcd))
+        login = {"user": ADMIN, "password": ADMIN_PASSWORD}
+        targets = [
+            ssh_target(host, console={"socket": str(host.pgbouncer.socket), **login})
+            for host in self.bed.bouncers
+        ]
+        settings = settings_for(
+            self.bed, etcd={"endpoints": self.names.endpoints(self.links)}, targets=targets
+        )
+        watcher = WatcherProcess(self.folder / "watcher", settings)
         if self._program is not None:
             watcher.process.cwd = self._program
         return watcher

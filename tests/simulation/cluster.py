@@ -129,7 +129,7 @@ class Cluster:
         if old is None:
             return
         old.takes_logins = old.answers = False
-        to = Succession(old, self._another(old), **how)
+        to = Succession(old, self._another(old, behind=how.get("forks", False)), **how)
         self._later(TTL, lambda: self._hand_over(to))
 
     def crash_twice(self) -> None:
@@ -188,8 +188,11 @@ class Cluster:
         self._acquire(node)
         self.busy = False
 
-    def _another(self, old: Node) -> Node:
-        return self._chance.choice([node for node in self.nodes.values() if node is not old and node.answers])
+    def _another(self, old: Node, behind: bool = False) -> Node:
+        """If there is one that is `behind`, one of those."""
+        others = [node for node in self.nodes.values() if node is not old and node.answers]
+        late = [node for node in others if node.timeline < old.timeline]
+        return self._chance.choice(late if behind and late else others)
 
     def _hand_over(self, to: Succession) -> None:
         to.old.takes_logins = False

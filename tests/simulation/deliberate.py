@@ -49,6 +49,18 @@ FAULTS = (
         "desired.proven_at > actual.file_read_at",
         "True",
     ),
+    Fault(
+        "an event undoes what the health check wrote",
+        "decide/fence.py",
+        "    if old.cluster_id == new.cluster_id and",
+        "    if old.cluster_id in (0, new.cluster_id) and",
+    ),
+    Fault(
+        "one missing answer is silence",
+        "decide/decision.py",
+        "    return since if pulse is None or view.silent_since is None else max(since, view.silent_since)",
+        "    return since",
+    ),
     Fault("no fence", "decide/fence.py", "    if old is None:\n", "    if True:\n"),
     Fault(
         "the health check goes back in time",

@@ -71,7 +71,8 @@ class Way(FakeTarget):
 
     def may_be_late(self) -> bool:
         """Whether what comes by it now may have been decided long ago."""
-        return self._clock() - max(self._slowed_at, self.knowledge.thawed_at) < LONG_AGO
+        lately = self._clock() - max(self._slowed_at, self.knowledge.thawed_at) < LONG_AGO
+        return lately or self.knowledge.is_frozen
 
     def _pass(self) -> None:
         if self.slowest > QUICK:

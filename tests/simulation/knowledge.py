@@ -17,6 +17,7 @@ class Knowledge:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self.is_frozen = False
         self.thawed_at = float("-inf")
         self.paused_since: float | None = None
         self.position = (0, 0)

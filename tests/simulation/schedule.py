@@ -221,12 +221,18 @@ def _crash_and_the_old_primary_comes_back(of: Schedule) -> None:
     of.cluster.crash(rogue=of.chance.uniform(1, 20))
 
 
-def _old_primary_is_all_that_is_heard(of: Schedule) -> None:
+def _fork_is_all_that_is_heard(of: Schedule) -> None:
+    """As below, and both have the same timeline by number."""
+    of.cluster.switch_over()
+    _once_it_is_idle(of, 6, lambda: _old_primary_is_all_that_is_heard(of, forks=True))
+
+
+def _old_primary_is_all_that_is_heard(of: Schedule, forks: bool = False) -> None:
     """It comes back, and says that it is the primary; neither etcd nor the new one can be heard."""
     old = of.cluster.leader
     if old is None or of.cluster.busy:
         return
-    of.cluster.crash(rogue=40, forks=of.chance.random() < 0.5)
+    of.cluster.crash(rogue=40, forks=forks)
 
     def deafen() -> None:
         if of.is_quiet:
@@ -267,15 +273,7 @@ def _two_primaries_and_both_are_news(of: Schedule) -> None:
     _nobody_hears_etcd(of, 60)
     of.cluster.crash(rogue=of.chance.choice((0.0, 30.0)))
 
-    def again() -> None:
-        if of.is_quiet:
-            return
-        if of.cluster.busy:
-            of.loop.after(1, again)
-        else:
-            of.cluster.crash(rogue=30.0, forks=of.chance.random() < 0.5)
-
-    of.loop.after(8, again)
+    _once_it_is_idle(of, 8, lambda: of.cluster.crash(rogue=30.0, forks=of.chance.random() < 0.5))
 
 
 def _nobody_hears_etcd(of: Schedule, most: float = 40) -> None:
@@ -397,12 +395,25 @@ def _disk_is_full(of: Schedule) -> None:
 
 
 def _disk_is_full_while_leaders_change(of: Schedule) -> None:
-    """Clients who wait cannot be led to the first, and the second is there before they have waited long."""
-    way = of.a_way()
-    way.refuse_writes()
-    of.for_a_while(way.mend, 60)
-    of.cluster.switch_over()
-    of.loop.after(of.chance.uniform(5, 12), lambda: of.is_quiet or of.cluster.crash())
+    """Clients who wait cannot be led to the new leader, whose key then is gone for a moment."""
+    for watcher in of.watchers:
+        way = watcher.ways[of.hosts[0].name]
+        way.refuse_writes()
+        of.for_a_while(way.mend, 60)
+    of.cluster.crash()
+    _once_it_is_idle(of, 9, of.cluster.flap)
+
+
+def _once_it_is_idle(of: Schedule, seconds: float, change: Callable[[], None]) -> None:
+    """After so many seconds, as soon as the cluster does nothing else; not in the quiet at the end."""
+
+    def begin() -> None:
+        if of.cluster.busy:
+            of.loop.after(0.5, begin)
+        elif not of.is_quiet:
+            change()
+
+    of.loop.after(seconds, begin)
 
 
 def _agent_dies(of: Schedule) -> None:
@@ -445,6 +456,6 @@ FAULTS: tuple[Callable[[Schedule], None], ...] = (
     *(_operator_pauses, _etcd_is_not_heard, _etcd_is_not_heard, _etcd_is_late, _watch_breaks),
     *(_news_come_twice, _etcd_is_backed_up, _etcd_is_restored, _watcher_freezes, _watcher_is_killed),
     *(_clock_jumps, _node_hides_its_rest, _way_is_cut, _way_is_slow, _disk_is_full, _agent_dies),
-    *(_disk_is_full_while_leaders_change,),
+    *(_disk_is_full_while_leaders_change, _fork_is_all_that_is_heard),
     *(_pgbouncer_is_away, _reloads_are_lost, _another_hand_edits_the_file),
 )

@@ -154,15 +154,13 @@ class Watcher:
         self._alarmed: dict[str, Alarm] = {}
         self._holds: dict[str, float] = {}
         self.jump = 0.0
-        self._asked_by: View | None = None
-        self._want: Want | None = None
+        self._asks = False
         self._round_at = self._loop.now
         self.knowledge = Knowledge(self._loop.clock)
-        self.board.listen(self._believes)
+        self.board.listen(self._learns)
         for host in parts.hosts:
             self._serve(host)
         self.link = Link(self._loop, parts.etcd, parts.chance, self._read)
-        self._ask()
         self._round()
 
     # --- life ------------------------------------------------------------------------------------------
@@ -176,13 +174,13 @@ class Watcher:
             way.lose_agent()
 
     def freeze(self) -> None:
-        self.frozen = True
+        self.frozen = self.knowledge.is_frozen = True
         for fiber in self._fibers:
             fiber.frozen = True
 
     def thaw(self) -> None:
         """It goes on where it stood; what arrived meanwhile is read now."""
-        self.frozen = False
+        self.frozen = self.knowledge.is_frozen = False
         self.knowledge.thawed_at = self._loop.now
         backlog, self._backlog = self._backlog, []
         for event in backlog:
@@ -220,10 +218,11 @@ class Watcher:
         elif not self.dead:
             event()
 
-    def _believes(self, view: View, is_news: bool) -> None:
-        del is_news
+    def _learns(self, view: View, is_news: bool) -> None:
         self._parts.witness.believes(self.name, view, self.knowledge.position)
         self.knowledge.learn(view)
+        if is_news and not self._asks:
+            self._ask()
 
     # --- what it observes ----------------------------------------------------------------------------------
 
@@ -234,13 +233,12 @@ class Watcher:
         self._later(lambda: self.board.post(make()))
 
     def _ask(self) -> None:
-        """The leader, whether it is ready."""
-        if self.dead:
+        """The leader, whether it is ready, for as long as that is wanted."""
+        want = None if self.dead else wanted(self.board.view, POLICY)
+        self._asks = want is not None and bool(want.api_urls)
+        if want is None or not self._asks:
             return
-        if self.board.view is not self._asked_by:
-            self._want, self._asked_by = wanted(self.board.view, POLICY), self.board.view
-        want = self._want
-        if want is not None and want.api_urls and not self.frozen:
+        if not self.frozen:
             node = self._parts.cluster.node_at(want.api_urls[-1])
             self._loop.after(self._parts.chance.uniform(0.001, 0.01), partial(self._answered, want, node))
         self._loop.after(ASK_EVERY, self._ask)

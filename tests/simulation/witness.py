@@ -84,8 +84,7 @@ class Witness:
         since = knowledge.paused_since
         if since is not None and self.clock() - since > SOON:
             raise Broken(f"{host.name}: written {self.clock() - since:.1f} s after a pause was heard")
-        by_etcd = (stamp.leader, stamp.revision, stamp.cluster_id) in self._reigns
-        if not by_etcd and not knowledge.alone_is_primary(stamp.leader):
+        if stamp.cluster_id == 0 and not knowledge.alone_is_primary(stamp.leader):
             raise Broken(f"{host.name}: written by the health check, which has not seen {stamp.leader} alone")
 
     def _must_not_go_back(self, host: Host, stamp: Stamp) -> None:
@@ -93,14 +92,17 @@ class Witness:
         if era is None:
             raise Broken(f"{host.name}: {stamp.leader} never led as the stamp says: {_said(stamp)}")
         known, name = self._led.get(host.name, (0, ""))
+        if stamp.cluster_id == 0 and stamp.leader == name:
+            return  # it may have had further reigns since, of which the health check knows nothing
         if era < known:
             raise Broken(f"{host.name}: led back from {name} to {stamp.leader}, which led before")
         self._led[host.name] = (era, stamp.leader)
 
     def _era_of(self, stamp: Stamp) -> int | None:
-        """By etcd's word, else by the health check's, whose stamp carries an earlier reign's revision."""
-        by_etcd = self._reigns.get((stamp.leader, stamp.revision, stamp.cluster_id))
-        return by_etcd if by_etcd is not None else self._promotions.get((stamp.leader, stamp.timeline or 0))
+        """By etcd's word, or by the health check's, whose stamp carries no revision."""
+        if stamp.cluster_id == 0:
+            return self._promotions.get((stamp.leader, stamp.timeline or 0))
+        return self._reigns.get((stamp.leader, stamp.revision, stamp.cluster_id))
 
     # --- holds ------------------------------------------------------------------------------------------
 

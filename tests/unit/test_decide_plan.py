@@ -134,11 +134,21 @@ def test_the_health_check_does_not_restamp_what_leads_there_already() -> None:
     assert plan(RIGHT, wish) == ()
 
 
-def test_the_health_check_leaves_etcds_revision_in_the_stamp() -> None:
+def test_what_the_health_check_writes_carries_no_revision_of_etcds() -> None:
     wish = Desired(Reason.FALLBACK, "", Route(NODE1, Stamp(0, "730", 0, 4, "node1"), Source.HEALTH_CHECK))
     write = plan(ELSEWHERE, wish)[0]
     assert isinstance(write, Write)
-    assert write.route == Route(NODE1, Stamp(0xA, "730", 50, 4, "node1"), Source.HEALTH_CHECK)
+    assert write.route == Route(NODE1, Stamp(0, "730", 0, 4, "node1"), Source.HEALTH_CHECK)
+
+
+def test_a_stamp_that_has_to_wait_for_a_proof_makes_nothing_else_wait() -> None:
+    fallback = replace(RIGHT, stamp=Stamp(0, "730", 0, 4, "node1"))
+    unproven = replace(WISH, proven_at=None, held=True, hold_until=UNTIL)
+    assert plan(replace(fallback, can_hold=True), unproven) == (Hold(UNTIL),)
+    assert plan(fallback, replace(WISH, proven_at=fallback.file_read_at + 1)) == (Write(ROUTE),)
+    another = replace(fallback, stamp=replace(STAMP, cluster_id=0, revision=0, leader="node2"))
+    with pytest.raises(Fenced):
+        plan(another, WISH)
 
 
 @pytest.mark.parametrize("source", Source)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from watcher.decide.errors import Fenced
-from watcher.decide.fence import admits, stamp_over
+from watcher.decide.fence import admits, names_same_leader, stamp_over
 from watcher.decide.model import (
     STOP_KEYS,
     Actual,
@@ -508,6 +508,8 @@ def _write_steps(actual: Actual, wish: Desired, route: Route, misled: bool) -> l
     if not stale and not misled:
         return []
     refusal = admits(actual, wish, route)
+    if refusal and not misled and names_same_leader(actual.stamp, stamp):
+        return []  # on whose word it leads there can wait for a proof, and nothing else waits for that
     if refusal:
         raise Fenced("fence", refusal, _FENCED_HINTS[route.source])
     return [Write(Route(route.endpoint, stamp, route.source))]

@@ -39,8 +39,17 @@ def admits(actual: Actual, desired: Desired, route: Route) -> str:
     return f"the block was written for {old.leader!r} {_by(old)}; we know {new.leader!r} {_by(new)}"
 
 
+def names_same_leader(old: Stamp | None, new: Stamp) -> bool:
+    """Whether the health check wrote `old`, and for the same leader: they differ in the reign alone."""
+    return old is not None and _is_by_health_check(old) and old.leader == new.leader
+
+
+def _is_by_health_check(stamp: Stamp) -> bool:
+    return stamp.cluster_id == 0 and stamp != UNREADABLE
+
+
 def _by(stamp: Stamp) -> str:
-    if stamp.cluster_id == 0 and stamp != UNREADABLE:
+    if _is_by_health_check(stamp):
         return "by the health check"
     return f"at revision {stamp.revision} of etcd cluster {stamp.cluster_id:x}"
 

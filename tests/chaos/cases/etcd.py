@@ -2,10 +2,12 @@
 
 from functools import partial
 
+from tests.chaos.disks import FullDisk
 from tests.chaos.packets import Packets
 from tests.chaos.registry import Fails, Meanwhile, Undo, case
 from tests.chaos.scene import Scene
 from tests.support.proxy import Proxy
+from tests.support.waiting import wait_for
 
 ETCD_PORT = 2379
 LATE_SECONDS = 0.3
@@ -31,6 +33,35 @@ def etcd_member_gone(scene: Scene, undo: Undo) -> None:
     member = scene.bed.etcd.leader()
     undo.by(scene.bed.etcd.start)
     member.kill()
+
+
+@case("the switch is made through the members that are left, and no client fails")
+def etcd_member_has_a_full_disk(scene: Scene, undo: Undo) -> None:
+    """One member of etcd cannot write, and ends."""
+    member = scene.bed.etcd.leader()
+    undo.by(scene.bed.etcd.start)
+    member.kill()
+    disk = FullDisk(member.data)
+    undo.by(disk.take_away)
+    undo.by(member.kill)
+    disk.put_there()
+    member.start()
+    wait_for(lambda: not member.is_alive(), 15, f"{member.name} ends, for its disk is full")
+
+
+@case("the names are asked again, the switch is made, and no client fails")
+def etcd_is_elsewhere_under_its_names(scene: Scene, undo: Undo) -> None:
+    """All members of etcd have moved: their names lead to other addresses, and the old ones refuse."""
+    old = list(scene.links)
+    new = [Proxy(member.endpoint) for member in scene.bed.etcd.members]
+    for before, link in zip(old, new, strict=True):
+        undo.by(partial(link.__exit__, None, None, None))
+        undo.by(before.mend)
+        link.mend()
+    undo.by(partial(scene.names.lead, old))
+    scene.names.lead(new)
+    for before in old:
+        before.cut()
 
 
 @case("the switch is made through another member, and no client fails")

@@ -1,12 +1,16 @@
 """What fails on PgBouncer's host, beside PgBouncer."""
 
 import shutil
+import socket
 import threading
+from functools import partial
 from pathlib import Path
 
+from tests.chaos.disks import FullDisk
 from tests.chaos.registry import Fails, Lags, Undo, case
 from tests.chaos.scene import Scene
 from tests.support.processes import run
+from tests.support.waiting import wait_for
 
 EDIT_SECONDS = 0.05
 
@@ -62,6 +66,36 @@ def folder_read_only(scene: Scene, undo: Undo) -> None:
     run(["mount", "--bind", folder, folder])
     undo.by(lambda: run(["umount", "--lazy", folder]))
     run(["mount", "-o", "remount,bind,ro", folder])
+
+
+@case(
+    "the other target is switched at once; the struck one once there is room",
+    fails=Fails.VICTIMS,
+    lags=Lags.VICTIM,
+)
+def disk_full(scene: Scene, undo: Undo) -> None:
+    """The disk of PgBouncer's file is full."""
+    disk = FullDisk(scene.victim.pgbouncer.folder)
+    undo.by(disk.take_away)
+    disk.put_there()
+
+
+@case(
+    "the other target is switched at once; the struck one once sshd lets somebody in",
+    fails=Fails.VICTIMS,
+    lags=Lags.VICTIM,
+)
+def sshd_has_too_many_guests(scene: Scene, undo: Undo) -> None:
+    """sshd refuses the fourth that has not logged in; three say nothing, and the sessions have ended."""
+    settings = scene.victim.sshd.set_up("MaxStartups 3:100:3", "LoginGraceTime 600")
+    settings.__enter__()
+    undo.by(partial(settings.__exit__, None, None, None))
+    wait_for(scene.victim.sshd.session_pids, 30, "the watcher is back")
+    guests = [socket.create_connection((scene.victim.sshd.address, scene.victim.sshd.port)) for _ in range(3)]
+    for guest in guests:
+        undo.by(guest.close)
+        guest.recv(64)
+    scene.victim.sshd.kill_sessions()
 
 
 @case("the switch is made all the same, and no client fails")

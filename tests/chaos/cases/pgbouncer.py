@@ -2,6 +2,7 @@
 
 from tests.chaos.registry import Fails, Lags, Undo, case
 from tests.chaos.scene import Scene
+from tests.support.pgbouncer import ADMIN_PASSWORD
 
 
 @case(
@@ -36,6 +37,23 @@ def pgbouncer_takes_no_more_clients(scene: Scene, undo: Undo) -> None:
     (row,) = (row for row in pgbouncer.console("SHOW CONFIG") if row["key"] == "max_client_conn")
     undo.by(lambda: pgbouncer.console(f"SET max_client_conn = {row['value']}"))
     pgbouncer.console("SET max_client_conn = 4")
+
+
+@case(
+    "the other target is switched at once; the struck one once the password is right again",
+    fails=Fails.VICTIMS,
+    lags=Lags.VICTIM,
+)
+def console_has_another_password(scene: Scene, undo: Undo) -> None:
+    """The administrator's password was changed, and the agent has to log in anew."""
+    pgbouncer = scene.victim.pgbouncer
+    users = pgbouncer.folder / "userlist.txt"
+    before = users.read_text()
+    undo.by(pgbouncer.reload)
+    undo.by(lambda: users.write_text(before))
+    users.write_text(before.replace(f'"{ADMIN_PASSWORD}"', '"another"'))
+    pgbouncer.reload()
+    scene.victim.sshd.kill_sessions()
 
 
 @case(

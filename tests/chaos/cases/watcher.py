@@ -1,9 +1,11 @@
 """What fails in the watcher itself."""
 
+import os
 import resource
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -66,6 +68,38 @@ def watcher_out_of_descriptors(scene: Scene, undo: Undo) -> None:
     undo.by(lambda: watcher.rlimit(resource.RLIMIT_NOFILE, before))
     watcher.rlimit(resource.RLIMIT_NOFILE, (_lowest_free(watcher.pid), before[1]))
     _require_silent_page(scene)
+
+
+@case("it goes on or is started anew, and leads right", fails=Fails.ANYBODY, lags=Lags.ALL)
+def watcher_out_of_memory(scene: Scene, undo: Undo) -> None:
+    """The watcher gets no more memory. Where that ends it, it is started anew, as a service is."""
+    process = scene.watcher.process
+    watcher = psutil.Process(process.pid)
+    before = watcher.rlimit(resource.RLIMIT_AS)
+    undo.by(lambda: None if process.is_alive() else process.start())
+    undo.by(lambda: watcher.rlimit(resource.RLIMIT_AS, before) if process.is_alive() else None)
+    watcher.rlimit(resource.RLIMIT_AS, (watcher.memory_info().vms, before[1]))
+
+
+@case("the switch is made all the same, and no client fails")
+def watchers_log_is_not_read(scene: Scene, undo: Undo) -> None:
+    """The watcher's log is a pipe that is full, and whoever should read it hangs."""
+    process = scene.watcher.process
+    argv = list(process.argv)
+    process.kill()
+    undo.by(process.start)
+    undo.by(partial(setattr, process, "argv", argv))
+    undo.by(process.kill)
+    process.argv = ["bash", "-c", 'exec "$0" "$@" > >(exec cat) 2>&1', *argv]
+    process.start()
+    scene.wait_until_whole()
+    reader = next(one for one in psutil.Process(process.pid).children() if one.name() == "cat")
+    reader.suspend()
+    pipe = os.open(f"/proc/{process.pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(pipe, b"\n")
+    os.close(pipe)
 
 
 def _lowest_free(pid: int) -> int:
