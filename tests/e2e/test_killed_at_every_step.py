@@ -336,9 +336,9 @@ def successor_killed(switch: Switch, pid: int, stop_at: Stop) -> None:
 
 @pytest.fixture(scope="module")
 def stages(installed: None) -> Iterator[list[Stage]]:
-    """Two stages, so that two points are visited at a time."""
+    """Three stages, so that three points are visited at a time: most of it is waiting."""
     with bed_folder() as folder, Ground(folder) as ground, ExitStack() as stack:
-        yield [stack.enter_context(Stage(ground, number)) for number in range(2)]
+        yield [stack.enter_context(Stage(ground, number)) for number in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -387,7 +387,7 @@ def test_a_hold_ends_and_the_route_ends_right_whichever_point_is_struck(
 ) -> None:
     score = scores[via]
     stops = score.stops(who)
-    _on_both(stages, stops, lambda stage, stop: _visit(stage, via, score, stop, fault))
+    _on_all(stages, stops, lambda stage, stop: _visit(stage, via, score, stop, fault))
 
 
 def test_a_hold_ends_though_who_ends_it_is_killed_too_at_any_point(
@@ -399,7 +399,7 @@ def test_a_hold_ends_though_who_ends_it_is_killed_too_at_any_point(
     points = _points_of_the_next(stages[0], score, stop)
     assert f'RESUME "{APP}"' in points
     assert "SET server_login_retry" in "\n".join(points)
-    _on_both(
+    _on_all(
         stages,
         [Stop("agent", number + 1) for number in range(len(points))],
         lambda stage, second: _visit(
@@ -419,8 +419,8 @@ def _points_of_the_next(stage: Stage, score: Score, stop: Stop) -> list[str]:
         return trail.points("agent")
 
 
-def _on_both(stages: list[Stage], stops: Sequence[Stop], visit: Callable[[Stage, Stop], str]) -> None:
-    """Visits all, two at a time, and fails with all that went wrong."""
+def _on_all(stages: list[Stage], stops: Sequence[Stop], visit: Callable[[Stage, Stop], str]) -> None:
+    """Visits all, as many at a time as there are stages, and fails with all that went wrong."""
     free: queue.SimpleQueue[Stage] = queue.SimpleQueue()
     for stage in stages:
         free.put(stage)
