@@ -21,9 +21,11 @@ HEARTBEAT = 2.0
 
 
 class Etcd:
-    """The keys of one cluster, strictly serial. `on_reign` hears of each leader key that comes to be."""
+    """The keys of one cluster, strictly serial. `on_reign` hears of each leader key that comes to be, and
+    whether it came out of a backup.
+    """
 
-    def __init__(self, on_reign: Callable[[str, int, int], None]) -> None:
+    def __init__(self, on_reign: Callable[[str, int, int, bool], None]) -> None:
         self.cluster_id = 0xE7CD
         self.revision = 100
         self.entries: dict[str, Entry] = {}
@@ -57,7 +59,7 @@ class Etcd:
         created = known.create_revision if known is not None and (key != "leader" or same) else self.revision
         entry = self.entries[key] = Entry(key, value, created, self.revision)
         if isinstance(value, Leader) and created == self.revision:
-            self._on_reign(value.name, created, self.cluster_id)
+            self._on_reign(value.name, created, self.cluster_id, False)
         return entry
 
     def delete(self, *keys: str) -> None:
@@ -82,7 +84,7 @@ class Etcd:
         self._note()
         leader = self.entries.get("leader")
         if leader is not None and isinstance(leader.value, Leader):
-            self._on_reign(leader.value.name, leader.create_revision, self.cluster_id)
+            self._on_reign(leader.value.name, leader.create_revision, self.cluster_id, True)
         for link in self.links:
             link.break_off()
 

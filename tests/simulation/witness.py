@@ -32,15 +32,18 @@ class Witness:
     _era: int = 0
     _reigns: dict[tuple[str, int, int], int] = field(default_factory=dict)
     _promotions: dict[tuple[str, int], int] = field(default_factory=dict)
+    _revived: set[int] = field(default_factory=set)
     _led: dict[str, tuple[int, str]] = field(default_factory=dict)
     _waits_since: dict[str, float] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
         self.story.append(f"{self.clock() - 1000:8.3f}  {text}")
 
-    def reign(self, name: str, revision: int, cluster_id: int) -> None:
-        """A leader key came to be."""
+    def reign(self, name: str, revision: int, cluster_id: int, out_of_a_backup: bool) -> None:
+        """A leader key came to be. Out of a backup it says who led once; etcd's word counts all the same."""
         self._era += 1
+        if out_of_a_backup:
+            self._revived.add(self._era)
         self._reigns[name, revision, cluster_id] = self._era
         self.say(f"etcd {cluster_id:x}: {name} leads since revision {revision}")
 
@@ -92,8 +95,8 @@ class Witness:
         if era is None:
             raise Broken(f"{host.name}: {stamp.leader} never led as the stamp says: {_said(stamp)}")
         known, name = self._led.get(host.name, (0, ""))
-        if stamp.cluster_id == 0 and stamp.leader == name:
-            return  # it may have had further reigns since, of which the health check knows nothing
+        if stamp.cluster_id == 0 and (stamp.leader == name or known in self._revived):
+            return  # of further reigns, and of what a backup brought back, the health check knows nothing
         if era < known:
             raise Broken(f"{host.name}: led back from {name} to {stamp.leader}, which led before")
         self._led[host.name] = (era, stamp.leader)
