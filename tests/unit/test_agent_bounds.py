@@ -126,13 +126,32 @@ def test_without_allowed_hosts_any_host_and_nothing_else_may_be_written() -> Non
     bounds.check_text(OLD, OLD.replace(b"host=10.0.0.1", b"host=db.example.org"))
     for host in ("/tmp", "a b", "a\n", "", "-x", "a,b", "a;", "a'"):
         with pytest.raises(Refused):
-            bounds.check_host(host)
+            bounds.check_address(host, "5432")
+
+
+def test_where_a_port_is_allowed_it_alone_may_be_written() -> None:
+    bounds = Bounds("demo", ["10.0.0.1:5432", "[::1]:6000", "10.0.0.2"])
+    for good in (b"host=10.0.0.2 port=6000", b"host=::1 port=6000", b"host=10.0.0.1 port=5432"):
+        bounds.check_text(OLD, OLD.replace(b"host=10.0.0.1 port=5432", good))
+    for bad in (b"host=10.0.0.1 port=6000", b"host=::1 port=5432"):
+        with pytest.raises(Refused, match="is none of the ports of"):
+            bounds.check_text(OLD, OLD.replace(b"host=10.0.0.1 port=5432", bad))
+    without = OLD.replace(b" port=5432", b"")
+    bounds.check_text(without, without.replace(b"host=10.0.0.1", b"host=10.0.0.2"))
+    with pytest.raises(Refused, match="5432 is none of the ports of ::1"):
+        bounds.check_text(without, without.replace(b"host=10.0.0.1", b"host=::1"))
+
+
+@pytest.mark.parametrize("port", ["", "5432 ", "-1", "123456", "x"])
+def test_what_is_no_port_is_refused(port: str) -> None:
+    with pytest.raises(Refused, match="is no port"):
+        BOUNDS.check_address("10.0.0.1", port)
 
 
 def test_without_a_block_nothing_is_refused() -> None:
     bounds = Bounds(None, None)
     bounds.check_text(OLD, b"anything")
-    bounds.check_host("anywhere else")
+    bounds.check_address("anywhere else", "no port")
     assert bounds.gate() is None
 
 

@@ -2,7 +2,7 @@
 
 With a block named, a write may change nothing but the addresses and the stamp in it, and the console may be
 asked for `SHOW …` and `RELOAD` alone; all else that a hold needs the agent says itself. With hosts named,
-those addresses are among them. Without `--block` nothing is refused here.
+those addresses are among them, and with ports named, those ports. Without `--block` nothing is refused here.
 """
 
 import re
@@ -23,7 +23,9 @@ _PARAMETER = re.compile(
     rb" *(?P<key>[^= ]+) *= *(?:'(?P<quoted>(?:[^']|'')+)'(?= |\Z)|(?P<plain>[^' ][^ ]*))"
 )
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%-]{0,252}|::[A-Za-z0-9_.:%-]{0,251}")
-_PORT = re.compile(rb"[0-9]{1,5}")
+_PORT = re.compile(r"[0-9]{1,5}")
+_DEFAULT_PORT = "5432"  # PgBouncer's, where a line names none
+_ALLOWED = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<host>[^:]*)):(?P<port>[0-9]+)")
 
 _LOGIN = struct.pack("!H", 3)  # protocol 3, whatever its minor version
 _TLS_ASKED = struct.pack("!I", 80877103)
@@ -38,7 +40,8 @@ class Bounds:
     def __init__(self, block: Optional[str], hosts: Optional[Sequence[str]]) -> None:
         self._block = block
         self.is_set = block is not None
-        self._hosts = frozenset(hosts or ())
+        self._allowed = frozenset(_allowed(text) for text in hosts or ())
+        self._hosts = frozenset(host for host, _ in self._allowed)
 
     def check_text(self, old: bytes, new: bytes) -> None:
         """Whether `new` is `old` but for addresses and the stamp in the block."""
@@ -49,14 +52,18 @@ class Bounds:
             raise Refused("bounds", "something outside the block %r would change" % self._block)
         self._check_block(inside, new[len(before) : len(new) - len(after)])
 
-    def check_host(self, host: str) -> None:
+    def check_address(self, host: str, port: str) -> None:
         """Whether clients may be sent there, and the agent itself may connect there."""
         if self._block is None:
             return
         if not _HOST.fullmatch(host):
             raise Refused("bounds", "%r is no address" % host[:80])
+        if not _PORT.fullmatch(port):
+            raise Refused("bounds", "%r is no port" % port[:20])
         if self._hosts and host not in self._hosts:
             raise Refused("bounds", "%s is none of the hosts that --allow names" % host)
+        if self._hosts and not {(host, ""), (host, port)} & self._allowed:
+            raise Refused("bounds", "%s is none of the ports of %s that --allow names" % (port, host))
 
     def gate(self, login_only: bool = False) -> "Optional[Gate]":
         """One for each connection to the console; None where everything may pass."""
@@ -74,9 +81,20 @@ class Bounds:
         was, becomes = _shape(before), _shape(after)
         if was is None or becomes is None or not _differ_in_address(was, becomes):
             raise Refused("bounds", "more than an address would change in a line of the block")
-        self.check_host(becomes.host.decode("utf-8", "surrogateescape"))
-        if becomes.port is not None and not _PORT.fullmatch(becomes.port):
-            raise Refused("bounds", "%r is no port" % becomes.port[:20])
+        port = _DEFAULT_PORT if becomes.port is None else _text(becomes.port)
+        self.check_address(_text(becomes.host), port)
+
+
+def _allowed(text: str) -> Tuple[str, str]:
+    """`HOST` is any port of it, `HOST:PORT` and `[HOST]:PORT` that one."""
+    match = _ALLOWED.fullmatch(text)
+    if match is None:
+        return text, ""
+    return (match.group("host") if match.group("v6") is None else match.group("v6")), match.group("port")
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
 
 
 def _lines(text: bytes) -> List[bytes]:

@@ -486,7 +486,7 @@ class Holder:
         return dict(self._status(), was_held=True, held_for=held_for, shown=rows)
 
     def _check_logins(self, host: str, port: int, user: str) -> None:
-        self._bounds.check_host(host)
+        self._bounds.check_address(host, str(port))
         answer = greet_postgres(host, port, user, min(1.0, self._limit))
         if answer.verdict != TAKES:
             raise Refused("login", "%s:%s takes no login: %s" % (host, port, answer.problem))
@@ -655,7 +655,7 @@ class Holder:
         self._on_refusal = request.get("hold")
         host = request.get("host")
         if host:
-            self._bounds.check_host(host)
+            self._bounds.check_address(host, str(request["port"]))
         self._guard = Guard(host, int(request["port"]), request["user"], self._ring) if host else None
         return {}
 

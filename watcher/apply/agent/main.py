@@ -42,7 +42,7 @@ def _options(arguments: List[str]) -> argparse.Namespace:
         "--block", help="write nothing but the addresses and the stamp in this cluster's block"
     )
     parser.add_argument(
-        "--allow", action="append", metavar="HOST", help="and these addresses alone, each named"
+        "--allow", action="append", metavar="HOST[:PORT]", help="and these addresses alone, each named"
     )
     options = parser.parse_args(arguments)
     if options.allow and options.block is None:
