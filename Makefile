@@ -7,7 +7,6 @@ SITE_VENV := .venv-site
 PYTHON := $(VENV)/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 CASE ?= all
-SECONDS ?= 0
 INPUTS ?= 1000000
 SEED ?= 1
 
@@ -65,7 +64,7 @@ audit: venv ## whether anything in the lock files has a known advisory; asks PyP
 
 .PHONY: chaos
 chaos: bed ## real faults on real servers, each once, or for SECONDS=n; SEED=n for another order
-	@$(SUDO) $(PYTHON) -m tests.chaos --seed $(SEED) --seconds $(SECONDS) --errors
+	@$(SUDO) $(PYTHON) -m tests.chaos --seed $(SEED) --seconds $(or $(SECONDS),0) --errors
 
 .PHONY: bench
 bench: bed ## measure, beside rivals; an hour and a half, CASE=name for one case

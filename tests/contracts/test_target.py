@@ -124,6 +124,17 @@ def test_a_route_without_reload_is_neither_confirmed_nor_forgotten(world: World)
     assert world.leads_to("app") == NODE1
 
 
+def test_a_text_is_as_old_as_the_first_look_at_it(world: World) -> None:
+    """Or a proof of etcd's would be outdated by each further look, for ever where looks are frequent."""
+    target = world.begin(marked(APP_AT_NODE1))
+    first = target.read().file_read_at
+    assert target.read().file_read_at == first
+    target.close()
+    assert target.read().file_read_at == first
+    target.take(Write(route(NODE2)))
+    assert target.read().file_read_at > first
+
+
 def test_what_somebody_else_wrote_meanwhile_is_not_overwritten(world: World) -> None:
     target = world.begin(marked(APP_AT_NODE1))
     target.read()

@@ -481,6 +481,13 @@ def test_an_agent_that_is_asked_without_end_ends(folder: Path, word: str) -> Non
     assert process.returncode == 0
 
 
+def test_a_request_that_stands_for_more_than_memory_holds_is_refused(folder: Path) -> None:
+    """63 MiB of `{},` would be 1.7 GB of dictionaries."""
+    with start_agent(folder / "x", "file", "--block", "demo") as process:
+        said, _ = process.communicate("[" + "{}," * (21 << 20) + "{}]\n", timeout=60)
+        assert '"not a line of JSON"' in said
+
+
 def test_a_key_that_may_only_ask_for_words_gets_nothing_else(folder: Path) -> None:
     for asked in ("rm -rf /", "", "console", "file; id"):
         assert main(["--file", str(folder / "x")], asked) == 1

@@ -1,7 +1,7 @@
 """Faults put into the watcher on purpose: each must be caught, or the simulator proves nothing.
 
 `python -m tests.simulation.deliberate` puts one after the other into a copy of the watcher and runs schedules
-over it until one breaks; 1 if a fault survives. `--only NAME` for one, `--recorded` for the recorded seeds.
+over it until one breaks; 1 if a fault survives. Some five minutes.
 """
 
 import argparse
@@ -261,6 +261,9 @@ def caught(fault: Fault, start: int, count: int) -> str:
 
 def main() -> int:
     options = _parser().parse_args()
+    if options.list:
+        print(*(fault.name for fault in FAULTS), sep="\n")
+        return 0
     chosen = [one for one in FAULTS if options.only in (None, one.name)]
     if options.recorded:
         chosen = [one for one in chosen if one.seed is not None]
@@ -275,7 +278,10 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.deliberate", description=__doc__)
-    parser.add_argument("--only", help="this fault alone")
+    parser.add_argument(
+        "--only", metavar="NAME", choices=[fault.name for fault in FAULTS], help="this fault alone"
+    )
+    parser.add_argument("--list", action="store_true", help="their names")
     parser.add_argument("--recorded", action="store_true", help="the recorded seeds, which takes a minute")
     return parser
 

@@ -13,6 +13,7 @@ from watcher.decide.model import (
     Leader,
     Listing,
     Sighting,
+    Stamp,
     Value,
 )
 
@@ -33,6 +34,8 @@ class Etcd:
         self._on_reign = on_reign
         self._backup = (self.revision, dict(self.entries))
         self._history: dict[tuple[int, int], dict[str, Entry]] = {}
+        self.compacted = 0
+        """The revision before which no watch can begin any more."""
         self._log: list[tuple[int, int, tuple[Entry | Deletion, ...]]] = []
         self._note()
 
@@ -42,6 +45,13 @@ class Etcd:
     def was(self, cluster_id: int, revision: int) -> dict[str, Entry] | None:
         """All keys as they were at that revision; None if it never was."""
         return self._history.get((cluster_id, revision))
+
+    def has_written(self, stamp: Stamp | None) -> bool:
+        """Whether it is that of the reign that is."""
+        reign = self.entries.get("leader")
+        if stamp is None or reign is None:
+            return False
+        return (stamp.cluster_id, stamp.revision) == (self.cluster_id, reign.create_revision)
 
     def since(self, cluster_id: int, revision: int) -> list[tuple[Entry | Deletion, ...]]:
         """What happened after that revision, transaction by transaction."""
@@ -80,6 +90,7 @@ class Etcd:
     def restore(self) -> None:
         """As it was at the last backup, as a new cluster; every stream breaks."""
         self.cluster_id += 1
+        self.compacted = 0
         self.revision, self.entries = self._backup[0], dict(self._backup[1])
         self._note()
         leader = self.entries.get("leader")
@@ -166,7 +177,7 @@ class Link:
         """What has happened since then is delivered first."""
         if stream != self._stream or self.ended or self._watching:
             return
-        if said.cluster_id != self._etcd.cluster_id:
+        if said.cluster_id != self._etcd.cluster_id or said.revision < self._etcd.compacted:
             self.break_off()
             return
         self._watching = True

@@ -7,12 +7,12 @@ from functools import lru_cache, partial
 
 from tests.simulation.cluster import TTL, Cluster
 from tests.simulation.etcd import Etcd, Lag
-from tests.simulation.hosts import Host, Way
+from tests.simulation.hosts import END, Host, Way
 from tests.simulation.loop import Loop
 from tests.simulation.watchers import LIMIT, Parts, Watcher
 from tests.simulation.witness import Broken, Witness
 from watcher.decide.config_block import parse
-from watcher.decide.model import PAUSE_KEY, STOP_KEYS, Endpoint, Paused, StopRequest
+from watcher.decide.model import PAUSE_KEY, STOP_KEYS, Endpoint, Paused, Stamp, StopRequest
 
 LOOK_EVERY = 0.5
 QUIET = 40.0
@@ -49,8 +49,12 @@ class Schedule:
             Host(f"pgb{n}", start, self.witness.written, self.witness.released)
             for n in range(self.chance.choice((1, 1, 2)))
         ]
-        self.parts = Parts(self.loop, self.etcd, self.cluster, self.hosts, self.witness, self.chance)
+        resync = self.chance.choice((1.0, 5.0, 10.0))
+        self.parts = Parts(self.loop, self.etcd, self.cluster, self.hosts, self.witness, self.chance, resync)
         self.watchers = [Watcher(f"w{n}", self.parts) for n in range(self.chance.choice((1, 1, 2, 2, 3)))]
+        self.witness.say(
+            f"{len(self.watchers)} watchers, {len(self.hosts)} PgBouncers, hold.limit {LIMIT:g} s"
+        )
         self._mends: list[Callable[[], None]] = []
         self._right_since: float | None = None
         self.is_quiet = False
@@ -154,6 +158,8 @@ class Schedule:
                 yield f"{host.name}: PgBouncer leads to {host.shown}, not to {leader.name}"
             elif host.waits("app"):
                 yield f"{host.name}: clients wait"
+            elif not self.etcd.has_written(_stamp_of(host.text)):
+                yield f"{host.name}: its stamp is not etcd's: {_stamp_of(host.text)}"
 
     def _must_be_right(self, when: str) -> None:
         wrong = next(self._wrong(), None)
@@ -187,13 +193,22 @@ class Schedule:
     # --- what faults are made of ----------------------------------------------------------------------------
 
     def a_watcher(self) -> Watcher:
-        return self.chance.choice(self.watchers)
+        watcher = self.chance.choice(self.watchers)
+        self.witness.say(f"    {watcher.name} is struck")
+        return watcher
 
     def a_host(self) -> Host:
-        return self.chance.choice(self.hosts)
+        host = self.chance.choice(self.hosts)
+        self.witness.say(f"    {host.name} is struck")
+        return host
 
     def a_way(self) -> Way:
         return self.a_watcher().ways[self.a_host().name]
+
+
+@lru_cache(maxsize=1000)
+def _stamp_of(text: str) -> Stamp | None:
+    return parse(text, "demo", "file").stamp
 
 
 @lru_cache(maxsize=1000)
@@ -329,6 +344,20 @@ def _news_come_twice(of: Schedule) -> None:
     of.for_a_while(lambda: setattr(link, "doubles", False))
 
 
+def _history_is_compacted(of: Schedule) -> None:
+    """Just before one watcher begins to watch from where it has read to."""
+    link = of.a_watcher().link
+    link.lag = Lag(0.5, 2.0)
+    of.for_a_while(lambda: setattr(link, "lag", Lag()))
+    link.break_off()
+
+    def compact() -> None:
+        of.cluster.tell()
+        of.etcd.compacted = of.etcd.revision
+
+    of.loop.after(of.chance.uniform(0.5, 3), compact)
+
+
 def _etcd_is_backed_up(of: Schedule) -> None:
     of.etcd.back_up()
 
@@ -354,7 +383,7 @@ def _watcher_freezes(of: Schedule) -> None:
 
 
 def _watcher_is_killed(of: Schedule) -> None:
-    number = of.chance.randrange(len(of.watchers))
+    number = of.watchers.index(of.a_watcher())
     if of.watchers[number].dead:
         return
     of.watchers[number].kill()
@@ -447,6 +476,23 @@ def _another_hand_edits_the_file(of: Schedule) -> None:
     of.witness.by_hand = False
 
 
+def _file_is_half_written(of: Schedule) -> None:
+    """By another hand, which finishes it later, as it was."""
+    host = of.a_host()
+    whole = host.text
+    if END not in whole:
+        return
+
+    def write(text: str) -> None:
+        of.witness.by_hand = True
+        host.text = text
+        of.witness.by_hand = False
+        host.reload()
+
+    write(whole[: whole.index(END) - 10])
+    of.for_a_while(lambda: write(whole), 10)
+
+
 FAULTS: tuple[Callable[[Schedule], None], ...] = (
     *(_switchover, _switchover, _crash, _crash, _crash_and_the_old_primary_comes_back),
     *(_old_primary_is_all_that_is_heard, _two_primaries_and_both_are_news, _etcd_is_restored_unheard),
@@ -458,4 +504,5 @@ FAULTS: tuple[Callable[[Schedule], None], ...] = (
     *(_clock_jumps, _node_hides_its_rest, _way_is_cut, _way_is_slow, _disk_is_full, _agent_dies),
     *(_disk_is_full_while_leaders_change, _fork_is_all_that_is_heard),
     *(_pgbouncer_is_away, _reloads_are_lost, _another_hand_edits_the_file),
+    *(_history_is_compacted, _file_is_half_written),
 )

@@ -34,7 +34,6 @@ from watcher.reconciler import Reconciler
 
 LIMIT = 20.0
 POLICY = Policy(hold=HoldPolicy(limit=LIMIT, announced_limit=8.0))
-RESYNC = 10.0
 ASK_EVERY = 0.1
 ROUND_EVERY, CALM_ROUND_EVERY = 1.0, 30.0
 
@@ -136,6 +135,8 @@ class Parts:
     hosts: list[Host]
     witness: Witness
     chance: random.Random
+    resync: float
+    """`resync_interval`, in virtual seconds."""
 
 
 class Watcher:
@@ -200,7 +201,7 @@ class Watcher:
             box,
             POLICY,
             Telling(who=self.name, witness=parts.witness, host=host, way=way),
-            resync_interval=RESYNC,
+            resync_interval=parts.resync,
             backoff=Backoff(),
             clock=self._loop.clock,
             random=parts.chance.random,

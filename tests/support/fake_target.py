@@ -271,6 +271,7 @@ class FakeTarget:
         self._hold_problem: WatcherError | None = None
         self._clock = clock
         self._text: str | None = None
+        self._first_seen: tuple[str, float] | None = None
         self._reload_owed = False
         self._was_fallback: Endpoint | None = None
 
@@ -369,9 +370,10 @@ class FakeTarget:
                 self._release(endpoint, reload)
 
     def _names(self) -> tuple[str, ...]:
-        """The databases of the block, and those made from its `*`."""
+        """The databases of the block as it was seen last, and those made from its `*`."""
         pgbouncer = self.pgbouncer
-        names = [db.name for db in parse(pgbouncer.text, pgbouncer.block, self.name).databases]
+        text = pgbouncer.text if self._first_seen is None else self._first_seen[0]
+        names = [db.name for db in parse(text, pgbouncer.block, self.name).databases]
         derived = pgbouncer.in_use if "*" in names else set()
         return tuple(name for name in [*names, *derived] if name != "*")
 
@@ -429,10 +431,12 @@ class FakeTarget:
     def _actual(self, shown: tuple[ConsoleDatabase, ...] | None, problem: WatcherError | None) -> Actual:
         text = self.pgbouncer.text if self._text is None else self._text
         block = parse(text, self.pgbouncer.block, self.name)
+        if self._first_seen is None or self._first_seen[0] != text:
+            self._first_seen = text, self._clock()
         return Actual(
             databases=block.databases,
             stamp=block.stamp,
-            file_read_at=self._clock(),
+            file_read_at=self._first_seen[1],
             defined=block.defined,
             was_fallback=self._was_fallback,
             shown=shown,

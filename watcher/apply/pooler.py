@@ -88,6 +88,7 @@ class Pooler:
         self._sleep = sleep
         self._link: AgentLink | None = None
         self._known: _Known | None = None
+        self._first_seen: tuple[str, float] | None = None
         self._reload_owed = False
         self._was_fallback: Endpoint | None = None
 
@@ -160,9 +161,7 @@ class Pooler:
     def _read_file(self) -> _Known:
         reply = self._request(verb="read", known=self._known.digest if self._known else None)
         at = self._clock()  # behind the answer: who asks etcd later than this knows of more (see `fence`)
-        if self._known is not None and "text" not in reply:
-            self._known = replace(self._known, at=at)
-        else:
+        if self._known is None or "text" in reply:
             text, digest = self._told(reply, "text"), self._told(reply, "digest")
             self._known = self._parse(text, digest, at)
             self._owe_reload(self._known.block)
@@ -175,7 +174,10 @@ class Pooler:
         self._reload_owed |= self._console is None or any(db.name == "*" for db in block.databases)
 
     def _parse(self, text: str, digest: str, at: float) -> _Known:
-        return _Known(text, digest, parse(text, self._block, self._place_of_file()), at)
+        """`at` is when this very text was first seen: looks that show no other do not outdate a proof."""
+        if self._first_seen is None or self._first_seen[0] != digest:
+            self._first_seen = digest, at
+        return _Known(text, digest, parse(text, self._block, self._place_of_file()), self._first_seen[1])
 
     def _actual(
         self, known: _Known, shown: tuple[ConsoleDatabase, ...] | None, problem: WatcherError | None = None

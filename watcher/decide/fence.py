@@ -6,8 +6,8 @@ older watcher, one that was frozen, one that listens to a member of etcd that la
 * Etcd's create revisions of the leader key only grow, so in one etcd cluster a higher revision is newer,
   and the same one is the same leader: an event is enough.
 * Otherwise (another cluster id, or a lower revision) the histories differ: etcd was restored from a
-  backup or built anew. A linearizable read that began *after* the block was read proves it, for in one
-  history it could not have shown an older leader. Nothing less does.
+  backup or built anew. A linearizable read that began *after* this block was first seen proves it, for in
+  one history it could not have shown an older leader. Nothing less does.
 * What the health check wrote carries no revision: it may know of a later promotion than any event that was
   under way meanwhile, so it too gives way to such a read alone.
 * The health check knows no revision. It may replace a route only by one of the same PostgreSQL cluster

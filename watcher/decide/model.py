@@ -409,9 +409,9 @@ class Held:
 class Actual:
     """What a target showed.
 
-    `databases` and `stamp` are the block's; `file_read_at` is when the look that showed them ended;
-    `defined` are the names of all databases of the file, and `was_fallback` is where `*` led before the
-    last write, both to tell PgBouncer's automatic databases from others. `shown` is `SHOW DATABASES`,
+    `databases` and `stamp` are the block's; `file_read_at` is when the first look that showed this very text
+    ended; `defined` are the names of all databases of the file, and `was_fallback` is where `*` led before
+    the last write, both to tell PgBouncer's automatic databases from others. `shown` is `SHOW DATABASES`,
     None where the target has no console; then `reload_owed` says whether a write was not yet followed
     by a reload that succeeded. `console_problem` is why a console showed nothing, `hold_problem` why its
     clients cannot be held just now. `can_hold` is whether they could be at all, `guard` which server is

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 from watcher.apply.agent.wire import ENDLESS, LONGEST, PROTOCOL, Refused, say
 
 MAX_FILE = 16 * 1024 * 1024
+MAX_MEMORY = 768 * 1024 * 1024
 
 
 def read(path: str) -> bytes:
@@ -342,8 +344,16 @@ def _what_it_says(child: "subprocess.Popen[bytes]", until: float) -> Optional[by
         time.sleep(0.005)
 
 
+def _bound_memory() -> None:
+    """A few bytes of JSON can stand for much: whoever holds the key takes no host its memory."""
+    with contextlib.suppress(OSError, ValueError):  # a lower limit is there already
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+
+
 def serve(options: argparse.Namespace) -> None:
     """Answers requests until standard input ends, or a line does not."""
+    if options.bounds.is_set:
+        _bound_memory()
     say({"agent": PROTOCOL})
     for line in iter(lambda: sys.stdin.buffer.readline(LONGEST), b""):
         if len(line) == LONGEST:
@@ -351,7 +361,7 @@ def serve(options: argparse.Namespace) -> None:
             return
         try:
             request = json.loads(line.decode("ascii"))
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, MemoryError):
             say({"error": "request", "problem": "not a line of JSON"})
             continue
         say(answer(request, options))

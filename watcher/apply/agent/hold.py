@@ -24,7 +24,7 @@ from watcher.apply.agent.console import Console, Reply, dial
 from watcher.apply.agent.greeting import TAKES, greet_postgres
 from watcher.apply.agent.guard import Guard
 from watcher.apply.agent.record import OVERDUE, Records, identity
-from watcher.apply.agent.wire import ENDLESS, PROTOCOL, Refused, say
+from watcher.apply.agent.wire import ENDLESS, PROTOCOL, Refused, never_wait, say
 
 QUIET_LIMIT = 0.03
 """Seconds in which a server's login that is under way may end before its pool is paused: a login that PAUSE
@@ -55,6 +55,7 @@ def keep(options: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
     holder = Holder(options.file, options.console, options.limit, options.bounds)
+    never_wait()
     say({"agent": PROTOCOL})
     try:
         holder.serve()
