@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import NoReturn, cast
 
 import pytest
 
@@ -33,7 +33,7 @@ from watcher.apply.agent.greeting import FULL, REFUSES, SILENT, TAKES, greet_pos
 from watcher.apply.agent.guard import Guard
 from watcher.apply.agent.hold import Holder
 from watcher.apply.agent.record import Records, identity
-from watcher.apply.agent.wire import Refused
+from watcher.apply.agent.wire import Refused, never_wait
 from watcher.decide.advice import recommended
 
 LIMIT = 5.0
@@ -373,6 +373,45 @@ def test_a_hold_until_no_moment_at_all_is_not_begun(bouncer: PgBouncer) -> None:
             asked = b'{"verb": "hold", "databases": ["app"], "limit": %s}' % limit
             assert holder._answer(asked)["error"] == "request"
             assert not bouncer.is_paused()
+
+
+def test_a_hold_ends_though_nobody_reads_what_its_agent_says(bouncer: PgBouncer) -> None:
+    """Its answers fill the pipe, and the agent must not hang in one of them."""
+    (asked, ask), (_, said) = os.pipe(), os.pipe()
+    with _console(bouncer) as control, _console(bouncer) as pauser:
+        pid = os.fork()
+        if pid == 0:
+            os.close(ask)
+            _hold_for(bouncer, {"control": control._pooler, "pause": pauser._pooler}, asked, said)
+        os.close(asked)
+        try:
+            os.write(ask, b'{"verb": "hold", "databases": ["app"], "limit": 2.0}\n')
+            wait_for(bouncer.is_paused, LIMIT, "clients wait")
+            while select.select([], [ask], [], SHORT)[1]:  # until it is stuck, or has ended
+                try:
+                    os.write(ask, b'{"verb": "%s"}\n' % (b"z" * 3000))
+                except BrokenPipeError:
+                    break
+            wait_for(lambda: not bouncer.is_paused(), 30, "the hold ends")
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _hold_for(bouncer: PgBouncer, consoles: dict[str, socket.socket], asked: int, said: int) -> NoReturn:
+    """The agent's loop, on these two pipes, and never more of this process."""
+    os.dup2(asked, 0)
+    os.dup2(said, 1)
+    never_wait()
+    holder = Holder(str(bouncer.ini), f"{bouncer.address}:{bouncer.port}", LIMIT, Bounds(None, None))
+    holder._consoles = consoles
+    try:
+        holder._begin()
+        holder.serve()
+    except OSError:
+        holder.let_go("nobody reads")
+    finally:
+        os._exit(0)
 
 
 # --- console: simple queries to a PgBouncer ---------------------------------------------------------
