@@ -47,6 +47,7 @@ test-deploy: bed ## the image, and the system by compose and by Ansible, in cont
 
 .PHONY: mutants
 mutants: venv ## break watcher/decide/ in 3,000 ways, one at a time, and see that its tests notice each; 20 minutes
+	@$(PYTHON) -m tests.simulation.deliberate
 	@$(PYTHON) -m tests.mutants.covered
 	@$(PYTHON) -m tests.mutants
 
@@ -74,7 +75,8 @@ bench: bed ## measure, beside rivals; an hour and a half, CASE=name for one case
 soak: soak-simulation soak-hostile soak-switches ## all the long runs, one after the other: a day and more
 
 .PHONY: simulate
-simulate: venv ## 10,000 schedules of faults against a simulated world
+simulate: venv ## 10,000 schedules of faults against a simulated world, and deliberate faults that it must catch
+	@$(PYTHON) -m tests.simulation.deliberate
 	@$(PYTHON) -m tests.simulation --count 10000
 
 .PHONY: soak-simulation

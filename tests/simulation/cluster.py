@@ -34,8 +34,9 @@ class Node:
     answers: bool = True
     hidden_from: set[str] = field(default_factory=set)
     """Watchers that cannot reach its REST."""
+    hidden_since: float | None = None
     hidden_at: float = float("-inf")
-    """When it last was from any."""
+    """When it last had been from any, or had not answered, for longer than a moment."""
     wrote_at: float = float("-inf")
     """When it last was seen to take writes."""
 
@@ -132,8 +133,8 @@ class Cluster:
         to = Succession(old, self._another(old, behind=how.get("forks", False)), **how)
         self._later(TTL, lambda: self._hand_over(to))
 
-    def crash_twice(self) -> None:
-        """Who takes the key loses it at once to the third."""
+    def crash_twice(self, within: float = 0.2) -> None:
+        """Who takes the key loses it to the third within so many seconds, and was never promoted."""
         old = self._begin()
         if old is None:
             return
@@ -143,7 +144,7 @@ class Cluster:
         def pass_on() -> None:
             self._etcd.delete("leader")
             self._acquire(passing)
-            self._loop.after(self._chance.uniform(0.0, 0.2), lambda: self._take(Succession(old, new)))
+            self._loop.after(self._chance.uniform(0.0, within), lambda: self._take(Succession(old, new)))
 
         self._later(TTL, pass_on)
 

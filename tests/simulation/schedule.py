@@ -20,6 +20,8 @@ QUIET = 40.0
 PROMPT = 3.0
 """… after a promotion with nothing in its way."""
 MOST_FAULTS = 7
+SHORT_SILENCE = 2.0
+"""Virtual seconds of a node's silence that excuse nothing: well below `cluster.unknown_limit`."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,11 @@ class Schedule:
         for node in self.cluster.nodes.values():
             if node.takes_writes:
                 node.wrote_at = self.loop.now
-            if node.hidden_from or not node.answers:
+            if not node.hidden_from and node.answers:
+                node.hidden_since = None
+            elif node.hidden_since is None:
+                node.hidden_since = self.loop.now
+            elif self.loop.now - node.hidden_since > SHORT_SILENCE:
                 node.hidden_at = self.loop.now
         closed = {node.endpoint for node in self.cluster.nodes.values() if not node.takes_logins}
         for host in self.hosts:
@@ -267,7 +273,27 @@ def _nobody_wants_to_lead(of: Schedule) -> None:
 
 
 def _promotion_takes_its_time(of: Schedule) -> None:
+    """And now and then an answer of REST is missing meanwhile."""
     of.cluster.crash(promotion=of.chance.uniform(5, 40))
+    watcher = of.a_watcher()
+
+    def blink() -> None:
+        for node in of.cluster.nodes.values():
+            node.hidden_from.add(watcher.name)
+            of.loop.after(0.25, partial(node.hidden_from.discard, watcher.name))
+
+    for seconds in (12, 15, 20):
+        of.loop.after(seconds, blink)
+
+
+def _passing_leader_is_heard_late(of: Schedule) -> None:
+    """One watcher hears of it when the others, who hear no etcd, have seen who came after."""
+    _nobody_hears_etcd(of, 60)
+    of.cluster.crash_twice(within=4.0)
+    link = of.a_watcher().link
+    link.lag = Lag(0.5, 4.0)
+    of.for_a_while(lambda: setattr(link, "lag", Lag()), 60)
+    of.loop.after(of.chance.uniform(TTL - 2, TTL + 5), link.mend)
 
 
 def _promoted_and_takes_no_logins(of: Schedule) -> None:
@@ -497,7 +523,7 @@ FAULTS: tuple[Callable[[Schedule], None], ...] = (
     *(_switchover, _switchover, _crash, _crash, _crash_and_the_old_primary_comes_back),
     *(_old_primary_is_all_that_is_heard, _two_primaries_and_both_are_news, _etcd_is_restored_unheard),
     *(_nobody_wants_to_lead, _promotion_takes_its_time, _promoted_and_takes_no_logins),
-    _two_reigns_in_a_moment,
+    *(_two_reigns_in_a_moment, _passing_leader_is_heard_late),
     *(_announcement_that_nothing_follows, _restart_in_place, _leader_key_flaps, _stop_is_asked_for),
     *(_operator_pauses, _etcd_is_not_heard, _etcd_is_not_heard, _etcd_is_late, _watch_breaks),
     *(_news_come_twice, _etcd_is_backed_up, _etcd_is_restored, _watcher_freezes, _watcher_is_killed),
