@@ -43,8 +43,10 @@ class Host(FakePgBouncer):
             self.on_write(self, before, value)  # type: ignore[misc] # it was looked at in the line above
 
     def edit(self, endpoint: Endpoint) -> None:
-        """Another hand leads the block elsewhere, and reloads."""
+        """Another hand leads the block elsewhere, and reloads; not while yet another has half written it."""
         held = self.text
+        if END not in held:
+            return
         start = held.index("app = host=")
         line = LINE.format(host=endpoint.host, port=endpoint.port)
         self.text = held[:start] + line + held[held.index("\n", start) + 1 :]
