@@ -269,6 +269,11 @@ def test_configuration_and_system_are_read_from_their_keys_or_have_defaults() ->
 
 TIMELINES = [
     ("its own word", [readiness(Verdict.READY, timeline=4), member("n1", 6, Role.PRIMARY, 3)], 4),
+    (
+        "its word before its promotion",
+        [readiness(Verdict.NOT_YET, timeline=4), member("n1", 6, Role.PRIMARY, 3)],
+        3,
+    ),
     ("its word without one", [readiness(Verdict.READY, timeline=None), member("n1", 6, Role.PRIMARY, 3)], 3),
     ("another reign's word", [readiness(Verdict.READY, Leadership("n1", 4), 9)], None),
     ("its key, written as primary in this reign", [member("n1", 6, Role.PRIMARY, 3)], 3),

@@ -170,9 +170,14 @@ def system_id(view: View) -> str:
 
 
 def timeline(view: View, reign: Leadership) -> int | None:
-    """The leader's timeline, by its own word or by a member key that it wrote as primary in this reign."""
+    """The leader's timeline, by its own word once it is ready, or by a member key that it wrote as primary in
+    this reign. Before its promotion it is still on another's.
+    """
     readiness = view.readiness
-    if readiness is not None and readiness.leadership == reign and readiness.timeline is not None:
+    is_its_own = (
+        readiness is not None and readiness.leadership == reign and readiness.verdict is Verdict.READY
+    )
+    if readiness is not None and is_its_own and readiness.timeline is not None:
         return readiness.timeline
     entry = view.entries.get(f"members/{reign.name}")
     if entry is None or entry.mod_revision < reign.create_revision or not isinstance(entry.value, Member):
