@@ -6,11 +6,14 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from tests.hostile.door import Door, repeated, said, throwaway_folder
 from tests.hostile.doors.etcd_keys import JSON
@@ -86,14 +89,29 @@ def check_ask(data: bytes) -> None:
 
 
 def _answers(data: bytes, options: argparse.Namespace) -> list[str]:
-    ours, said_to = sys.stdin, io.StringIO()
-    sys.stdin = io.TextIOWrapper(io.BytesIO(data))
+    ours, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(data))
     try:
-        with contextlib.redirect_stdout(said_to):
+        with _said_to_stdout() as said_to:
             agent.serve(options)
+            said_to.seek(0)
+            return said_to.read().decode().splitlines()
     finally:
         sys.stdin = ours
-    return said_to.getvalue().splitlines()
+
+
+@contextlib.contextmanager
+def _said_to_stdout() -> Iterator[BinaryIO]:
+    """The agent writes to its descriptor 1 itself."""
+    ours = os.dup(1)
+    try:
+        with open(os.memfd_create("said"), "w+b") as said_to:
+            os.dup2(said_to.fileno(), 1)
+            try:
+                yield said_to
+            finally:
+                os.dup2(ours, 1)
+    finally:
+        os.close(ours)
 
 
 def check_record(data: bytes) -> None:
