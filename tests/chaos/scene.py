@@ -1,7 +1,7 @@
 """The stage: the whole bed in a network of its own, and a watcher that meets etcd through proxies, by names.
 
 So what is done to the proxies' addresses happens to the watcher alone, and Patroni is well. PgBouncer asks
-everybody for a password, the watcher too.
+everybody but the clients for a password.
 """
 
 import time
@@ -19,6 +19,7 @@ from tests.support.folders import bed_folder
 from tests.support.load import TABLE
 from tests.support.patroni import Node
 from tests.support.pgbouncer import ADMIN, ADMIN_PASSWORD
+from tests.support.postgres import APP
 from tests.support.proxy import Proxy
 from tests.support.waiting import BedError, wait_for
 from tests.support.watcher import WatcherProcess, settings_for, ssh_target
@@ -29,6 +30,9 @@ CLUSTER = {
     "node_config": {"postgresql": {"parameters": {"synchronous_commit": "on"}}},
 }
 """So that what was acknowledged may never be lost, and Patroni outlives the loss of etcd."""
+
+HBA = f"host all {APP} 0.0.0.0/0 trust\nhost all all 0.0.0.0/0 md5\nlocal all all md5\n"
+"""Whom PgBouncer asks for a password: the watcher's account, for one."""
 
 
 class Scene(AbstractContextManager["Scene"]):
@@ -41,12 +45,14 @@ class Scene(AbstractContextManager["Scene"]):
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.folder = stack.enter_context(bed_folder())
+            hba = self.folder / "hba.conf"
+            hba.write_text(HBA)
             self.bed = stack.enter_context(
                 Bed(
                     self.folder / "bed",
                     nodes=2,
                     loop_wait=2,
-                    bouncer_options={"auth_type": "md5"},
+                    bouncer_options={"auth_type": "hba", "ini_extra": {"auth_hba_file": str(hba)}},
                     patroni_options=CLUSTER,
                 )
             )
