@@ -42,7 +42,7 @@ def etcd_member_has_a_full_disk(scene: Scene, undo: Undo) -> None:
     undo.by(scene.bed.etcd.start)
     member.kill()
     disk = FullDisk(member.data)
-    undo.by(disk.take_away)
+    undo.by(disk.make_room)
     undo.by(member.kill)
     disk.put_there()
     member.start()
