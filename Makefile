@@ -12,7 +12,7 @@ SEED ?= 1
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 17
 
 $(VENV)/.installed: requirements-dev.txt pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed, as python3"; exit 1; }
@@ -66,6 +66,10 @@ audit: venv ## whether anything in the lock files has a known advisory; asks PyP
 .PHONY: chaos
 chaos: bed ## real faults on real servers, each once, or for SECONDS=n; SEED=n for another order
 	@$(SUDO) $(PYTHON) -m tests.chaos --seed $(SEED) --seconds $(or $(SECONDS),0) --errors
+
+.PHONY: chaos-faults
+chaos-faults: bed ## break the product on purpose in four ways, and see that chaos notices each; ten minutes
+	@$(SUDO) $(PYTHON) -m tests.chaos --faults
 
 .PHONY: bench
 bench: bed ## measure, beside rivals; an hour and a half, CASE=name for one case

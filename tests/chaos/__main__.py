@@ -40,6 +40,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--fault", choices=sorted(FAULTS), help="break the product on purpose: it must be seen"
     )
+    parser.add_argument(
+        "--faults", action="store_true", help="every such fault on the case that should see it"
+    )
     parser.add_argument("--errors", action="store_true", help="print all that was not as promised")
     return parser.parse_args(argv)
 
@@ -59,9 +62,8 @@ def rounds(cases: Sequence[Case], seed: int, seconds: float) -> Iterator[Case]:
 class Stages:
     """The stage, built anew after a case that left it broken."""
 
-    def __init__(self, stack: ExitStack, arguments: argparse.Namespace) -> None:
+    def __init__(self, stack: ExitStack, fault: str | None) -> None:
         self._stack = stack
-        fault = arguments.fault
         self._program = stack.enter_context(broken_watcher(fault) if fault else nullcontext())
         self._scene: Scene | None = None
 
@@ -89,16 +91,31 @@ def _said(verdict: Verdict, seconds: float, *, errors: bool) -> str:
     return "\n    ".join([line, *(verdict.broken if errors else verdict.broken[:1])])
 
 
+def _unseen(known: dict[str, Case]) -> int:
+    """How many faults put into the product on purpose are not seen."""
+    unseen = 0
+    for name, fault in FAULTS.items():
+        began = time.monotonic()
+        with ExitStack() as stack:
+            verdict = Stages(stack, name).play(known[fault.seen_by])
+        unseen += verdict.kept
+        mark = "NOT SEEN" if verdict.kept else "seen    "
+        print(f"{mark} {name}: {fault.seen_by} ({time.monotonic() - began:.0f} s)", flush=True)
+    return unseen
+
+
 def main(argv: Sequence[str]) -> int:
     """The program."""
     arguments, known = _arguments(argv), all_cases()
     if arguments.list:
         print("\n".join(f"{one.group:10} {name:32} {one.promise}" for name, one in known.items()))
         return 0
+    if arguments.faults:
+        return _unseen(known)
     chosen = [known[name] for name in arguments.case or known]
     verdicts = []
     with ExitStack() as stack:
-        stages = Stages(stack, arguments)
+        stages = Stages(stack, arguments.fault)
         for one in rounds(chosen, arguments.seed, arguments.seconds):
             began = time.monotonic()
             verdicts.append(stages.play(one))

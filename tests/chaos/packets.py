@@ -5,6 +5,7 @@ Debian's small kernels have no `netem`, so loss is a rule that drops at random; 
 """
 
 from itertools import count
+from typing import Literal
 
 from tests.support.processes import run
 
@@ -12,14 +13,16 @@ _numbers = count(1)
 
 
 class Packets:
-    """Packets that match are dropped, all of them or some percent, until `pass_again`."""
+    """Packets that match are dropped, all of them or some percent, until `pass_again`; where they arrive
+    (`input`), or where they leave (`output`), where it is known who sent them.
+    """
 
-    def __init__(self, match: str, percent: int = 100) -> None:
+    def __init__(self, match: str, percent: int = 100, hook: Literal["input", "output"] = "input") -> None:
         self._table = f"chaos{next(_numbers)}"
         chance = "" if percent == 100 else f"numgen random mod 100 < {percent} "
         self._rules = (
             f"table inet {self._table} {{\n"
-            f"  chain in {{ type filter hook input priority 0; {match} {chance}counter drop; }}\n}}\n"
+            f"  chain one {{ type filter hook {hook} priority 0; {match} {chance}counter drop; }}\n}}\n"
         )
 
     def drop(self) -> None:

@@ -15,6 +15,7 @@ from tests.chaos.names import Names
 from tests.e2e.test_stage import at, is_led, lose_lease
 from tests.support.bed import Bed, BouncerHost
 from tests.support.crowd import Crowd
+from tests.support.etcd import Member
 from tests.support.folders import bed_folder
 from tests.support.load import TABLE
 from tests.support.patroni import Node
@@ -31,8 +32,16 @@ CLUSTER = {
 }
 """So that what was acknowledged may never be lost, and Patroni outlives the loss of etcd."""
 
+FIRST_GROUP = 64200
 HBA = f"host all {APP} 0.0.0.0/0 trust\nhost all all 0.0.0.0/0 md5\nlocal all all md5\n"
 """Whom PgBouncer asks for a password: the watcher's account, for one."""
+
+
+def group_of(member: Member) -> int:
+    """The group that one member of etcd runs under, by which its packets are known: addresses on loopback
+    tell only where a packet goes.
+    """
+    return FIRST_GROUP + int(member.name.removeprefix("etcd"))
 
 
 class Scene(AbstractContextManager["Scene"]):
@@ -47,17 +56,17 @@ class Scene(AbstractContextManager["Scene"]):
             self.folder = stack.enter_context(bed_folder())
             hba = self.folder / "hba.conf"
             hba.write_text(HBA)
-            self.bed = stack.enter_context(
-                Bed(
-                    self.folder / "bed",
-                    nodes=2,
-                    loop_wait=2,
-                    bouncer_options={"auth_type": "hba", "ini_extra": {"auth_hba_file": str(hba)}},
-                    patroni_options=CLUSTER,
-                )
+            self.bed = Bed(
+                self.folder / "bed",
+                nodes=2,
+                loop_wait=2,
+                bouncer_options={"auth_type": "hba", "ini_extra": {"auth_hba_file": str(hba)}},
+                patroni_options=CLUSTER,
             )
-            members = self.bed.etcd.members
-            self.links = [stack.enter_context(Proxy(member.endpoint)) for member in members]
+            for member in self.bed.etcd.members:
+                member.process.argv[:0] = ["setpriv", f"--regid={group_of(member)}", "--clear-groups"]
+            stack.enter_context(self.bed)
+            self.links = [stack.enter_context(Proxy(m.endpoint)) for m in self.bed.etcd.members]
             self.names = stack.enter_context(Names(self.folder / "hosts"))
             self.names.lead(self.links)
             self.watcher = self._watcher()

@@ -5,11 +5,12 @@ from functools import partial
 from tests.chaos.disks import FullDisk
 from tests.chaos.packets import Packets
 from tests.chaos.registry import Fails, Meanwhile, Undo, case
-from tests.chaos.scene import Scene
+from tests.chaos.scene import Scene, group_of
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_for
 
 ETCD_PORT = 2379
+PEER_PORT = 2380
 LATE_SECONDS = 0.3
 LOSS_PERCENT = 20
 
@@ -25,6 +26,14 @@ def _drop(scene: Scene, undo: Undo, way: str, percent: int = 100) -> None:
     packets = Packets(f"ip {way} {{ {addresses} }} tcp {port} {ETCD_PORT}", percent)
     undo.by(packets.pass_again)
     packets.drop()
+
+
+def _cut(undo: Undo, whose: str = "") -> None:
+    """What members of etcd say to each other vanishes where it leaves; TCP, unanswered, is soon silent."""
+    for way in ("dport", "sport"):
+        packets = Packets(f"{whose} tcp {way} {PEER_PORT}", hook="output")
+        undo.by(packets.pass_again)
+        packets.drop()
 
 
 @case("the switch is made through the members that are left, and no client fails")
@@ -70,6 +79,23 @@ def etcd_member_frozen(scene: Scene, undo: Undo) -> None:
     member = scene.bed.etcd.followers()[0]
     undo.by(member.thaw)
     member.freeze()
+
+
+@case(
+    "the switch is made through the majority; at most what is in flight fails, once a client",
+    fails=Fails.IN_FLIGHT,
+)
+def etcd_member_cut_off(scene: Scene, undo: Undo) -> None:
+    """The leader of raft hears no other member, and none hears it; clients reach it as before."""
+    member = scene.bed.etcd.leader()
+    _cut(undo, f"meta skgid {group_of(member)}")
+
+
+@case("who is led stays led, and nobody is held, for unknown is not «no leader»", meanwhile=Meanwhile.NOTHING)
+def etcd_members_cut_off(scene: Scene, undo: Undo) -> None:
+    """No member of etcd hears another: all are there, and none is in a majority."""
+    del scene
+    _cut(undo)
 
 
 @case("who is led stays led, and nobody is held, for unknown is not «no leader»", meanwhile=Meanwhile.NOTHING)
