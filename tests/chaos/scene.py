@@ -26,6 +26,7 @@ from tests.support.waiting import BedError, wait_for
 from tests.support.watcher import WatcherProcess, settings_for, ssh_target
 
 WHOLE_SECONDS = 90.0
+SWITCHOVER_SECONDS = 30.0
 CLUSTER = {
     "dcs": {"synchronous_mode": True, "failsafe_mode": True},
     "node_config": {"postgresql": {"parameters": {"synchronous_commit": "on"}}},
@@ -60,7 +61,10 @@ class Scene(AbstractContextManager["Scene"]):
                 self.folder / "bed",
                 nodes=2,
                 loop_wait=2,
-                bouncer_options={"auth_type": "hba", "ini_extra": {"auth_hba_file": str(hba)}},
+                bouncer_options={
+                    "auth_type": "hba",
+                    "ini_extra": {"auth_hba_file": str(hba), "max_client_conn": "400"},
+                },
                 patroni_options=CLUSTER,
             )
             for member in self.bed.etcd.members:
@@ -111,9 +115,15 @@ class Scene(AbstractContextManager["Scene"]):
         return Crowd(self.folder, self.bed.bouncers)
 
     def switch_over(self) -> Node:
-        """A planned switchover; the new leader."""
+        """A planned switchover, once Patroni knows a synchronous standby to take it; the new leader."""
         old = self.bed.leader()
-        self.bed.patroni.switchover(self.bed.patroni.wait_for_replicas()[0])
+        standby = self.bed.patroni.wait_for_replicas()[0]
+        wait_for(
+            lambda: self.bed.patroni.switchover(standby) or True,
+            SWITCHOVER_SECONDS,
+            "Patroni takes the order",
+            poll=0.2,
+        )
         return self.bed.patroni.wait_for_leader(other_than=old)
 
     def crash(self) -> Node:

@@ -1,7 +1,6 @@
 """Targets that hang, die, or are changed by hand; and one without SSH."""
 
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,10 +49,9 @@ def test_a_frozen_host_delays_no_other_and_follows_once_it_is_thawed(
 ) -> None:
     frozen, other = bed.bouncers
     frozen.sshd.freeze()
-    began = time.monotonic()
     leader = keys.crown("second")
     wait_until_led([other], leader, watcher)
-    assert time.monotonic() - began < 1.5
+    assert not watcher.lines("failed")
     watcher.wait_for_line("failed", target=frozen.name)
     leader = keys.crown("third")
     wait_until_led([other], leader, watcher, timeout=1.5)

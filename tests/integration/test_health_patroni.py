@@ -101,7 +101,7 @@ def test_a_frozen_and_a_dead_node_are_failures_in_time(cluster: tuple[EtcdCluste
     patroni.nodes[1].kill()
     began = time.monotonic()
     found = look(patroni)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
     assert found.reports == ()
     assert len(found.failures) == 2
     patroni.nodes[0].thaw()

