@@ -32,9 +32,26 @@ bed: venv ## what the test bed needs: Debian's etcd, PostgreSQL, PgBouncer (and 
 demo: bed ## a real cluster, clients on it, a switchover and a crash, and what the clients saw
 	@$(SUDO) $(PYTHON) -m tests.e2e.demo
 
+LOGIC := tests/unit tests/properties tests/hostile tests/simulation tests/benchmarks tests/support watcher
+SERVERS := tests/contracts tests/integration tests/chaos tests/e2e
+
 .PHONY: test
-test: bed ## the whole suite, on real servers, two files at a time
-	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: bed ## the whole suite: what needs servers, two files at a time, and beside it what needs none
+	@mkdir -p build
+	@$(MAKE) --no-print-directory -j2 test-servers test-logic
+
+.PHONY: test-servers
+test-servers: bed
+	@$(SUDO) $(PYTHON) -m pytest $(SERVERS) -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: test-logic
+test-logic: bed
+	@$(SUDO) nice -n 5 $(PYTHON) -m pytest $(LOGIC) > build/test-logic.txt 2>&1; code=$$?; \
+		echo; cat build/test-logic.txt; exit $$code
+
+.PHONY: every-step
+every-step: bed ## kill, freeze and cut off watcher and agent at every single step of a switch; six minutes
+	@$(SUDO) WATCHER_TESTS_EVERY_STEP=1 $(PYTHON) -m pytest tests/e2e/test_killed_at_every_step.py
 
 .PHONY: soak-hostile
 soak-hostile: venv ## search for inputs that break a promise, at every door; INPUTS=1000000 SEED=1
@@ -89,6 +106,7 @@ soak-simulation: venv ## COUNT schedules, a million unless said, from seed START
 
 .PHONY: soak-switches
 soak-switches: bed ## switchovers without a pause for SECONDS, two hours unless said: who fails, what grows
+	@$(SUDO) $(PYTHON) -m tests.soak.by_keys
 	@$(SUDO) $(PYTHON) -m tests.soak --seconds $(or $(SECONDS),7200)
 
 .PHONY: plot

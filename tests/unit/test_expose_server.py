@@ -51,7 +51,7 @@ def serving(listen: Endpoint | None = None, states: list[State] | None = None) -
 
 
 def get(server: StatusServer, path: str, method: str = "GET") -> urllib3.BaseHTTPResponse:
-    wait_for(lambda: server.endpoint, 5, "it listens")
+    wait_for(lambda: server.endpoint, 10, "it listens")
     return urllib3.request(
         method,
         f"http://{server.endpoint}{path}",
@@ -98,7 +98,7 @@ def test_head_is_get_without_the_body_and_all_else_is_refused() -> None:
 
 
 def _connect(server: StatusServer) -> socket.socket:
-    where = wait_for(lambda: server.endpoint, 5, "it listens")
+    where = wait_for(lambda: server.endpoint, 10, "it listens")
     return socket.create_connection((where.host, where.port), timeout=5)
 
 
@@ -135,7 +135,7 @@ def test_a_port_that_is_taken_is_told_and_taken_once_it_is_free(monkeypatch: pyt
     with socket.create_server((address, 0)) as other:
         listen = Endpoint(*other.getsockname())
         with serving(listen, states) as server:
-            wait_for(lambda: states, 5, "it says so")
+            wait_for(lambda: states, 10, "it says so")
             listens, place, problem = states[0]
             assert (listens, place) == (False, str(listen))
             assert "Address already in use" in str(problem)

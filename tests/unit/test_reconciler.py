@@ -401,7 +401,7 @@ def running(world: World) -> tuple[threading.Thread, Callable[[], None]]:
 
 def test_the_loop_turns_at_its_start_and_ends_at_once_with_its_target_closed(world: World) -> None:
     _, end = running(world)
-    wait_for(lambda: world.reports.switches, 5, "the first turn", poll=0.001)
+    wait_for(lambda: world.reports.switches, 10, "the first turn", poll=0.001)
     end()
     assert world.target.calls["close"] == 1
 
@@ -415,7 +415,7 @@ def test_a_loop_that_is_stopped_before_it_begins_touches_nothing(world: World) -
 
 def test_a_stop_that_comes_while_it_waits_begins_no_other_turn(world: World) -> None:
     _, end = running(world)
-    wait_for(lambda: world.reports.switches, 5, "the first turn", poll=0.001)
+    wait_for(lambda: world.reports.switches, 10, "the first turn", poll=0.001)
     calls: dict[str, Any] = dict(world.target.calls)
     end()
     assert world.target.calls == {**calls, "close": 1}

@@ -418,7 +418,7 @@ def test_a_loop_that_is_stopped_amid_a_switch_finishes_it_and_closes_then() -> N
     thread = threading.Thread(target=world.reconciler.run, args=(stop,))
     thread.start()
     try:
-        wait_for(lambda: world.waits, 5, "clients wait", poll=0.001)
+        wait_for(lambda: world.waits, 10, "clients wait", poll=0.001)
         stop.set()
         world.mailbox.nudge()
         assert thread.is_alive()
@@ -457,7 +457,7 @@ def test_a_connection_that_breaks_while_nothing_happens_is_opened_before_it_is_n
     thread.start()
     try:
         world.target.connected = False
-        wait_for(lambda: world.target.calls["read"] > 1, 5, "another look", poll=0.001)
+        wait_for(lambda: world.target.calls["read"] > 1, 10, "another look", poll=0.001)
     finally:
         stop.set()
         world.mailbox.nudge()

@@ -161,7 +161,7 @@ DOORS = (
         _PROMISE,
         partial(check_file, "w.yaml"),
         (*_YAML, *JSON),
-        3,
+        1,
         {"aliases": _bomb, "digits": repeated(b"a: ", b"9")},
     ),
     Door(
