@@ -148,6 +148,16 @@ def test_a_name_is_read_to_its_last_letter() -> None:
     assert (block.databases[0].name, block.defined) == ("XaX", frozenset({"X", "XaX"}))
 
 
+@pytest.mark.parametrize("host", ["h\xa0", "a!b"])
+def test_a_host_is_what_pgbouncer_reads_as_such(host: str) -> None:
+    """Its blanks are those of C, and no other character ends a value."""
+    assert read(marked(f"a = host={host}\n")).databases == (Database("a", Endpoint(host, 5432)),)
+
+
+def test_the_last_port_that_there_is_can_be_read() -> None:
+    assert read(marked("a = host=h port=65535\n")).databases == (Database("a", Endpoint("h", 65535)),)
+
+
 def test_names_in_quotes_are_read_without_them() -> None:
     assert [db.name for db in read(marked("'my db' = host=h\n'x' = host=h\n")).databases] == ["my db", "x"]
 
@@ -209,6 +219,37 @@ def test_what_cannot_be_used_is_refused_with_place_and_remedy(text: str, problem
         assert caught.value.place.startswith("f.ini")
 
 
+LINE = "a = host=h\n"
+PLACES = [
+    (marked(LINE, "demo") + marked(LINE) * 2, "f.ini:7: a second block of the same cluster"),
+    (marked(LINE) + marked(LINE, "x"), "f.ini:1: a block without a name beside named ones"),
+    (";; [config cluster: begin]\n" * 2, "f.ini:2: a block begins inside the one of line 1"),
+    ("\n;; [config cluster a: begin]\n;; [config cluster b: end]", "f.ini:3: ends 'b', but line 2 begins 'a'"),
+    ("[a]\n[databases]\n[users]\n" + marked("a = host=h\n"), "f.ini:4: the block stands in section [users]"),
+    (marked(""), "f.ini:1: the block has no database"),
+    (marked("; b\na\n"), "f.ini:3: is not a line name = key=value …"),
+    (marked("a = host=h\n", "\xa0demo"), r"f.ini: has no block for cluster 'demo', only for '\xa0demo'"),
+    (marked("a = host=h\x7fx\n"), "f.ini:2: has a control character in its host"),
+    (
+        marked(f"a = host=h dbname='{'x' * 60}\n"),
+        f"f.ini:2: cannot be read from \"dbname='{'x' * 32}\" on: a broken quote, or no key=value",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "told"), PLACES)
+def test_a_refusal_names_the_very_line(text: str, told: str) -> None:
+    with pytest.raises(BlockError) as caught:
+        read(text)
+    assert f"{caught.value.place}: {caught.value.problem}" == told
+
+
+def test_what_stands_in_another_section_is_to_be_moved() -> None:
+    with pytest.raises(BlockError) as caught:
+        read("[users]\n" + marked("a = host=h\n"))
+    assert caught.value.hint == "move the block into [databases]"
+
+
 def test_a_file_without_any_block_is_said_to_have_none_and_no_more() -> None:
     with pytest.raises(BlockError) as caught:
         read("")
@@ -217,8 +258,9 @@ def test_a_file_without_any_block_is_said_to_have_none_and_no_more() -> None:
 
 def test_a_broken_line_does_not_tell_its_password() -> None:
     with pytest.raises(BlockError) as caught:
-        read(marked("a = host=h dbname='x password=secret\n"))
+        read(marked("a = host=h dbname='x y password=secret password=secret\n"))
     assert "secret" not in str(caught.value)
+    assert "dbname='x y" in caught.value.problem
 
 
 # --- rewriting ----------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from watcher.decide.endpoint import check_host, parse_address, parse_conn_url
 from watcher.decide.errors import MalformedPayload
 from watcher.decide.model import Endpoint
 
+LONGEST = "a." * 126 + "a"  # 253 characters
+
 GOOD_HOSTS = [
     "db1",
     "db-1.example.org",
@@ -21,9 +23,11 @@ GOOD_HOSTS = [
     "fe80::1%ETH0",
     "a" * 63,
     ".".join(["a" * 60] * 4),
+    LONGEST,
 ]
 BAD_HOSTS = [
     "",
+    f"{LONGEST}b",
     " ",
     "a b",
     "a'b",

@@ -343,6 +343,12 @@ def test_after_an_alarm_a_leader_that_cannot_be_asked_gets_its_clients_after_the
         assert not wished(view, now=NOW + 2.5).held
 
 
+def test_the_limit_begins_when_a_leader_that_answered_after_its_alarm_fell_silent() -> None:
+    view = replace(proven(Verdict.UNKNOWN, BACK), silent_since=NOW + 1)
+    assert wished(view, now=NOW + 3.99).held
+    assert not wished(view, now=NOW + 4).held
+
+
 def test_a_no_of_before_the_alarm_says_nothing_about_after_it() -> None:
     view = replace(BACK, pulse=replace(NOT_YET, at=NOW - 0.6))
     assert not wished(view, now=NOW + 2.5).held

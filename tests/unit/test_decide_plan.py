@@ -70,6 +70,11 @@ PLANS: dict[str, tuple[Actual, Desired, tuple[Step, ...]]] = {
         (Write(ROUTE), *RELOAD),
     ),
     "only the stamp is old": (replace(RIGHT, stamp=replace(STAMP, revision=49)), WISH, (Write(ROUTE),)),
+    "the old stamp knows more of the same reign": (
+        replace(ELSEWHERE, stamp=replace(STAMP, timeline=9)),
+        WISH,
+        (Write(replace(ROUTE, stamp=replace(STAMP, timeline=9))), *RELOAD),
+    ),
     "there is no stamp": (replace(RIGHT, stamp=None), WISH, (Write(ROUTE),)),
     "pgbouncer is not where its file is": (
         replace(RIGHT, shown=(ConsoleDatabase("app", NODE2.host, NODE2.port),)),

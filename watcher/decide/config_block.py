@@ -306,7 +306,7 @@ def _pairs(value: str, place: str) -> list[re.Match[str]]:
     while at < len(value):  # which ends in no blank
         pair = _PAIR.match(value, at)
         if pair is None:
-            rest = value[at:].split("password", 1)[0].strip()[:40]
+            rest = value[at:].partition("password")[0].strip()[:40]
             raise BlockError(
                 place, f"cannot be read from {rest!r} on: a broken quote, or no key=value", "correct it"
             )
