@@ -224,7 +224,7 @@ PLACES = [
     (marked(LINE, "demo") + marked(LINE) * 2, "f.ini:7: a second block of the same cluster"),
     (marked(LINE) + marked(LINE, "x"), "f.ini:1: a block without a name beside named ones"),
     (";; [config cluster: begin]\n" * 2, "f.ini:2: a block begins inside the one of line 1"),
-    ("\n;; [config cluster a: begin]\n;; [config cluster b: end]", "f.ini:3: ends 'b', but line 2 begins 'a'"),
+    ("\n;; [config cluster a:begin]\n;; [config cluster b:end]", "f.ini:3: ends 'b', but line 2 begins 'a'"),
     ("[a]\n[databases]\n[users]\n" + marked("a = host=h\n"), "f.ini:4: the block stands in section [users]"),
     (marked(""), "f.ini:1: the block has no database"),
     (marked("; b\na\n"), "f.ini:3: is not a line name = key=value …"),
