@@ -188,7 +188,7 @@ class Reconciler:
     def _wished(self, view: View) -> Desired:
         """What is wished for here; its hold no longer than the policy lets it be, from its first moment."""
         wall = self._wall() if self._wall is not None else None
-        wish = desired(view, self._policy, self.beat_at, self._target.name, wall)
+        wish = self._desired(view, wall)
         ended_since, self._ended_since = self._ended_since, None
         if not wish.held:
             paused = wish.reason is Reason.PAUSED
@@ -200,8 +200,13 @@ class Reconciler:
         self._held_since = min(moment for moment in since if moment is not None)
         return within_limit(wish, self._policy, self._held_since, self.beat_at)
 
+    def _desired(self, view: View, wall: float | None) -> Desired:
+        return desired(view, self._policy, self.beat_at, self._target.name, wall)
+
     def _reconcile(self, view: View, wish: Desired) -> None:
         actual = self._look()
+        if self._is_overtaken(view):
+            return
         wish = self._no_longer_than_it_is(wish, actual)
         steps = plan(actual, wish)
         if wish.route is not None and any(_leads(step) for step in steps):
@@ -215,6 +220,13 @@ class Reconciler:
         if failure is not None:
             self._read_at = float("-inf")  # look again at the next try, it may be back
             raise failure
+
+    def _is_overtaken(self, view: View) -> bool:
+        """Whether something else is wished for since this turn began: a look may last as long as it takes to
+        connect. The news that say so wake us at once.
+        """
+        latest = self._mailbox.peek()
+        return latest is not view and _asks(self._desired(latest, None)) != _asks(self._desired(view, None))
 
     def _no_longer_than_it_is(self, wish: Desired, actual: Actual) -> Desired:
         """A hold of which we did not know before this look, a failed step having made us forget it, is as

@@ -70,8 +70,8 @@ FAULTS = (
     Fault(
         "the health check goes back in time",
         "decide/fence.py",
-        "or new.timeline > old.timeline",
-        "or True",
+        "    if new.timeline > old.timeline:",
+        "    if True:",
         seed=5,
     ),
     Fault(
@@ -174,9 +174,16 @@ FAULTS = (
     Fault(
         "an equal timeline is a newer one",
         "decide/fence.py",
-        "or new.timeline > old.timeline",
-        "or new.timeline >= old.timeline",
+        "    if new.timeline > old.timeline:",
+        "    if new.timeline >= old.timeline:",
         seed=5,
+    ),
+    Fault(
+        "a leader's timeline is taken for the next one's",
+        "decide/fence.py",
+        "        return old.timeline if old.leader == new.leader else None",
+        "        return old.timeline",
+        seed=9739,
     ),
     Fault(
         "a failed write makes it forget since when clients wait",

@@ -20,7 +20,7 @@ from watcher.decide.errors import (
     TargetUnreachable,
     WatcherError,
 )
-from watcher.decide.model import HealthRound, NodeReport, Role, Source, View
+from watcher.decide.model import Actual, HealthRound, NodeReport, Role, Source, View
 from watcher.mailbox import Mailbox
 from watcher.reconciler import Reconciler
 
@@ -81,6 +81,18 @@ def lost() -> TargetUnreachable:
     return TargetUnreachable("fake", "gone", "wait")
 
 
+def while_it_looks(world: World, news: View) -> None:
+    """The next look lasts until `news` have come."""
+    read = world.target.read
+
+    def slow() -> Actual:
+        world.target.read = read  # type: ignore[method-assign]
+        world.mailbox.put(news)
+        return read()
+
+    world.target.read = slow  # type: ignore[method-assign]
+
+
 # --- switching ---------------------------------------------------------------------------------------
 
 
@@ -126,6 +138,23 @@ def test_a_leader_that_vanishes_amid_a_switch_leaves_it_under_way(world: World) 
     assert switch.before == (NODES["node3"],)
 
 
+def test_a_leader_that_is_none_any_more_after_a_long_look_is_not_led_to(world: World) -> None:
+    while_it_looks(world, led_by("node2", 6, world.now))
+    world.turn()
+    assert (world.writes, world.reports.failures) == (0, [])
+    assert world.mailbox.wait(0)
+    world.turn()
+    [switch] = world.reports.switches
+    assert switch.route.endpoint == NODES["node2"]
+    assert world.target.calls["read"] == 1
+
+
+def test_news_that_ask_for_nothing_else_do_not_interrupt_a_turn(world: World) -> None:
+    while_it_looks(world, replace(led_by("node1", 5, world.now), contact_at=world.now))
+    world.turn()
+    assert world.pgbouncer.shown == {"app": NODES["node1"]}
+
+
 def test_a_newer_leader_replaces_the_one_that_is_being_retried(world: World) -> None:
     world.target.fail("reload", lost())
     world.turn()
@@ -164,6 +193,7 @@ def test_a_switch_by_the_health_check_is_heard_at_its_round() -> None:
         clock=world.clock,
         random=lambda: 0.0,
     )
+    world.mailbox.put(view)
     reconciler.turn(view)
     [switch] = world.reports.switches
     assert switch.route.source is Source.HEALTH_CHECK

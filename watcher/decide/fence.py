@@ -12,7 +12,8 @@ older watcher, one that was frozen, one that listens to a member of etcd that la
   under way meanwhile, so it too gives way to such a read alone.
 * The health check knows no revision. It may replace a route only by one of the same PostgreSQL cluster
   (`initialize`): to another leader on a newer timeline, for each promotion begins one, to the same leader on
-  no older one. It may replace none whose stamp cannot be read.
+  no older one. It may replace none whose stamp cannot be read, and none by another leader whose own has not
+  told its timeline: two nodes that were promoted apart may both be on the next.
 """
 
 from __future__ import annotations
@@ -61,9 +62,13 @@ def _older_by_timeline(old: Stamp, new: Stamp) -> str:
         return f"{new.leader!r} has system identifier {new.system_id}, the block {old.system_id}"
     if new.timeline is None:
         return f"{new.leader!r} does not tell its timeline"
-    if old.timeline is None or new.timeline > old.timeline:
+    if new.leader == old.leader and (old.timeline is None or new.timeline >= old.timeline):
         return ""
-    if new.timeline == old.timeline and new.leader == old.leader:
+    if old.timeline is None:
+        return (
+            f"{new.leader!r} is on timeline {new.timeline}, that of {old.leader!r} in the block is not known"
+        )
+    if new.timeline > old.timeline:
         return ""
     return f"{new.leader!r} is on timeline {new.timeline}, the block on {old.timeline} of {old.leader!r}"
 
@@ -73,7 +78,13 @@ def stamp_over(old: Stamp | None, route: Route) -> Stamp:
     new = route.stamp
     if old is None or (new.system_id and old.system_id and new.system_id != old.system_id):
         return new
-    same_reign = (old.cluster_id, old.revision) == (new.cluster_id, new.revision)
-    known = [t for t in (old.timeline, new.timeline) if t is not None]
-    timeline = max(known, default=None) if same_reign or new.timeline is None else new.timeline
-    return replace(new, system_id=new.system_id or old.system_id, timeline=timeline)
+    return replace(new, system_id=new.system_id or old.system_id, timeline=_timeline_over(old, new))
+
+
+def _timeline_over(old: Stamp, new: Stamp) -> int | None:
+    """That of the new leader, as far as it is known: another's says nothing of it."""
+    if new.timeline is None:
+        return old.timeline if old.leader == new.leader else None
+    if (old.cluster_id, old.revision) == (new.cluster_id, new.revision) and old.timeline is not None:
+        return max(old.timeline, new.timeline)
+    return new.timeline
