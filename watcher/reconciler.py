@@ -176,7 +176,9 @@ class Reconciler:
         if not is_news and self.beat_at < self._retry_at:  # woken by something that changes nothing here
             return self._retry_at - self.beat_at
         try:
-            self._reconcile(view, wish)
+            actual = self._look()
+            view, wish = self._as_of_now(view, wish)
+            self._reconcile(view, wish, actual)
         except WatcherError as error:
             return self._after_failure(wish, error)
         except Exception as error:  # a bug of ours must not leave a target without its worker
@@ -188,7 +190,7 @@ class Reconciler:
     def _wished(self, view: View) -> Desired:
         """What is wished for here; its hold no longer than the policy lets it be, from its first moment."""
         wall = self._wall() if self._wall is not None else None
-        wish = self._desired(view, wall)
+        wish = desired(view, self._policy, self.beat_at, self._target.name, wall)
         ended_since, self._ended_since = self._ended_since, None
         if not wish.held:
             paused = wish.reason is Reason.PAUSED
@@ -200,13 +202,17 @@ class Reconciler:
         self._held_since = min(moment for moment in since if moment is not None)
         return within_limit(wish, self._policy, self._held_since, self.beat_at)
 
-    def _desired(self, view: View, wall: float | None) -> Desired:
-        return desired(view, self._policy, self.beat_at, self._target.name, wall)
+    def _as_of_now(self, view: View, wish: Desired) -> tuple[View, Desired]:
+        """What is known and wished for after the look, which may last as long as connecting does."""
+        latest = self._mailbox.peek()
+        if latest is view:
+            return view, wish
+        self.beat_at = self._clock()
+        wish = self._wished(latest)
+        self._tell(wish)
+        return latest, wish
 
-    def _reconcile(self, view: View, wish: Desired) -> None:
-        actual = self._look()
-        if self._is_overtaken(view):
-            return
+    def _reconcile(self, view: View, wish: Desired, actual: Actual) -> None:
         wish = self._no_longer_than_it_is(wish, actual)
         steps = plan(actual, wish)
         if wish.route is not None and any(_leads(step) for step in steps):
@@ -220,13 +226,6 @@ class Reconciler:
         if failure is not None:
             self._read_at = float("-inf")  # look again at the next try, it may be back
             raise failure
-
-    def _is_overtaken(self, view: View) -> bool:
-        """Whether something else is wished for since this turn began: a look may last as long as it takes to
-        connect. The news that say so wake us at once.
-        """
-        latest = self._mailbox.peek()
-        return latest is not view and _asks(self._desired(latest, None)) != _asks(self._desired(view, None))
 
     def _no_longer_than_it_is(self, wish: Desired, actual: Actual) -> Desired:
         """A hold of which we did not know before this look, a failed step having made us forget it, is as

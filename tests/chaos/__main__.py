@@ -32,7 +32,9 @@ def own_world() -> None:
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.chaos", description=__doc__)
     parser.add_argument("--list", action="store_true", help="the cases, and what each promises")
-    parser.add_argument("--case", action="append", help="only this one; may be given again")
+    parser.add_argument(
+        "--case", action="append", choices=all_cases(), metavar="NAME", help="only this; may be given again"
+    )
     parser.add_argument("--seed", type=int, default=1, help="the order (1)")
     parser.add_argument(
         "--seconds", type=float, default=0.0, help="begin cases for so long (0: each one once)"
@@ -108,7 +110,12 @@ def main(argv: Sequence[str]) -> int:
     """The program."""
     arguments, known = _arguments(argv), all_cases()
     if arguments.list:
-        print("\n".join(f"{one.group:10} {name:32} {one.promise}" for name, one in known.items()))
+        print(
+            "\n".join(
+                f"{one.group:10} {one.meanwhile.value:20} {name:36} {one.promise}"
+                for name, one in known.items()
+            )
+        )
         return 0
     if arguments.faults:
         return _unseen(known)

@@ -27,6 +27,8 @@ HOME = Path("mutants")
 
 def main() -> int:
     options = _options()
+    if (options.report or options.again) and not results.TREE.is_dir():
+        raise SystemExit("no mutant was run here yet: python -m tests.mutants")
     if not options.report:
         _run(options.again, options.jobs)
     judgement = reasons.judge(results.read(), reasons.read())
@@ -47,7 +49,9 @@ def _run(again: bool, jobs: int) -> None:
         results.forget_survivors()
     else:
         shutil.rmtree(HOME, ignore_errors=True)
-    done = subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", str(jobs)], check=False)
+    loud = None if sys.stdout.isatty() else subprocess.DEVNULL  # a spinner, hundreds of times a line
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(jobs)]
+    done = subprocess.run(command, stdout=loud, check=False)
     if done.returncode:
         raise SystemExit("mutmut could not run: the tests have to pass before the code is broken")
 

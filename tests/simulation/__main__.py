@@ -13,7 +13,10 @@ def main() -> int:
     options = _parser().parse_args()
     if options.seed is not None:
         verdict = Schedule(options.seed).run()
-        print(*verdict.story, verdict.why or f"right {verdict.right_after:.1f} s after quiet began", sep="\n")
+        kept = (
+            f"seed {options.seed}: no promise broken; right {verdict.right_after:.1f} s after the last fault"
+        )
+        print(*verdict.story, verdict.why or kept, sep="\n")
         return 1 if verdict.why else 0
     began, ran, failed, latest = time.monotonic(), 0, 0, 0.0
     for verdict in verdicts(options.start, options.count, options.jobs):
@@ -27,7 +30,9 @@ def main() -> int:
         if ran % 10_000 == 0:
             print(f"{ran:,} schedules, {failed} broken", flush=True)
     rate = ran / (time.monotonic() - began)
-    print(f"{ran:,} schedules, {failed} broken; right at most {latest:.1f} s after quiet began; {rate:.0f}/s")
+    print(
+        f"{ran:,} schedules, {failed} broken; right at most {latest:.1f} s after the last fault; {rate:.0f}/s"
+    )
     return 1 if failed else 0
 
 

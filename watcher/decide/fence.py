@@ -82,9 +82,7 @@ def stamp_over(old: Stamp | None, route: Route) -> Stamp:
 
 
 def _timeline_over(old: Stamp, new: Stamp) -> int | None:
-    """That of the new leader, as far as it is known: another's says nothing of it."""
-    if new.timeline is None:
-        return old.timeline if old.leader == new.leader else None
-    if (old.cluster_id, old.revision) == (new.cluster_id, new.revision) and old.timeline is not None:
-        return max(old.timeline, new.timeline)
-    return new.timeline
+    """That of the new reign, as far as it is known: an earlier one's says nothing of it, whoever led then."""
+    if (old.cluster_id, old.revision, old.leader) != (new.cluster_id, new.revision, new.leader):
+        return new.timeline
+    return max((known for known in (old.timeline, new.timeline) if known is not None), default=None)
