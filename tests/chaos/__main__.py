@@ -98,11 +98,13 @@ def _unseen(known: dict[str, Case]) -> int:
     unseen = 0
     for name, fault in FAULTS.items():
         began = time.monotonic()
-        with ExitStack() as stack:
-            verdict = Stages(stack, name).play(known[fault.seen_by])
-        unseen += verdict.kept
-        mark = "NOT SEEN" if verdict.kept else "seen    "
-        print(f"{mark} {name}: {fault.seen_by} ({time.monotonic() - began:.0f} s)", flush=True)
+        with broken_watcher(name) as program, Scene(program) as scene:  # which is well until it is struck
+            verdict = play(scene, known[fault.seen_by])
+        seen = any(fault.how in line for line in verdict.broken)
+        unseen += not seen
+        told = verdict.broken[0].splitlines()[0] if verdict.broken else "nothing"
+        mark = "seen    " if seen else "NOT SEEN"
+        print(f"{mark} {name}: {fault.seen_by} ({time.monotonic() - began:.0f} s): {told}", flush=True)
     return unseen
 
 

@@ -12,11 +12,14 @@ from tests.support.watcher import REPOSITORY
 
 @dataclass(frozen=True)
 class Fault:
-    """In `file` below `watcher/`, each of the texts becomes the other; the case `seen_by` should see it."""
+    """In `file` below `watcher/`, each of the texts becomes the other; the case `seen_by` should see it, and
+    say `how` in what it says is broken.
+    """
 
     file: str
     changes: tuple[tuple[str, str], ...]
     seen_by: str
+    how: str
 
     def apply_to(self, text: str) -> str:
         """The file's text with this fault. ValueError where a text is not there exactly once."""
@@ -33,21 +36,25 @@ FAULTS = {
         _HOLD,
         (("        if statements:\n            self._ask(*statements)", "        del statements"),),
         "etcd-member-gone",
+        "holds nobody: not within",
     ),
     "a log that waits for its reader": Fault(
         "expose/logs.py",
         (("            self._lines.put_nowait(line)", "            self._put(line)"),),
         "watchers-log-is-not-read",
+        "holds nobody: not within",
     ),
     "no health check where etcd is silent": Fault(
         "decide/decision.py",
         (("    problem = _why_no_fallback(view, policy, now)", '    problem = "nobody is asked"'),),
         "etcd-is-not-heard",
+        "holds nobody: not within",
     ),
     "nobody guards the primary": Fault(
         "decide/decision.py",
         (("        steps.append(Watch(wish.guard))", "        pass"),),
         "primary-dies-and-comes-back",
+        "failed more than once",
     ),
 }
 
