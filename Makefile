@@ -29,14 +29,14 @@ bed: venv ## what the test bed needs: Debian's etcd, PostgreSQL, PgBouncer (and 
 	@$(SUDO) $(PYTHON) -m tests.support.install
 
 .PHONY: demo
-demo: bed ## a real cluster, clients on it, a switchover and a crash, and what the clients saw
+demo: bed ## a real cluster, clients on it, a switchover and a crash, and what the clients saw; a minute
 	@$(SUDO) $(PYTHON) -m tests.e2e.demo
 
 LOGIC := tests/unit tests/properties tests/hostile tests/simulation tests/benchmarks tests/support watcher
 SERVERS := tests/contracts tests/integration tests/chaos tests/e2e
 
 .PHONY: test
-test: bed ## the whole suite: what needs servers, two files at a time, and beside it what needs none
+test: bed ## the whole suite, 20 minutes: what needs servers, two files at a time, and beside it what needs none
 	@$(MAKE) --no-print-directory -j2 test-servers test-logic
 
 .PHONY: test-servers
@@ -58,7 +58,7 @@ soak-hostile: venv ## search for inputs that break a promise, at every door; INP
 	@$(PYTHON) -m tests.hostile --inputs $(INPUTS) --seed $(SEED)
 
 .PHONY: test-deploy
-test-deploy: bed ## the image, and the system by compose and by Ansible, in containers of podman
+test-deploy: bed ## the image, and the system by compose and by Ansible, in containers of podman; 20 minutes
 	@$(SUDO) $(PYTHON) -m tests.support.install_deploy
 	@$(SUDO) $(PYTHON) -m pytest tests/deploy -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -81,7 +81,7 @@ audit: venv ## whether anything in the lock files has a known advisory; asks PyP
 	@$(PYTHON) -m tests.support.audit $(AUDIT)
 
 .PHONY: chaos
-chaos: bed ## real faults on real servers, each once, or for SECONDS=n; SEED=n for another order
+chaos: bed ## real faults on real servers, each once in eight minutes, or for SECONDS=n; SEED=n for another order
 	@$(SUDO) $(PYTHON) -m tests.chaos --seed $(SEED) --seconds $(or $(SECONDS),0) --errors
 
 .PHONY: chaos-faults
@@ -96,7 +96,7 @@ bench: bed ## measure, beside rivals; an hour and a half, CASE=name for one case
 soak: soak-simulation soak-hostile soak-switches ## all the long runs, one after the other: a day and more
 
 .PHONY: simulate
-simulate: venv ## 10,000 schedules of faults against a simulated world, and deliberate faults that it must catch
+simulate: venv ## 10,000 schedules of faults against a simulated world, and deliberate faults; ten minutes
 	@$(PYTHON) -m tests.simulation.deliberate
 	@$(PYTHON) -m tests.simulation --count 10000
 
