@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -79,7 +80,10 @@ def _command(options: argparse.Namespace) -> Callable[[Callable[[], Loaded]], Ex
     from watcher.expose import logs
 
     logs.set_up("ERROR", "text")  # what libraries have to say; `run` sets up its own by the settings
-    return _asking(options) if options.word in _ASKING else _doing(options)
+    command = _asking(options) if options.word in _ASKING else _doing(options)
+    gc.freeze()  # what is imported: full collections look at the rest alone, and come in time
+    gc.enable()
+    return command
 
 
 def _asking(options: argparse.Namespace) -> Callable[[Callable[[], Loaded]], ExitCode]:

@@ -5,6 +5,7 @@ Patroni waits for the barrier at every stop, and settings, gRPC and SSH take lon
 
 from __future__ import annotations
 
+import gc
 import sys
 
 
@@ -14,6 +15,7 @@ def main() -> int:
         from watcher import barrier
 
         return barrier.main(sys.argv[2:])
+    gc.disable()  # what is imported stays, and to look for garbage in it is a fifth of a start
     from watcher.__main__ import main as command_line
 
     return command_line()

@@ -77,22 +77,22 @@ FAULTS = (
     Fault(
         "release forgotten",
         "decide/decision.py",
-        "[Release()] if wish.gave_up else [Release(endpoint, reload)]",
+        "[Release(), *lead] if wish.gave_up else [Release(endpoint, reload)]",
         "[]",
         seed=0,
     ),
     Fault(
         "reload forgotten",
         "decide/decision.py",
-        "    return [Reload(), Confirm(endpoint)] if reload else []",
-        "    return []",
+        "[Reload(), Confirm(endpoint)] if reload else []",
+        "[]",
         seed=6,
     ),
     Fault(
         "confirmation skipped",
         "decide/decision.py",
-        "    return [Reload(), Confirm(endpoint)] if reload else []",
-        "    return [Reload()] if misled else []",
+        "[Reload(), Confirm(endpoint)] if reload else []",
+        "[Reload()] if misled else []",
         seed=6,
     ),
     Fault(

@@ -112,6 +112,16 @@ def test_the_barrier_starts_without_what_the_other_commands_need() -> None:
     assert done.stdout == "2 set()\n"
 
 
+def test_garbage_is_collected_again_once_all_is_imported() -> None:
+    script = (
+        "import gc, sys; from watcher.entry import main\n"
+        "sys.argv = ['watcher', 'plan', '--config', '/no/such/file']\n"
+        "main(); print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True\n"
+
+
 def test_the_barrier_and_the_other_words_go_through_the_same_door() -> None:
     script = "import sys; from watcher.entry import main\nsys.argv = ['watcher', {!r}]\nsys.exit(main())"
     for word, said in (("barrier", "scope"), ("agent", "What runs beside PgBouncer")):

@@ -113,6 +113,16 @@ PLANS: dict[str, tuple[Actual, Desired, tuple[Step, ...]]] = {
         (Release(NODE1, reload=False), Write(ROUTE)),
     ),
     "release where the hold lasted its limit": (IS_HELD, replace(WISH, gave_up=True), (Release(),)),
+    "release where it lasted its limit, then lead": (
+        replace(IS_HELD, **SHOWN_ELSEWHERE, reload_owed=True),
+        replace(WISH, gave_up=True),
+        (Release(), *RELOAD),
+    ),
+    "write, release where it lasted its limit, then lead": (
+        replace(IS_HELD, **MISLED),
+        replace(WISH, gave_up=True),
+        (Write(ROUTE), Release(), *RELOAD),
+    ),
     "release as things are": (IS_HELD, Desired(Reason.BLIND, ""), (Release(),)),
     "released by its limit": (CAN_HOLD, WISH, ()),
     "watch": (CAN_HOLD, GUARDED, (Watch(NODE1),)),

@@ -521,9 +521,10 @@ def _go_on_steps(actual: Actual, wish: Desired, misled: bool) -> list[Step]:
         return [Release()] if actual.held is not None else []
     endpoint = wish.route.endpoint
     reload = misled or actual.reload_owed or bool(unconfirmed(actual, endpoint))
-    if actual.held is not None:
-        return [Release()] if wish.gave_up else [Release(endpoint, reload)]
-    return [Reload(), Confirm(endpoint)] if reload else []
+    lead: list[Step] = [Reload(), Confirm(endpoint)] if reload else []
+    if actual.held is None:
+        return lead
+    return [Release(), *lead] if wish.gave_up else [Release(endpoint, reload)]
 
 
 _FENCED_HINTS = {
