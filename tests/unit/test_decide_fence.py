@@ -123,6 +123,8 @@ OVER: list[tuple[str, Stamp | None, Stamp, Source, Stamp]] = [
     ("nor that of another etcd", OLD, replace(OLD, cluster_id=0xB, timeline=2), Source.ETCD,
      replace(OLD, cluster_id=0xB, timeline=2)),
     ("of the same reign it is kept", OLD, replace(OLD, timeline=None), Source.ETCD, OLD),
+    ("nobody knows that of the reign", replace(OLD, timeline=None), replace(OLD, timeline=None), Source.ETCD,
+     replace(OLD, timeline=None)),
     ("nobody knows a timeline", replace(OLD, timeline=None), replace(NEW, timeline=None), Source.ETCD,
      replace(NEW, timeline=None)),
     ("a system that is not told is kept", OLD, replace(NEW, system_id=""), Source.ETCD, NEW),
