@@ -32,22 +32,9 @@ bed: venv ## what the test bed needs: Debian's etcd, PostgreSQL, PgBouncer (and 
 demo: bed ## a real cluster, clients on it, a switchover and a crash, and what the clients saw; a minute
 	@$(SUDO) $(PYTHON) -m tests.e2e.demo
 
-LOGIC := tests/unit tests/properties tests/hostile tests/simulation tests/benchmarks tests/support watcher
-SERVERS := tests/contracts tests/integration tests/chaos tests/e2e
-
 .PHONY: test
-test: bed ## the whole suite, 20 minutes: what needs servers, two files at a time, and beside it what needs none
-	@$(MAKE) --no-print-directory -j2 test-servers test-logic
-
-.PHONY: test-servers
-test-servers: bed
-	@$(SUDO) $(PYTHON) -m pytest $(SERVERS) -n 2 --dist loadfile --no-loadscope-reorder
-
-.PHONY: test-logic
-test-logic: bed
-	@mkdir -p build
-	@code=0; $(SUDO) nice -n 5 $(PYTHON) -m pytest $(LOGIC) > build/test-logic.txt 2>&1 || code=$$?; \
-		echo; cat build/test-logic.txt; exit $$code
+test: bed ## the whole suite, on real servers, two files at a time; 20 minutes
+	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: every-step
 every-step: bed ## kill, freeze and cut off watcher and agent at every single step of a switch; six minutes

@@ -74,8 +74,11 @@ class Node:
         return self.process.pid
 
     def postmaster_pid(self) -> int:
-        """Process id of the running PostgreSQL."""
-        return int((self.data / "postmaster.pid").read_text().split()[0])
+        """Process id of the running PostgreSQL. BedError while it has not written it."""
+        words = (self.data / "postmaster.pid").read_text().split()
+        if not words:
+            raise BedError(f"{self} has not written its process id yet")
+        return int(words[0])
 
     # --- life -----------------------------------------------------------------------------------------
 

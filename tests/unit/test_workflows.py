@@ -1,7 +1,6 @@
 """The workflows for GitHub, which run nowhere else: their schema, and what they refer to."""
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +60,3 @@ def test_every_job_waits_for_jobs_that_exist(file: Path) -> None:
     for job in jobs.values():
         needs = job.get("needs", [])
         assert set([needs] if isinstance(needs, str) else needs) <= set(jobs)
-
-
-def test_make_test_leaves_no_folder_out() -> None:
-    """It runs them in two parts, by name; `pytest` alone knows `testpaths`."""
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    parts = re.findall(r"^(?:LOGIC|SERVERS) := (.+)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
-    assert sorted(" ".join(parts).split()) == sorted(project["tool"]["pytest"]["ini_options"]["testpaths"])
