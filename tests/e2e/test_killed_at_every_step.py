@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import psutil
 import pytest
@@ -96,22 +96,10 @@ class Switch(AbstractContextManager["Switch"]):
         self.moves = list(MOVES)
         self._config = folder / "watcher.yaml"
         self._stop_at = stop_at
-        self._settings = self._settings_for(via, hold)
+        retry, log = {"first": 0.1, "limit": 0.3}, {"format": "json"}
+        self._settings = stage.settings(via, self.keys.scope, hold=hold, retry=retry, log=log)
         self._pids: list[int] = []
         self._stack = ExitStack()
-
-    def _settings_for(self, via: str, hold: dict[str, float]) -> dict[str, Any]:
-        addresses = {name: self.stage.ground.endpoint(name) for name in "ab"}
-        cluster = {"scope": self.keys.scope, "ready_by": "leader_key"}
-        return {
-            "cluster": {**cluster, "connect_via": "addresses", "addresses": addresses},
-            "etcd": {"endpoints": self.stage.ground.etcd.endpoints},
-            "patroni": {"nodes": []},
-            "targets": [self.stage.target(via)],
-            "hold": hold,
-            "retry": {"first": 0.1, "limit": 0.3},
-            "log": {"format": "json"},
-        }
 
     def __enter__(self) -> Self:
         try:

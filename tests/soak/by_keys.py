@@ -32,6 +32,7 @@ from watcher.settings import load
 
 SAMPLE_EVERY = 25
 WARM_UP_SHARE = 0.5
+LEAST = 8 * SAMPLE_EVERY
 LED_SECONDS = 20.0
 ANNOUNCED_SECONDS = 0.02
 BLOCKS = Allowance(0.0, 0.001)
@@ -45,17 +46,6 @@ class Scene:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self.keys = Keys(stage.ground.etcd)
-
-    def settings(self) -> dict[str, object]:
-        """Of a watcher that follows the keys with the stage's PgBouncer."""
-        ground = self._stage.ground
-        cluster = {"scope": self.keys.scope, "ready_by": "leader_key", "connect_via": "addresses"}
-        return {
-            "cluster": {**cluster, "addresses": {name: ground.endpoint(name) for name in "ab"}},
-            "etcd": {"endpoints": ground.etcd.endpoints},
-            "patroni": {"nodes": []},
-            "targets": [self._stage.target("ssh")],
-        }
 
     def switch(self, old: str, new: str) -> None:
         """Until PgBouncer leads to the new one and nobody waits."""
@@ -82,7 +72,7 @@ def watched() -> Iterator[Scene]:
     with bed_folder() as folder, Ground(folder) as ground, Stage(ground, 0) as stage:
         stage.reset()
         scene, config = Scene(stage), folder / "watcher.yaml"
-        config.write_text(yaml.safe_dump(scene.settings()))
+        config.write_text(yaml.safe_dump(stage.settings("ssh", scene.keys.scope)))
         scene.keys.put("leader", "a")
         logs.set_up("ERROR", "text")
         watcher = Watcher(load({}, config).settings)
@@ -122,6 +112,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak.by_keys", description=__doc__)
     parser.add_argument("--switches", type=int, default=1500, help="how many; 1500 unless said")
     switches, began = parser.parse_args().switches, time.monotonic()
+    if switches < LEAST:
+        parser.error(f"a trend takes at least {LEAST} switches")
     held = run(switches)
     print(
         f"{switches} switches in {time.monotonic() - began:.0f} s, trends from {WARM_UP_SHARE:.0%} of them on"
@@ -130,9 +122,9 @@ def main() -> int:
     grows = False
     for what, series in held.items():
         one = trend(after_warm_up(series, switches * WARM_UP_SHARE))
-        grows |= not one.is_flat(ALLOWANCES[what])
-        verdict = "flat" if one.is_flat(ALLOWANCES[what]) else "GROWS"
-        print(f"{what:14}{one.level:12.2f}{one.gain:+10.2f}   {verdict}")
+        is_flat = one.is_flat(ALLOWANCES[what])
+        grows |= not is_flat
+        print(f"{what:14}{one.level:12.2f}{one.gain:+10.2f}   {'flat' if is_flat else 'GROWS'}")
     return int(grows)
 
 

@@ -265,6 +265,18 @@ class Stage(AbstractContextManager["Stage"]):
             target["ssh"] = self._ssh()
         return target
 
+    def settings(self, via: str, scope: str, **sections: Any) -> dict[str, Any]:
+        """Of a watcher that follows the keys of `scope` with this PgBouncer, the leader key being enough."""
+        addresses = {name: self.ground.endpoint(name) for name in "ab"}
+        cluster = {"scope": scope, "ready_by": "leader_key"}
+        return {
+            "cluster": {**cluster, "connect_via": "addresses", "addresses": addresses},
+            "etcd": {"endpoints": self.ground.etcd.endpoints},
+            "patroni": {"nodes": []},
+            "targets": [self.target(via)],
+            **sections,
+        }
+
     def _ssh(self) -> dict[str, Any]:
         address, _, port = self.link.endpoint.rpartition(":")
         known_hosts = self.folder / "known_hosts"

@@ -81,13 +81,13 @@ def lost() -> TargetUnreachable:
     return TargetUnreachable("fake", "gone", "wait")
 
 
-def while_it_looks(world: World, news: View) -> None:
+def while_it_looks(world: World, news: View, *, wake: bool = True) -> None:
     """The next look lasts until `news` have come."""
     read = world.target.read
 
     def slow() -> Actual:
         world.target.read = read  # type: ignore[method-assign]
-        world.mailbox.put(news)
+        world.mailbox.put(news, wake)
         return read()
 
     world.target.read = slow  # type: ignore[method-assign]
@@ -157,13 +157,7 @@ def test_it_goes_by_the_newest_view_though_nothing_in_it_is_news(world: World) -
     """As when etcd is heard again in the middle of a look: that wakes nobody."""
     silent = replace(led_by("node1", 5, 900.0), contact_at=900.0)
     world.mailbox.put(silent)
-    read = world.target.read
-
-    def slow() -> Actual:
-        world.mailbox.put(replace(silent, contact_at=world.now), wake=False)
-        return read()
-
-    world.target.read = slow  # type: ignore[method-assign]
+    while_it_looks(world, replace(silent, contact_at=world.now), wake=False)
     world.turn()
     assert world.pgbouncer.shown == {"app": NODES["node1"]}
 

@@ -174,10 +174,12 @@ def timeline(view: View, reign: Leadership) -> int | None:
     this reign. Before its promotion it is still on another's.
     """
     readiness = view.readiness
-    is_its_own = (
-        readiness is not None and readiness.leadership == reign and readiness.verdict is Verdict.READY
-    )
-    if readiness is not None and is_its_own and readiness.timeline is not None:
+    if (
+        readiness is not None
+        and readiness.leadership == reign
+        and readiness.verdict is Verdict.READY
+        and readiness.timeline is not None
+    ):
         return readiness.timeline
     entry = view.entries.get(f"members/{reign.name}")
     if entry is None or entry.mod_revision < reign.create_revision or not isinstance(entry.value, Member):
