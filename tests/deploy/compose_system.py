@@ -80,7 +80,8 @@ class ComposeSystem(AbstractContextManager["ComposeSystem"]):
         self.demo("down")  # what a run left that was killed
         try:
             self.up()
-        except BaseException:
+        except BaseException as error:
+            error.add_note(_what_ended())
             self.demo("down")
             raise
         return self
@@ -202,6 +203,14 @@ class ClientsRun:
 
 def _container(service: str) -> str:
     return f"{PROJECT}_{service}_1"
+
+
+def _what_ended() -> str:
+    """Each container of it that does not run: its end, and the last that it said."""
+    listing = podman("ps", "--all", f"--filter=name={PROJECT}_", "--format={{.Names}}\t{{.Status}}").stdout
+    ended = [line for line in listing.splitlines() if "\tUp " not in line]
+    said = (podman("logs", "--tail=20", line.split("\t")[0], check=False) for line in ended)
+    return "\n".join(f"{line}\n{one.stdout}{one.stderr}" for line, one in zip(ended, said, strict=True))
 
 
 def _free_ports(count: int) -> list[int]:

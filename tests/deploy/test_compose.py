@@ -1,11 +1,15 @@
 """The system of compose/, brought up from nothing and hurt in every way that its page tells of."""
 
+import re
 import time
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_address, ip_network
 
 import pytest
+import yaml
 
 from tests.deploy.compose_system import CLIENTS, SERVICES, ComposeSystem, Failure
+from tests.deploy.images import REPOSITORY
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(1500)  # where everything is built first
@@ -25,6 +29,17 @@ def system(running: ComposeSystem) -> ComposeSystem:
     """All of it runs and is well: what the test before ended is started again."""
     running.heal()
     return running
+
+
+def test_nobody_is_given_the_address_of_a_service() -> None:
+    """By podman or Docker, which give the next free one to whoever has none of his own."""
+    text = (REPOSITORY / "compose/compose.yaml").read_text()
+    found = yaml.safe_load(re.sub(r"\$\{SUBNET:-([\d.]+)\}", r"\1", text))
+    (range_of_others,) = found["networks"]["default"]["ipam"]["config"]
+    networks = [service.get("networks") for service in found["services"].values()]
+    own = [ip_address(network["default"]["ipv4_address"]) for network in networks if network is not None]
+    assert len(own) == len(set(own)) == len(found["services"]) - 1  # the clients may be many
+    assert not any(address in ip_network(range_of_others["ip_range"]) for address in own)
 
 
 def test_every_service_is_healthy_by_its_own_check(system: ComposeSystem) -> None:
