@@ -12,7 +12,7 @@ from tests.e2e.test_stage import Keys
 from tests.support.etcd import EtcdCluster
 from tests.support.folders import bed_folder
 from tests.support.pgbouncer import RECOMMENDED, PgBouncer, Version
-from watcher.__main__ import main
+from watcher.command_line import main
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from tests.support.etcd import EtcdCluster, User
 from tests.support.folders import bed_folder
 from tests.support.pgbouncer import ADMIN
 from tests.support.watcher import Settings, WatcherProcess, run_watcher, settings_for, ssh_target
-from watcher.__main__ import main
+from watcher.command_line import main
 
 NOWHERE = "127.0.0.1:1"
 CANARY = "canary-7f3a"

@@ -187,7 +187,7 @@ def _become_watcher(order: dict[str, Any], *inherited: socket.socket) -> None:
 
 
 def _run(trail: Trail, stop_at: Stop | None, config: str) -> int:
-    from watcher.__main__ import main
+    from watcher.command_line import main
 
     _wrap_watcher(functools.partial(trail.pass_by, "watcher", stop_at))
     _wrap_agent(trail, stop_at)

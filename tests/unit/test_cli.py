@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.__main__ import main
+from watcher.command_line import main
 from watcher.commands.exit_code import ExitCode
 
 WORDS = ["run", "once", "plan", "check-config", "healthcheck", "agent", "barrier"]
@@ -85,7 +85,9 @@ def test_agent_prints_a_program_that_runs_alone(capsys: pytest.CaptureFixture[st
 
 def test_help_does_not_load_grpc_or_ssh() -> None:
     loaded = "set(sys.modules) & {'grpc', 'paramiko'}"
-    script = f"import sys; from watcher.__main__ import main\ntry: main(['--help'])\nfinally: print({loaded})"
+    script = (
+        f"import sys; from watcher.command_line import main\ntry: main(['--help'])\nfinally: print({loaded})"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("set()\n")
 
@@ -97,15 +99,15 @@ def test_a_health_check_does_not_load_grpc_or_ssh(tmp_path: Path) -> None:
         " targets: [{name: a, via: local, file: /a, console: {address: '127.0.0.1:1'}}]}"
     )
     command = f"main(['healthcheck', '--config', '{tmp_path / 'w.yaml'}'])"
-    script = f"import sys; from watcher.__main__ import main; print({command}, {loaded})"
+    script = f"import sys; from watcher.command_line import main; print({command}, {loaded})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "1 set()\n", done.stderr
 
 
 def test_the_barrier_starts_without_what_the_other_commands_need() -> None:
-    heavy = "{'grpc', 'paramiko', 'pydantic', 'urllib3', 'watcher.__main__'}"
+    heavy = "{'grpc', 'paramiko', 'pydantic', 'urllib3', 'watcher.command_line'}"
     script = (
-        "import sys; from watcher.entry import main\nsys.argv = ['watcher', 'barrier', '--check']\n"
+        "import sys; from watcher.__main__ import main\nsys.argv = ['watcher', 'barrier', '--check']\n"
         f"code = main(); print(code, set(sys.modules) & {heavy})"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -114,7 +116,7 @@ def test_the_barrier_starts_without_what_the_other_commands_need() -> None:
 
 def test_garbage_is_collected_again_once_all_is_imported() -> None:
     script = (
-        "import gc, sys; from watcher.entry import main\n"
+        "import gc, sys; from watcher.__main__ import main\n"
         "sys.argv = ['watcher', 'plan', '--config', '/no/such/file']\n"
         "main(); print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
     )
@@ -123,7 +125,7 @@ def test_garbage_is_collected_again_once_all_is_imported() -> None:
 
 
 def test_the_barrier_and_the_other_words_go_through_the_same_door() -> None:
-    script = "import sys; from watcher.entry import main\nsys.argv = ['watcher', {!r}]\nsys.exit(main())"
+    script = "import sys; from watcher.__main__ import main\nsys.argv = ['watcher', {!r}]\nsys.exit(main())"
     for word, said in (("barrier", "scope"), ("agent", "What runs beside PgBouncer")):
         done = subprocess.run(
             [sys.executable, "-c", script.format(word)], capture_output=True, text=True, check=False

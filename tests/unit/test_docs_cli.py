@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.__main__ import _WORDS
+from watcher.command_line import _WORDS
 from watcher.commands.exit_code import ExitCode
 from watcher.decide.model import Reason
 
