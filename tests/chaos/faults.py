@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.folders import bed_folder
-from tests.support.watcher import REPOSITORY
+from tests.support.repository import REPOSITORY
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from tests.support.addresses import take_address
 from tests.support.network import own_network
 from tests.support.processes import run
 from tests.support.proxy import Proxy
-from tests.support.watcher import REPOSITORY
+from tests.support.repository import REPOSITORY
 
 CASES = all_cases()
 

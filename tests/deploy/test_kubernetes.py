@@ -27,8 +27,8 @@ from tests.support.patroni import Node
 from tests.support.pod import Pod, Spec, environment
 from tests.support.postgres import APP, APP_PASSWORD
 from tests.support.processes import run
+from tests.support.repository import REPOSITORY
 from tests.support.waiting import wait_for
-from tests.support.watcher import REPOSITORY
 from watcher.decide.advice import recommended
 from watcher.decide.config_block import parse
 from watcher.settings import load

@@ -21,7 +21,8 @@ from packaging.requirements import Requirement
 
 from tests.support.bed import Bed
 from tests.support.processes import run
-from tests.support.watcher import PYTHON, REPOSITORY, settings_for
+from tests.support.repository import PYTHON, REPOSITORY
+from tests.support.watcher import settings_for
 from watcher.apply.agent import bundle
 
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]

@@ -16,8 +16,8 @@ import yaml
 from tests.deploy.images import build_watcher
 from tests.support import podman
 from tests.support.podman import Container
+from tests.support.repository import REPOSITORY
 from tests.support.waiting import wait_for
-from tests.support.watcher import REPOSITORY
 
 UNITS = REPOSITORY / "deploy/systemd"
 UNIT = "pgbouncer-watcher.service"

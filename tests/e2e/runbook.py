@@ -16,9 +16,11 @@ from pathlib import Path
 from tests.support.accounts import POSTGRES_ACCOUNT
 from tests.support.bed import Bed
 from tests.support.patroni import PROGRAMS, Node
+from tests.support.preloaded import run_watcher
 from tests.support.processes import run
+from tests.support.repository import REPOSITORY
 from tests.support.waiting import wait_for
-from tests.support.watcher import PYTHON, REPOSITORY, WatcherProcess
+from tests.support.watcher import WatcherProcess
 
 RUNBOOKS = REPOSITORY / "docs/runbooks"
 CONFIG = "/etc/pgbouncer-watcher/watcher.yaml"
@@ -114,7 +116,7 @@ class Operator:
     # --- programs -------------------------------------------------------------------------------------
 
     def _run_watcher(self, arguments: Sequence[str]) -> tuple[int, str]:
-        done = run([PYTHON, "-m", "watcher", *arguments], cwd=REPOSITORY, check=False)
+        done = run_watcher(arguments)
         assert "Traceback" not in done.stderr
         assert "usage:" not in done.stderr, done.stderr
         return done.returncode, done.stdout + done.stderr

@@ -24,6 +24,8 @@ from tests.support.sshd import generate_key
 from tests.support.waiting import wait_for
 from tests.support.watcher import Settings, WatcherProcess, run_watcher, ssh_target
 
+pytestmark = pytest.mark.usefixtures("real_watchers")
+
 SECRETS = {name: f"canary-{name}-4b1d" for name in ("etcd", "passphrase", "account", "console", "sql")}
 PAGES = ("/", "/status", "/metrics", "/livez", "/readyz", "/targets/bouncer1", "/nothing")
 WORDS = ("check-config", "plan", "once", "status")

@@ -28,6 +28,8 @@ from tests.support.pgbouncer import ADMIN
 from tests.support.watcher import Settings, WatcherProcess, run_watcher, settings_for, ssh_target
 from watcher.command_line import main
 
+pytestmark = pytest.mark.usefixtures("real_watchers")
+
 NOWHERE = "127.0.0.1:1"
 CANARY = "canary-7f3a"
 """Part of every secret here; it may appear in no output, no log, and no process list."""

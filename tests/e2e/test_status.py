@@ -21,8 +21,9 @@ from tests.e2e.test_stage import (
 )
 from tests.support.bed import Bed
 from tests.support.processes import run
+from tests.support.repository import REPOSITORY
 from tests.support.waiting import wait_for
-from tests.support.watcher import REPOSITORY, WatcherProcess, run_watcher
+from tests.support.watcher import WatcherProcess, run_watcher
 from watcher.expose.status import Status
 
 

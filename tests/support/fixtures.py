@@ -8,6 +8,21 @@ import pytest
 from tests.support.accounts import require_bed
 from tests.support.bed import Bed
 from tests.support.folders import bed_folder
+from tests.support.preloaded import starting_as_users_do, starting_quickly
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_watchers() -> Iterator[None]:
+    """Watchers are forked from one program that has imported all."""
+    with starting_quickly():
+        yield
+
+
+@pytest.fixture(scope="module")
+def real_watchers(quick_watchers: None) -> Iterator[None]:
+    """… but not for this module, which looks at their command lines and environments too."""
+    with starting_as_users_do():
+        yield
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pwd
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -41,21 +41,22 @@ def become(user: str) -> None:
     os.environ.update(HOME=entry.pw_dir, USER=user, LOGNAME=user)
 
 
-def run_server(user: str, argv: Sequence[str], inherited: signal.Handlers) -> None:
+def run_server(user: str, become_server: Callable[[], object], inherited: signal.Handlers) -> None:
     """In the child: become the server. Never returns.
 
     The death signal is set after the change of user, because that change clears it.
     """
     try:
-        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, inherited)
         os.setsid()
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
         become(user)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        os.execvpe(argv[0], list(argv), os.environ)  # noqa: S606  # a list, no shell
+        become_server()
     except OSError as error:
-        sys.stderr.write(f"keeper: cannot start {argv[0]}: {error}\n")
+        sys.stderr.write(f"keeper: cannot start the server: {error}\n")
         sys.stderr.flush()
     finally:
         os._exit(EXEC_FAILED)
@@ -110,8 +111,8 @@ def keep(main: int, wakeup: int) -> int:
     return status
 
 
-def main(report: int, user: str, argv: Sequence[str]) -> int:
-    """Start the server, report its process id, keep it."""
+def keep_server(report: int, user: str, become_server: Callable[[], object]) -> int:
+    """Fork the server, report its process id, keep it; its exit status, mod 256."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
@@ -122,11 +123,19 @@ def main(report: int, user: str, argv: Sequence[str]) -> int:
     if child == 0:
         for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_DFL)
-        os.close(report)
-        run_server(user, argv, signal.SIG_DFL if not isinstance(inherited, signal.Handlers) else inherited)
+        signal.set_wakeup_fd(-1)
+        for ours in (report, wakeup, notify):
+            os.close(ours)
+        handler = signal.SIG_DFL if not isinstance(inherited, signal.Handlers) else inherited
+        run_server(user, become_server, handler)
     os.write(report, f"{child}\n".encode())
     os.close(report)
     return keep(child, wakeup) & 0xFF
+
+
+def main(report: int, user: str, argv: Sequence[str]) -> int:
+    """Keep a server that is a program of its own."""
+    return keep_server(report, user, lambda: os.execvpe(argv[0], list(argv), os.environ))  # noqa: S606  # a list
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from typing import Any, Literal, Self
 
 from tests.support.keeper import become
 from tests.support.processes import Process
+from tests.support.repository import REPOSITORY
 from tests.support.waiting import wait_for
-from tests.support.watcher import REPOSITORY, python_for
+from tests.support.watcher import python_for
 
 READY_SECONDS = 20.0
 POLL = 0.002

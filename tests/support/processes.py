@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO, Protocol
 
 import psutil
 
@@ -65,6 +66,20 @@ def _primary_group(user: str | None) -> int | None:
     return pwd.getpwnam(user).pw_gid if user else None
 
 
+class Keeper(Protocol):
+    """What of a `Popen` is asked of a keeper. Its standard input is the lifeline."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
 class Process:
     """A server and all that it forks.
 
@@ -88,7 +103,7 @@ class Process:
         self.user = user
         self.env = dict(env or {})
         self.cwd = cwd
-        self._keepers: list[subprocess.Popen[bytes]] = []
+        self._keepers: list[Keeper] = []
         self._main: psutil.Process | None = None
 
     def __repr__(self) -> str:
@@ -111,19 +126,21 @@ class Process:
         self._forget_ended()
         reader, report = os.pipe()
         with self.log.open("ab") as log, os.fdopen(reader) as answer:
-            keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", KEEPER, str(report), self.user or "-", *self.argv],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env={**BASE_ENVIRONMENT, **self.env},
-                cwd=self.cwd or "/",
-                pass_fds=(report,),
-                start_new_session=True,
-            )
+            self._keepers.append(self._begin_keeper(report, log.fileno()))
             os.close(report)
-            self._keepers.append(keeper)
             self._note_pid(answer.readline())
+
+    def _begin_keeper(self, report: int, log: int) -> "Keeper":
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", KEEPER, str(report), self.user or "-", *self.argv],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env={**BASE_ENVIRONMENT, **self.env},
+            cwd=self.cwd or "/",
+            pass_fds=(report,),
+            start_new_session=True,
+        )
 
     def _note_pid(self, line: str) -> None:
         if not line.strip():
@@ -236,7 +253,7 @@ class Process:
         self._keepers = [keeper for keeper in self._keepers if keeper.poll() is None]
 
 
-def _close_lifeline(keeper: "subprocess.Popen[bytes]") -> None:
+def _close_lifeline(keeper: Keeper) -> None:
     """The keeper kills what is left, and ends."""
     if keeper.stdin is not None:
         keeper.stdin.close()

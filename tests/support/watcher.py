@@ -13,13 +13,13 @@ from typing import Any, Self
 import urllib3
 import yaml
 
+from tests.support import preloaded
 from tests.support.addresses import take_address
 from tests.support.bed import Bed, BouncerHost
-from tests.support.processes import Process, run
+from tests.support.preloaded import watcher_process
+from tests.support.processes import run
+from tests.support.repository import PYTHON
 from tests.support.waiting import BedError, wait_for
-
-REPOSITORY = Path(__file__).parents[2]
-PYTHON = REPOSITORY / ".venv/bin/python"
 
 HTTP_PORT = 9632
 
@@ -85,8 +85,7 @@ class WatcherProcess(AbstractContextManager["WatcherProcess"]):
         self.config = folder / f"{name}.yaml"
         self.log = folder / f"{name}.log"
         self.rewrite(settings)
-        command = _command("run", self.config)
-        self.process = Process(name, command, log=self.log, cwd=REPOSITORY)
+        self.process = watcher_process(name, ["run", "--config", str(self.config)], log=self.log)
 
     def rewrite(self, settings: Mapping[str, Any] | str) -> None:
         """Other settings, or any text, for the next start or SIGHUP. Settings get an `http.listen` of their
@@ -145,9 +144,5 @@ def run_watcher(
     """`watcher WORD` to its end: exit code, standard output, standard error."""
     config = folder / "once.yaml"
     config.write_text(yaml.safe_dump(dict(settings)))
-    done = run([*_command(word, config), *arguments], cwd=REPOSITORY, timeout=timeout, check=False)
+    done = preloaded.run_watcher([word, "--config", str(config), *arguments], timeout)
     return done.returncode, done.stdout, done.stderr
-
-
-def _command(word: str, config: Path) -> list[str]:
-    return [str(PYTHON), "-m", "watcher", word, "--config", str(config)]
