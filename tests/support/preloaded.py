@@ -29,6 +29,7 @@ from tests.support.processes import BASE_ENVIRONMENT, Keeper, Process, run
 from tests.support.repository import PYTHON, REPOSITORY
 from tests.support.waiting import BedError, wait_for
 
+_COMMAND = [str(PYTHON), "-m", "watcher"]
 READY_SECONDS = 30.0
 _MOST_BYTES = 64 * 1024
 _KILLED = -signal.SIGKILL
@@ -37,16 +38,14 @@ _FDS = 5  # lifeline, report, status, standard output and error
 
 def watcher_process(name: str, arguments: Sequence[str], *, log: Path) -> Process:
     """`watcher ARGUMENTS…`, not started yet."""
-    if program := _at_work[-1]:
-        return _ForkedProcess(program, name, arguments, log=log)
-    return Process(name, [PYTHON, "-m", "watcher", *arguments], log=log, cwd=REPOSITORY)
+    return _WatcherProcess(name, [*_COMMAND, *arguments], log=log, cwd=REPOSITORY)
 
 
 def run_watcher(arguments: Sequence[str], timeout: float = 60) -> "subprocess.CompletedProcess[str]":
     """`watcher ARGUMENTS…` to its end, whatever its exit code. Raises BedError if it takes too long."""
     if program := _at_work[-1]:
         return program.run(arguments, timeout)
-    return run([PYTHON, "-m", "watcher", *arguments], cwd=REPOSITORY, timeout=timeout, check=False)
+    return run([*_COMMAND, *arguments], cwd=REPOSITORY, timeout=timeout, check=False)
 
 
 _at_work: list["_Program | None"] = [None]
@@ -78,6 +77,7 @@ class _Program:
     """The program that forks, as seen from outside. Safe between threads once it runs."""
 
     def __init__(self) -> None:
+        self.network = _network()
         self._folder = tempfile.TemporaryDirectory(prefix="preloaded-")
         self._socket = Path(self._folder.name) / "orders"
         command = [str(PYTHON), "-m", "tests.support.preloaded", str(self._socket)]
@@ -159,15 +159,19 @@ class _ForkedKeeper:
         return self._code
 
 
-class _ForkedProcess(Process):
-    """A server of the bed that is a fork of the program."""
-
-    def __init__(self, program: _Program, name: str, arguments: Sequence[str], *, log: Path) -> None:
-        super().__init__(name, arguments, log=log)
-        self._program = program
+class _WatcherProcess(Process):
+    """A watcher, forked where that makes no difference: of the same command, account and network."""
 
     def _begin_keeper(self, report: int, log: int) -> Keeper:
-        return self._program.fork(self.argv, {**BASE_ENVIRONMENT, **self.env}, report, log, log)
+        program, word = _at_work[-1], len(_COMMAND)
+        if program is None or self.user or self.argv[:word] != _COMMAND or _network() != program.network:
+            return super()._begin_keeper(report, log)
+        return program.fork(self.argv[word:], {**BASE_ENVIRONMENT, **self.env}, report, log, log)
+
+
+def _network() -> str:
+    """The namespace of the calling thread."""
+    return os.readlink("/proc/thread-self/ns/net")  # noqa: PTH115 - no path
 
 
 # --- the program ----------------------------------------------------------------------------------
