@@ -32,6 +32,8 @@ class Counts:
     rival_planned: int = 3
     rival_crashes: int = 2
     requests: int = 200
+    fleet_switches: int = 50
+    fleet_idle: float = 60.0
 
 
 QUICK = Counts(
@@ -51,6 +53,8 @@ QUICK = Counts(
     rival_planned=1,
     rival_crashes=1,
     requests=10,
+    fleet_switches=3,
+    fleet_idle=5.0,
 )
 """To see that everything works. Its figures say nothing."""
 

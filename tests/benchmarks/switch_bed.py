@@ -8,6 +8,7 @@ it takes is in the figure. A real promotion is not: see the case `switchover` fo
 """
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,7 @@ SCOPE = "bench"
 NAMESPACE = "bench"
 PREFIX = f"/{NAMESPACE}/{SCOPE}/"
 NAMES = ("a", "b")
+_AT_ONCE = 8
 
 
 class SwitchBed(AbstractContextManager["SwitchBed"]):
@@ -61,13 +63,14 @@ class SwitchBed(AbstractContextManager["SwitchBed"]):
             self._clusters[name] = self._stack.enter_context(_one_node(self.folder, self.etcd, name))
         self._gateway = Gateway(self.etcd.endpoints[0])
         self._stack.callback(self._gateway.close)
-        for number in range(self._bouncers):
-            self.bouncers.append(self._bouncer(number))
+        addresses = [take_address() for _ in range(self._bouncers)]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            self.bouncers += pool.map(self._bouncer, range(self._bouncers), addresses)
         for name in NAMES:
             self._publish(name)
 
-    def _bouncer(self, number: int) -> BouncerHost:
-        address, account = take_address(), BOUNCER_ACCOUNTS[number]
+    def _bouncer(self, number: int, address: str) -> BouncerHost:
+        account = BOUNCER_ACCOUNTS[number % len(BOUNCER_ACCOUNTS)]
         name, first = f"bouncer{number + 1}", self.node("a")
         pgbouncer = PgBouncer(
             self.folder / name,
@@ -93,9 +96,9 @@ class SwitchBed(AbstractContextManager["SwitchBed"]):
         """The one node of `a` or `b`."""
         return self._clusters[name].nodes[0]
 
-    def end_reign(self) -> None:
+    def end_reign(self) -> Written:
         """Delete the leader key, as a leader does when it steps down."""
-        self._gateway.delete(f"{PREFIX}leader")
+        return self._gateway.delete(f"{PREFIX}leader")
 
     def begin_reign(self, name: str) -> Written:
         """Create the leader key."""
