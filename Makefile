@@ -33,8 +33,12 @@ demo: bed ## a real cluster, clients on it, a switchover and a crash, and what t
 	@$(SUDO) $(PYTHON) -m tests.e2e.demo
 
 .PHONY: test
-test: bed ## the whole suite, on real servers, two files at a time; 20 minutes
-	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: bed ## the suite, on real servers, two files at a time; a quarter of an hour
+	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not runbooks"
+
+.PHONY: test-runbooks
+test-runbooks: bed ## cause every alert, and walk its runbook's commands until it is well again; three minutes
+	@$(SUDO) $(PYTHON) -m pytest -n 2 -m runbooks tests/e2e
 
 .PHONY: every-step
 every-step: bed ## kill, freeze and cut off watcher and agent at every single step of a switch; six minutes

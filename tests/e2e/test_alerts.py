@@ -21,6 +21,8 @@ from tests.support.prometheus import Prometheus, quick
 from tests.support.waiting import wait_for
 from tests.support.watcher import Settings, WatcherProcess, settings_for, ssh_target
 
+pytestmark = pytest.mark.runbooks
+
 SECONDS_FOR_MINUTES = {
     "failing_since_timestamp_seconds > 60": "failing_since_timestamp_seconds > 3",
     "last_success_timestamp_seconds < 60": "last_success_timestamp_seconds < 10",
