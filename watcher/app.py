@@ -50,17 +50,24 @@ _HERALD_LIMIT = 1.5  # seconds for one of its calls: the other members of etcd a
 
 
 class Watcher:
-    """Everything that runs for one set of settings. `start` returns at once, `stop` within `stop_limit`.
+    """Everything that runs for one cluster, but for the watch on etcd, which a `Fleet` shares among clusters
+    and which posts to `board`.
 
-    `window` is the one of the watcher before it, which it goes on with where it follows the same cluster.
+    `window` is the one of the watcher before it of the same cluster, which it goes on with. `source_ails`
+    says why etcd is not listened to for it, empty if it is.
     """
 
-    def __init__(self, settings: s.Settings, window: Window | None = None) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: s.Settings,
+        window: Window | None = None,
+    ) -> None:
+        self.settings = settings
+        self.source_ails: Callable[[], str] = lambda: ""
         self._stop = threading.Event()
         self._wake_readiness = threading.Event()
         self.board = Board(time.monotonic())
-        self.window = self._window(window)
+        self.window = window or Window(settings.cluster.scope, self._names(), self._shown(), Calendar())
         self._reporter = everyone(LogReporter(settings.cluster.scope, time.monotonic), self.window.listener)
         self._mailboxes: list[Mailbox[View]] = []
         self._workers: dict[str, Reconciler] = {}
@@ -71,22 +78,20 @@ class Watcher:
         ]
 
     def start(self) -> None:
-        self.window.show(self._names(), self._shown())
+        self.settings_read()
         for thread in self._threads:
             thread.start()
 
-    def _window(self, known: Window | None) -> Window:
-        scope = self._settings.cluster.scope
-        if known is not None and known.scope == scope:
-            return known
-        return Window(scope, self._names(), self._shown(), Calendar())
+    def settings_read(self) -> None:
+        """The settings were read, and this is what is at work by them from now on."""
+        self.window.show(self._names(), self._shown())
 
     def _names(self) -> list[str]:
-        return [target.name for target in self._settings.targets]
+        return [target.name for target in self.settings.targets]
 
     def _shown(self) -> Shown:
-        files = dict(certificate_files(self._settings))
-        policy = self._settings.policy()
+        files = dict(certificate_files(self.settings))
+        policy = self.settings.policy()
 
         def wish(target: str) -> Desired:
             return desired(self.board.view, policy, time.monotonic(), target, time.time())
@@ -95,10 +100,12 @@ class Watcher:
 
     def _ailing(self) -> str:
         """Which thread has died, or which worker has not turned for longer than any turn may take."""
-        dead = [thread.name for thread in self._threads if thread.ident is not None and not thread.is_alive()]
+        if (ails := self.source_ails()) and not self._stop.is_set():
+            return ails
+        dead = dead_threads(self._threads)
         if dead and not self._stop.is_set():
             return f"no longer at work: {', '.join(dead)}"
-        since = time.monotonic() - self._settings.resync_interval - _TURN_LIMIT
+        since = time.monotonic() - self.settings.resync_interval - _TURN_LIMIT
         stuck = [worker.name for worker in self._workers.values() if worker.beat_at < since]
         return f"stuck: {', '.join(stuck)}" if stuck else ""
 
@@ -111,25 +118,22 @@ class Watcher:
         if self._herald is not None:
             self._herald.nudge()
 
-    def stop(self) -> tuple[str, ...]:
-        """Asks every thread to end and waits; the names of those that were still busy at the limit."""
-        until = time.monotonic() + self._settings.stop_limit
-        self.ask_to_stop()
+    def busy_at(self, until: float) -> list[str]:
+        """Waits for every thread, which was asked to end; the names of those that have not by then."""
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
-        return tuple(thread.name for thread in self._threads if thread.is_alive())
+        return [thread.name for thread in self._threads if thread.is_alive()]
 
     def _jobs(self) -> Iterator[tuple[str, Job]]:
-        policy = self._settings.policy()
+        policy = self.settings.policy()
         self.board.listen(lambda view, _: self.window.viewed(view))
-        for target in self._settings.targets:
+        for target in self.settings.targets:
             yield f"target {target.name}", self._reconciler(target).run
         self.board.listen(
             lambda view, is_news: self._wake_readiness.set() if is_news and wanted(view, policy) else None
         )
-        yield "readiness", readiness_probe(self._settings, self.board, self._wake_readiness).run
-        yield "health check", health_probe(self._settings, self.board).run
-        yield "etcd", etcd_watch(self._settings, self.board.post, self._on_etcd).run
+        yield "readiness", readiness_probe(self.settings, self.board, self._wake_readiness).run
+        yield "health check", health_probe(self.settings, self.board).run
         if self._herald is not None:
             yield "herald", self._herald.run
 
@@ -138,23 +142,23 @@ class Watcher:
         self._mailboxes.append(mailbox)
         self.board.listen(mailbox.put)
         worker = self._workers[target.name] = Reconciler(
-            pooler(self._settings, target, self._ear(target.name, mailbox), self._reporter),
+            pooler(self.settings, target, self._ear(target.name, mailbox), self._reporter),
             mailbox,
-            self._settings.policy(),
+            self.settings.policy(),
             self._reporter,
-            resync_interval=self._settings.resync_interval,
-            backoff=self._settings.retry.backoff(),
+            resync_interval=self.settings.resync_interval,
+            backoff=self.settings.retry.backoff(),
             clock=time.monotonic,
             random=random.random,
             wall=time.time,
             acknowledge=lambda stop_id: self._acknowledge(target, stop_id),
-            last_hold=self._settings.stop_limit,
+            last_hold=self.settings.stop_limit,
         )
         return worker
 
     def _acknowledge(self, target: s.Target, stop_id: str | None) -> None:
         """To `watcher barrier`, which waits for those targets alone that could be held."""
-        if self._herald is None or not self._settings.can_hold(target):
+        if self._herald is None or not self.settings.can_hold(target):
             return
         if stop_id is None:
             self._herald.withdraw(target.name)
@@ -179,21 +183,28 @@ class Watcher:
         self._workers[target].hold_ended(seconds)
         self._reporter.hold_ended(target, why, seconds)
 
-    def _on_etcd(self, state: EtcdState) -> None:
-        self._reporter.source_state("etcd", state.connected, state.endpoint, state.problem, str(state.reason))
+    def on_etcd(self, state: EtcdState) -> None:
+        """Told of the watch that posts to `board`. Whoever runs the watch writes it to the log."""
+        tell_of_etcd(self.window.listener, state)
+
+
+def tell_of_etcd(listener: Listener, state: EtcdState) -> None:
+    listener.source_state("etcd", state.connected, state.endpoint, state.problem, str(state.reason))
+
+
+def dead_threads(threads: Iterable[threading.Thread]) -> list[str]:
+    """Names of those that were started and have ended."""
+    return [thread.name for thread in threads if thread.ident is not None and not thread.is_alive()]
 
 
 # --- sources ---------------------------------------------------------------------------------------
 
 
 def etcd_watch(
-    settings: s.Settings,
-    post: Callable[[Sighting], None],
-    on_state: Callable[[EtcdState], None] = lambda _: None,
-    endpoints: tuple[str, ...] = (),
+    settings: s.Settings, post: Callable[[Sighting], None], endpoints: tuple[str, ...] = ()
 ) -> EtcdWatch:
     """The watch on the cluster's prefix; `endpoints` instead of all of the settings'."""
-    return EtcdWatch(etcd_access(settings, endpoints), settings.cluster.prefix, post, on_state)
+    return EtcdWatch(etcd_access(settings, endpoints), settings.cluster.prefix, post)
 
 
 def etcd_access(settings: s.Settings, endpoints: tuple[str, ...] = ()) -> EtcdAccess:

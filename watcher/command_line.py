@@ -42,6 +42,7 @@ _OF_INTEREST = {
     "pause": ("cluster", "etcd"),
     "resume": ("cluster", "etcd"),
 }
+_OF_ONE_CLUSTER = ("once", "plan", "check-config", "status", "history", "pause", "resume")
 _SOURCES = """\
 Settings come from the first of these that has one: flags, WATCHER_* variables, files of --secrets-dir,
 the file of --config, defaults. Secrets have no flag: a process list shows flags to everybody.
@@ -71,7 +72,11 @@ def _carry_out(options: argparse.Namespace) -> ExitCode:
     given = {
         path: value for path, value in vars(options).items() if path in options.paths and value is not None
     }
-    return _command(options)(lambda: load(given, options.config, secrets_dir=options.secrets_dir))
+
+    def read() -> Loaded:
+        return load(given, options.config, secrets_dir=options.secrets_dir).only(options.cluster)
+
+    return _command(options)(read)
 
 
 def _command(options: argparse.Namespace) -> Callable[[Callable[[], Loaded]], ExitCode]:
@@ -90,8 +95,8 @@ def _asking(options: argparse.Namespace) -> Callable[[Callable[[], Loaded]], Exi
     from watcher.commands import asking
 
     commands: dict[str, Callable[[Callable[[], Loaded]], ExitCode]] = {
-        "status": lambda load: asking.status(_place_to_ask(options, load), options.json),
-        "history": lambda load: asking.history(_place_to_ask(options, load), options.json),
+        "status": lambda load: asking.status(_place_to_ask(options, load), options.cluster, options.json),
+        "history": lambda load: asking.history(_place_to_ask(options, load), options.cluster, options.json),
         "healthcheck": lambda load: asking.healthcheck(_place_to_ask(options, load)),
     }
     return commands[options.word]
@@ -99,14 +104,15 @@ def _asking(options: argparse.Namespace) -> Callable[[Callable[[], Loaded]], Exi
 
 def _doing(options: argparse.Namespace) -> Callable[[Callable[[], Loaded]], ExitCode]:
     from watcher.commands import check_config, maintenance, once, plan, run
+    from watcher.commands.looking import at_each_cluster
 
     commands: dict[str, Callable[[Callable[[], Loaded]], ExitCode]] = {
         "run": run.run,
-        "once": lambda load: once.once(warned(load()).settings),
-        "plan": lambda load: plan.plan(warned(load()).settings),
+        "once": lambda load: at_each_cluster(warned(load()).fleet, once.once),
+        "plan": lambda load: at_each_cluster(warned(load()).fleet, plan.plan),
         "check-config": lambda load: check_config.check_config(load()),
-        "pause": lambda load: maintenance.pause(warned(load()).settings, options.why),
-        "resume": lambda load: maintenance.resume(warned(load()).settings),
+        "pause": lambda load: maintenance.pause(warned(load()).one, options.why),
+        "resume": lambda load: maintenance.resume(warned(load()).one),
     }
     return commands[options.word]
 
@@ -144,11 +150,15 @@ def _parser() -> argparse.ArgumentParser:
             epilog="" if word in _WITHOUT_SETTINGS else f"{_SOURCES}\n{_exit_codes()}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        child.set_defaults(cluster=None)
         if word not in _WITHOUT_SETTINGS:
             _add_settings(child, _OF_INTEREST.get(word))
         if word in _ASKING:
             at = "where the watcher serves its pages (`http.listen`); no settings are read then"
             child.add_argument("--at", metavar="HOST:PORT", help=at)
+        if word in _OF_ONE_CLUSTER:
+            one = "of several clusters, this one alone: its `cluster.scope`"
+            child.add_argument("--cluster", metavar="SCOPE", help=one)
         if word in ("status", "history"):
             child.add_argument("--json", action="store_true", help="the whole document (docs/status.md)")
         if word == "pause":

@@ -26,8 +26,8 @@ from tests.soak.footprint import MIB_BYTES
 from tests.support.folders import bed_folder
 from tests.support.stage import Ground, Stage
 from tests.support.waiting import wait_for
-from watcher.app import Watcher
 from watcher.expose import logs
+from watcher.fleet import Fleet
 from watcher.settings import load
 
 SAMPLE_EVERY = 25
@@ -75,7 +75,7 @@ def watched() -> Iterator[Scene]:
         config.write_text(yaml.safe_dump(stage.settings("ssh", scene.keys.scope)))
         scene.keys.put("leader", "a")
         logs.set_up("ERROR", "text")
-        watcher = Watcher(load({}, config).settings)
+        watcher = Fleet(load({}, config).fleet)
         watcher.start()
         try:
             scene.wait_until_led("a")

@@ -29,7 +29,7 @@ from watcher.decide.model import Desired, Held, NodeReport, Paused, Reason, Role
 from watcher.expose.audience import everyone
 from watcher.expose.chronicle import Chronicle
 from watcher.expose.families import FAMILIES, SESSION_ENDS
-from watcher.expose.metrics import Facts, Metrics
+from watcher.expose.metrics import Facts, Metrics, exposition
 from watcher.observe.etcd_client import Reason as SessionEnd
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -37,7 +37,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 def families(world: "World") -> Iterator[Metric]:
     """All of them, as OpenMetrics."""
-    text = world.metrics.page(OPENMETRICS)[0].decode()
+    text = exposition([world.metrics], OPENMETRICS)[0].decode()
     yield from openmetrics.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
 
 
@@ -61,7 +61,7 @@ class World:
     def samples(self) -> Mapping[str, float]:
         """Each sample as `name{label="value"}` without the cluster's label, which all have."""
         found: dict[str, float] = {}
-        for family in parse(self.metrics.page("")[0].decode()):
+        for family in parse(exposition([self.metrics], "")[0].decode()):
             for sample in family.samples:
                 labels = {name: value for name, value in sample.labels.items() if name != "cluster"}
                 if family.name.startswith("watcher_") and family.name != "watcher_build_info":
@@ -251,4 +251,4 @@ def test_every_end_of_a_session_with_etcd_is_known_beforehand() -> None:
 
 
 def test_no_series_says_when_it_was_made(world: World) -> None:
-    assert "_created" not in world.metrics.page(OPENMETRICS)[0].decode()
+    assert "_created" not in exposition([world.metrics], OPENMETRICS)[0].decode()

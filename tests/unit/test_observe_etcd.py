@@ -31,7 +31,14 @@ class Bed:
         self.sightings: list[Sighting] = []
         self.states: list[EtcdState] = []
         self.stop = threading.Event()
-        self.watch = EtcdWatch(access, P, self.sightings.append, self.states.append, connect=self.etcd.client)
+        self.post = self.sightings.append
+        self.watch = EtcdWatch(
+            access,
+            P,
+            lambda sighting: self.post(sighting),
+            self.states.append,
+            connect=self.etcd.client,
+        )
         self.thread = threading.Thread(target=self.watch.run, args=(self.stop,))
 
     @property
@@ -144,7 +151,7 @@ def test_a_consumer_that_fails_is_told_and_does_not_end_the_watch(bed: Bed, kind
             raise RuntimeError("of the consumer")
         bed.sightings.append(sighting)
 
-    bed.watch._post = post
+    bed.post = post
     bed.etcd.end_streams()
     wait_for(lambda: bed.reasons.count(Reason.STARTED) == 2, 10, "a session")
     bed.etcd.put(P + "leader", "node2")

@@ -7,16 +7,17 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import urllib3
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from watcher.commands.exit_code import ExitCode
 from watcher.commands.saying import say, say_error
 from watcher.decide.endpoint import parse_address
 from watcher.decide.errors import SettingsError, SourceError
 from watcher.decide.model import Endpoint
-from watcher.expose.status import Cluster, Health, Status, Switch, Target, paused_words, refused_words
+from watcher.expose.status import Cluster, Fleet, Health, Status, Switch, Target, paused_words, refused_words
 from watcher.expose.units import ago, clock, of_bytes, printable
 from watcher.settings import Settings
 
@@ -42,15 +43,15 @@ _CODES: dict[Health, ExitCode] = {
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where others listen
 
 
-def status(where: Endpoint, as_json: bool) -> ExitCode:
-    """One look; the exit code tells how it is."""
-    found = _tell(where, as_json, _status_lines)
+def status(where: Endpoint, cluster: str | None, as_json: bool) -> ExitCode:
+    """One look, at one cluster of several if it is named; the exit code tells how it is."""
+    found = _tell(where, cluster, as_json, _status_lines)
     return ExitCode.FAILED if found is None else _CODES[found.health]
 
 
-def history(where: Endpoint, as_json: bool) -> ExitCode:
+def history(where: Endpoint, cluster: str | None, as_json: bool) -> ExitCode:
     """The last switches, and what else happened."""
-    found = _tell(where, as_json, _history_lines)
+    found = _tell(where, cluster, as_json, _history_lines)
     return ExitCode.FAILED if found is None else ExitCode.OK
 
 
@@ -64,22 +65,42 @@ def healthcheck(where: Endpoint) -> ExitCode:
     return ExitCode.OK
 
 
-def _tell(where: Endpoint, as_json: bool, lines: Callable[[Status], Iterator[str]]) -> Status | None:
+def _tell(
+    where: Endpoint, cluster: str | None, as_json: bool, lines: Callable[[Status], Iterator[str]]
+) -> Status | Fleet | None:
+    path = _STATUS if cluster is None else f"/clusters/{quote(cluster, safe='')}{_STATUS}"
     try:
-        text = _fetch(where, _STATUS)
-        found = Status.model_validate_json(text)
+        text = _fetch(where, path)
+        found = _ANY.validate_json(text)
     except SourceError as error:
         say_error(error)
         return None
     except ValidationError:
-        say_error(SourceError(_url(where, _STATUS), "is no watcher, or one of another version", _HINT))
+        say_error(SourceError(_url(where, path), "is no watcher, or one of another version", _HINT))
         return None
-    say(text.rstrip("\n") if as_json else "\n".join(lines(_printable(found))))
+    say(text.rstrip("\n") if as_json else "\n".join(_lines_of(_printable(found), lines)))
     return found
 
 
-def _printable(status: Status) -> Status:
-    return Status.model_validate(_every_text(status.model_dump()))
+def _lines_of(found: Status | Fleet, lines: Callable[[Status], Iterator[str]]) -> Iterator[str]:
+    """Of several clusters a line each, and all that there is to tell of those that are not well."""
+    if isinstance(found, Status):
+        yield from lines(found)
+        return
+    yield _coloured(found.health, found.words)
+    for each in found.clusters:
+        yield f"{each.cluster.name:18} {_coloured(each.health, each.health)}: {each.words}"
+    for each in found.clusters:
+        if each.health != "ok":
+            yield f"\n--- {each.cluster.name}"
+            yield from lines(each)
+
+
+_ANY: TypeAdapter[Status | Fleet] = TypeAdapter(Status | Fleet)
+
+
+def _printable(status: Status | Fleet) -> Status | Fleet:
+    return type(status).model_validate(_every_text(status.model_dump()))
 
 
 def _every_text(value: Any) -> Any:

@@ -8,7 +8,7 @@ from watcher import app
 from watcher.apply.pooler import Pooler
 from watcher.board import Board
 from watcher.commands.exit_code import ExitCode
-from watcher.commands.looking import at_each_target
+from watcher.commands.looking import at_each_cluster, at_each_target
 from watcher.commands.saying import say
 from watcher.decide.advice import PROMOTION, advise, of_block
 from watcher.decide.errors import WatcherError
@@ -23,7 +23,11 @@ def check_config(loaded: Loaded) -> ExitCode:
         say(line)
     for warning in loaded.warnings:
         say(f"warning  {warning}")
-    settings, board = loaded.settings, Board(0.0)
+    return at_each_cluster(loaded.fleet, _check)
+
+
+def _check(settings: Settings) -> ExitCode:
+    board = Board(0.0)
     outcomes = [_check_etcd(settings, board, endpoint) for endpoint in settings.etcd.endpoints]
     outcomes += [_check_node(settings, url) for url in dict.fromkeys(app.node_urls(settings, board.view))]
     ttl = config(board.view).ttl

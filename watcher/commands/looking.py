@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -11,6 +11,8 @@ from typing import TypeVar
 from watcher import app
 from watcher.apply.pooler import Pooler
 from watcher.board import Board
+from watcher.commands.exit_code import ExitCode
+from watcher.commands.saying import say
 from watcher.decide.decision import Policy, desired
 from watcher.decide.errors import SourceError
 from watcher.decide.model import Desired, Reason, Verdict
@@ -56,6 +58,21 @@ def _once_ready(settings: Settings, board: Board, policy: Policy) -> Desired:
             break
         time.sleep(_ASK_AGAIN_AFTER)
     return desired(board.view, policy, time.monotonic())
+
+
+def at_each_cluster(fleet: Sequence[Settings], do: Callable[[Settings], ExitCode]) -> ExitCode:
+    """`do` with one cluster after the other, each under its name where there are several; the worst of what
+    comes of it.
+    """
+    codes: list[ExitCode] = []
+    for settings in fleet:
+        if len(fleet) > 1:
+            say(f"--- {settings.cluster.scope}")
+        codes.append(do(settings))
+    return max(codes, key=_WORSE.index)
+
+
+_WORSE = (ExitCode.OK, ExitCode.WOULD_CHANGE, ExitCode.UNDECIDED, ExitCode.FAILED, ExitCode.BAD_SETTINGS)
 
 
 def at_each_target(settings: Settings, do: Callable[[Pooler], T]) -> list[T]:

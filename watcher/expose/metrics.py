@@ -55,7 +55,6 @@ class Metrics(Listener):
             if "target" not in FAMILIES[name].labels:
                 _begin(FAMILIES[name], counted, (cluster,))
         self._registry.register(_State(cluster, facts, calendar))
-        ProcessCollector(registry=self._registry)
         self._round: HealthRound | None = None
         self._reign: Leadership | None = None
         self.serve(targets)
@@ -71,13 +70,9 @@ class Metrics(Listener):
                     _begin(FAMILIES[name], counted, (self._cluster, target))
         self._targets = names
 
-    def page(self, accept: str) -> tuple[bytes, str]:
-        """The exposition in the format that a scraper accepts, and its content type."""
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (ValueError, TypeError):  # no version of the format that anybody knows
-            encode, content_type = choose_encoder("")
-        return encode(self._registry), content_type
+    def collect(self) -> Iterable[Metric]:
+        """All that there is to tell just now."""
+        return self._registry.collect()
 
     # --- what happens -----------------------------------------------------------------------------
 
@@ -152,6 +147,39 @@ class Metrics(Listener):
     def _is_served(self, name: str, labels: tuple[str, ...]) -> bool:
         """Whether it is not of a target that the settings named no longer, whose worker just ends."""
         return "target" not in FAMILIES[name].labels or labels[0] in self._targets
+
+
+def exposition(each: Iterable[Metrics], accept: str) -> tuple[bytes, str]:
+    """The metrics of several clusters in the format that a scraper accepts, and its content type."""
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (ValueError, TypeError):  # no version of the format that anybody knows
+        encode, content_type = choose_encoder("")
+    together = CollectorRegistry()
+    ProcessCollector(registry=together)
+    together.register(_Together(each))
+    return encode(together), content_type
+
+
+class _Together(Collector):
+    """Each family once, with the samples of every cluster; what all say the same of this process, once."""
+
+    def __init__(self, each: Iterable[Metrics]) -> None:
+        self._each = each
+
+    def describe(self) -> Iterable[Metric]:
+        """None, lest the registry collect only to learn the names."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """As prometheus_client asks for it."""
+        families: dict[str, Metric] = {}
+        for metrics in self._each:
+            for family in metrics.collect():
+                known = families.setdefault(family.name, family)
+                if known is not family and family.name != "watcher_build":
+                    known.samples += family.samples
+        yield from families.values()
 
 
 _MOST_OF_EXEMPLAR = 100  # characters; OpenMetrics allows 128 with the label's name

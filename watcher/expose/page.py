@@ -7,9 +7,12 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from html import escape
+from urllib.parse import quote
 
 from watcher.expose.status import (
+    WORST_FIRST,
     Cluster,
+    Fleet,
     Happening,
     MemberState,
     Problem,
@@ -89,7 +92,7 @@ _SCRIPT = f"""
     if (document.hidden || asking) return;
     asking = true;
     var patience = AbortSignal.timeout({PATIENCE_SECONDS * 1000});
-    fetch("/", {{cache: "no-store", signal: patience}}).then(function (answer) {{
+    fetch(location.pathname, {{cache: "no-store", signal: patience}}).then(function (answer) {{
       if (!answer.ok) throw new Error(answer.status);
       return answer.text();
     }}).then(function (text) {{
@@ -121,40 +124,77 @@ HEADERS: Mapping[str, str] = {
 
 
 def page_of(status: Status) -> str:
-    """The whole document."""
+    """The whole document about one cluster."""
     name = escape(status.cluster.name)
+    return _document(name, f"cluster <code>{name}</code>", status, _main(status))
+
+
+def overview_of(fleet: Fleet) -> str:
+    """The whole document about several: a row each, the worst first."""
+    name = f"{len(fleet.clusters)} clusters"
+    return _document(name, name, fleet, _overview(fleet))
+
+
+def _document(title: str, subject: str, status: Status | Fleet, main: str) -> str:
+    """Its links are relative: a cluster of several has its page at a path of its own."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <noscript><meta http-equiv="refresh" content="{REFRESH_SECONDS * 2}"></noscript>
-<title>{_WORDS[status.health]}: {name}</title>
+<title>{_WORDS[status.health]}: {title}</title>
 <link rel="icon" href="data:,">
 <style>{_STYLE}</style>
 </head>
 <body>
-<header><h1>pgbouncer-watcher, cluster <code>{name}</code></h1></header>
+<header><h1>pgbouncer-watcher, {subject}</h1></header>
 <main>
-{_main(status)}
+{main}
 </main>
 <footer class="dim"><p>Version {escape(status.version)}.
-The same as <a href="/status">JSON</a>, for <a href="/metrics">Prometheus</a>.</p></footer>
+The same as <a href="status">JSON</a>, for <a href="metrics">Prometheus</a>.</p></footer>
 <script>{_SCRIPT}</script>
 </body>
 </html>
 """
 
 
+def _overview(fleet: Fleet) -> str:
+    rows = "".join(map(_row, sorted(fleet.clusters, key=lambda status: WORST_FIRST.index(status.health))))
+    return "\n".join(
+        part
+        for part in (
+            _head(fleet),
+            "<h2>Clusters</h2>",
+            '<div class="scroll"><table><tr><th>Cluster<th>Health<th>Leader<th>PgBouncers<th></tr>',
+            f"{rows}</table></div>",
+        )
+        if part
+    )
+
+
+def _row(status: Status) -> str:
+    name = status.cluster.name
+    link = f'<a href="clusters/{quote(name, safe="")}/">{escape(name)}</a>'
+    health = f'<span class="{status.health}">{_WORDS[status.health]}</span>'
+    led = sum(target.health == "ok" for target in status.targets)
+    leader, counted = escape(status.cluster.leader or "none"), f"{led} of {len(status.targets)} well"
+    return f"<tr><td>{link}<td>{health}<td>{leader}<td>{counted}<td>{escape(status.words)}</tr>\n"
+
+
+def _head(status: Status | Fleet, more: str = "") -> str:
+    refused, now = status.settings_refused_at, status.now
+    words = "" if refused is None else f'\n<p class="failing">{escape(refused_words(refused, now))}</p>'
+    return f"""<p class="verdict {status.health}" role="status">{escape(status.words)}</p>
+<p id="stale" class="wrong" hidden>The watcher does not answer; what stands here is old.</p>
+<p class="dim">As of {clock(now)} UTC{more}.</p>{words}"""
+
+
 def _main(status: Status) -> str:
     now = status.now
     parts = [
-        f'<p class="verdict {status.health}" role="status">{escape(status.words)}</p>',
-        '<p id="stale" class="wrong" hidden>The watcher does not answer; what stands here is old.</p>',
-        f'<p class="dim">As of {clock(now)} UTC; at work for {ago(now, status.started_at)}.</p>',
-        ""
-        if status.settings_refused_at is None
-        else f'<p class="failing">{escape(refused_words(status.settings_refused_at, now))}</p>',
+        _head(status, f"; at work for {ago(now, status.started_at)}"),
         "<h2>PgBouncers</h2>",
         *(_target(target, now) for target in status.targets),
         "<h2>Cluster</h2>",

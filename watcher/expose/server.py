@@ -84,6 +84,10 @@ class StatusServer:
             self._on_state(True, str(self._server.endpoint), None)
             self._server.serve_until(self._over)
 
+    def serve(self, pages: Mapping[str, Page]) -> None:
+        """These instead of the ones before, from the next request on."""
+        self._pages = dict(pages)
+
     @property
     def endpoint(self) -> Endpoint | None:
         """Where it listens, None while it does not."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import (
@@ -168,6 +168,47 @@ class Status(_Part):
     targets: tuple[Target, ...]
     switches: tuple[Switch, ...] = Field(description="The last ones, the newest first.")
     happenings: tuple[Happening, ...] = Field(description="The last ones, the newest first.")
+
+
+class Fleet(_Part):
+    """Several clusters of one watcher."""
+
+    version: str
+    now: AwareDatetime
+    settings_refused_at: AwareDatetime | None = Field(description="As each of `clusters` has it.")
+    health: Health = Field(description="The worst of all clusters'.")
+    words: str = Field(description="The same in a sentence.")
+    clusters: tuple[Status, ...]
+
+
+def fleet_of(clusters: Sequence[Status]) -> Fleet:
+    """All of them together; at least one."""
+    return Fleet(
+        version=clusters[0].version,
+        now=clusters[0].now,
+        settings_refused_at=clusters[0].settings_refused_at,
+        health=min((status.health for status in clusters), key=WORST_FIRST.index),
+        words=_words_of_all(clusters),
+        clusters=tuple(clusters),
+    )
+
+
+WORST_FIRST: tuple[Health, ...] = ("wrong", "waiting", "failing", "unknown", "paused", "ok")
+_MOST_NAMES = 5
+
+
+def _words_of_all(clusters: Sequence[Status]) -> str:
+    parts = [part for health in WORST_FIRST[:-1] if (part := _which(health, clusters))]
+    if not parts:
+        return f"Clients reach the primary of every cluster, {len(clusters)} in all."
+    return f"Of {len(clusters)} clusters: {'; '.join(parts)}."
+
+
+def _which(health: Health, clusters: Sequence[Status]) -> str:
+    """Which clusters are so, by name as far as there is room."""
+    names = [status.cluster.name for status in clusters if status.health == health]
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{len(names)} {health} ({', '.join(names[:_MOST_NAMES])}{more})" if names else ""
 
 
 # --- from what is known -------------------------------------------------------------------------------
@@ -528,4 +569,4 @@ def _date_or_none(seconds: float | None) -> datetime | None:
 
 def schema() -> Mapping[str, object]:
     """The JSON schema of `/status`."""
-    return Status.model_json_schema()
+    return TypeAdapter(Status | Fleet).json_schema()

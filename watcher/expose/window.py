@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from pydantic import BaseModel
+
 from watcher.decide.model import View
 from watcher.expose import page
 from watcher.expose.audience import Listener, everyone
 from watcher.expose.calendar import Calendar
 from watcher.expose.chronicle import Chronicle, Wish, nobody_knows
-from watcher.expose.metrics import Facts, Metrics
+from watcher.expose.metrics import Facts, Metrics, exposition
 from watcher.expose.server import Answer, Page
 from watcher.expose.status import Status, health_of, status_of
 
@@ -54,15 +56,15 @@ class Window:
             certificates=lambda: self._shown.certificates(),
             settings_read=lambda: self._read,
         )
-        self._metrics = Metrics(scope, names, facts, calendar)
-        self.listener: Listener = everyone(self.chronicle, self._metrics)
+        self.metrics = Metrics(scope, names, facts, calendar)
+        self.listener: Listener = everyone(self.chronicle, self.metrics)
 
     def show(self, targets: Iterable[str], shown: Shown) -> None:
         """The settings were read anew, and this is at work now."""
         names = tuple(targets)
         self._shown = shown
         self.chronicle.keep_only(names)
-        self._metrics.serve(names)
+        self.metrics.serve(names)
         self._read = (True, self._calendar.wall())
 
     def settings_refused(self) -> None:
@@ -72,7 +74,7 @@ class Window:
     def viewed(self, view: View) -> None:
         """Told of every view, in order."""
         self.chronicle.viewed(view)
-        self._metrics.viewed(view)
+        self.metrics.viewed(view)
 
     @property
     def status(self) -> Status:
@@ -87,22 +89,25 @@ class Window:
         )
 
     def pages(self) -> Mapping[str, Page]:
-        """Every page by its path."""
+        """Every page of this cluster alone, by its path."""
         return {
-            "/": lambda *_: Answer(page.page_of(self.status).encode(), _HTML, headers=page.HEADERS),
-            "/status": lambda *_: Answer(self._status_json(), _JSON),
-            "/metrics": lambda _, accept: Answer(*self._metrics.page(accept)),
-            "/livez": lambda *_: _verdict(self._shown.ailing()),
-            "/readyz": lambda *_: _verdict(self._shown.ailing() or self._unready()),
-            "/startupz": lambda *_: _verdict(self._unready()),
+            "/": lambda *_: html(page.page_of(self.status)),
+            "/status": lambda *_: json_of(self.status),
+            "/metrics": lambda _, accept: Answer(*exposition([self.metrics], accept)),
+            "/livez": lambda *_: verdict(self.ailing()),
+            "/readyz": lambda *_: verdict(self.ailing() or self.unready()),
+            "/startupz": lambda *_: verdict(self.unready()),
             "/targets/*": lambda name, _: self._of_target(name),
         }
 
-    def _status_json(self) -> bytes:
-        return self.status.model_dump_json(indent=1).encode() + b"\n"
+    def ailing(self) -> str:
+        """Why what is shown does not work, empty if it does."""
+        return self._shown.ailing()
 
-    def _unready(self) -> str:
-        """Once ready it stays so: whatever happens to etcd later, PgBouncer beside us serves on."""
+    def unready(self) -> str:
+        """Why it is not ready yet. Once ready it stays so: whatever happens to etcd later, PgBouncer beside
+        us serves on.
+        """
         waited = self._calendar.wall() - self._started_at
         if waited >= STARTUP_LIMIT or all(target.well_at for target in self.chronicle.targets):
             self._was_ready = True
@@ -118,5 +123,14 @@ class Window:
         return Answer(f"{health}: {words}\n".encode(), status=503 if health == "wrong" else 200)
 
 
-def _verdict(problem: str) -> Answer:
+def html(document: str) -> Answer:
+    return Answer(document.encode(), _HTML, headers=page.HEADERS)
+
+
+def json_of(document: BaseModel) -> Answer:
+    return Answer(document.model_dump_json(indent=1).encode() + b"\n", _JSON)
+
+
+def verdict(problem: str) -> Answer:
+    """Of a probe: 503 with the problem if there is one."""
     return Answer(f"{problem}\n".encode(), status=503) if problem else Answer(b"ok\n")

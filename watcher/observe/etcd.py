@@ -16,8 +16,8 @@ from __future__ import annotations
 import random as _random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from watcher.decide.errors import AccessDenied, SourceError, WatcherError
@@ -77,19 +77,24 @@ def _unheeded(_: EtcdState) -> None:
     """For those who ask no more than sightings."""
 
 
+Post: TypeAlias = Callable[[Sighting], None]
+
+
 class EtcdWatch:
     """Posts all that etcd says below `prefix` (`/{namespace}/{scope}/`), from any number of endpoints.
 
-    `post` gets a Listing at the begin of each session and at each re-read, a Change for each response of
-    the watch, a Contact for every other sign of life. It is called from two threads and must be quick.
-    Each session takes the next endpoint with a fresh client, and so authenticates anew.
+    Where `post` is one for each scope, `prefix` is that of their namespace, and each gets what is below its
+    own scope: every Listing, and a Change where there is one. A `post` gets a Listing at the begin of each
+    session and at each re-read, a Change for each response of the watch, a Contact for every other sign of
+    life. It is called from two threads and must be quick. Each session takes the next endpoint with a fresh
+    client, and so authenticates anew.
     """
 
     def __init__(
         self,
         access: EtcdAccess,
         prefix: str,
-        post: Callable[[Sighting], None],
+        post: Post | Mapping[str, Post],
         on_state: Callable[[EtcdState], None] = _unheeded,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = _random.random,
@@ -97,7 +102,7 @@ class EtcdWatch:
     ) -> None:
         self._access = access
         self._prefix = prefix
-        self._post = post
+        self._delivery = _ToMany(prefix, post) if isinstance(post, Mapping) else _ToOne(prefix, post)
         self._on_state = on_state
         self._clock = clock
         self._random = random
@@ -157,7 +162,9 @@ class EtcdWatch:
         return None
 
     def _hold_session(self, endpoint: EtcdEndpoint, stop: threading.Event) -> None:
-        session = _Session(self._access, endpoint, self._prefix, self._post, self._clock, self._connect, stop)
+        session = _Session(
+            self._access, endpoint, self._prefix, self._delivery, self._clock, self._connect, stop
+        )
         try:
             session.begin()
             self._tell(EtcdState(True, str(endpoint), None, Reason.STARTED, self._clock()))
@@ -215,14 +222,14 @@ class _Session:
         access: EtcdAccess,
         endpoint: EtcdEndpoint,
         prefix: str,
-        post: Callable[[Sighting], None],
+        delivery: _Delivery,
         clock: Callable[[], float],
         connect: Connect,
         stop: threading.Event,
     ) -> None:
         self._access = access
         self._prefix = prefix
-        self._post = post
+        self._delivery = delivery
         self._clock = clock
         self._stop = stop
         self._news = threading.Condition()
@@ -276,7 +283,7 @@ class _Session:
             said = self._client.list_keys(self._prefix, limit)
         except EtcdUnheard as error:  # given up because the watch ended: then that is the news
             raise self._failure or error from error.__cause__
-        self._post(listing_of(said, self._prefix, asked_at, self._clock()))
+        self._delivery.listed(said, asked_at, self._clock())
         return said
 
     def _raise_if(self, problem: tuple[str, Reason] | None) -> None:
@@ -317,9 +324,7 @@ class _Session:
 
     def _receive(self, said: Said) -> None:
         """Post first, book-keeping after: this is where the time to react is spent."""
-        at = self._clock()
-        events = tuple(_events(said.keys, self._prefix))
-        self._post(Change(said.cluster_id, events, at) if events else Contact(at))
+        self._delivery.heard(said, self._clock())
         with self._news:
             self._raise_if(self._seen.latest.denies(said, even_revision=False))
             self._seen.add(said)
@@ -386,6 +391,59 @@ class _Seen:
 
 
 # --- raw → domain ---------------------------------------------------------------------------------
+
+
+class _Delivery(Protocol):
+    """Who gets what etcd said."""
+
+    def listed(self, said: Said, asked_at: float, at: float) -> None: ...
+
+    def heard(self, said: Said, at: float) -> None: ...
+
+
+class _ToOne:
+    """All to the one cluster whose prefix is watched."""
+
+    def __init__(self, prefix: str, post: Post) -> None:
+        self._prefix = prefix
+        self._post = post
+
+    def listed(self, said: Said, asked_at: float, at: float) -> None:
+        self._post(listing_of(said, self._prefix, asked_at, at))
+
+    def heard(self, said: Said, at: float) -> None:
+        events = tuple(_events(said.keys, self._prefix))
+        self._post(Change(said.cluster_id, events, at) if events else Contact(at))
+
+
+class _ToMany:
+    """To each cluster of a namespace what is below its own scope. A listing goes to all of them, and tells
+    those that etcd was heard which a change does not concern.
+    """
+
+    def __init__(self, prefix: str, posts: Mapping[str, Post]) -> None:
+        self._prefix = prefix.encode()
+        self._clusters = {scope.encode(): _ToOne(f"{prefix}{scope}/", post) for scope, post in posts.items()}
+
+    def listed(self, said: Said, asked_at: float, at: float) -> None:
+        parts = self._parts(said)
+        for scope, cluster in self._clusters.items():
+            cluster.listed(replace(said, keys=tuple(parts.get(scope, ()))), asked_at, at)
+
+    def heard(self, said: Said, at: float) -> None:
+        if not said.keys:
+            for cluster in self._clusters.values():
+                cluster.heard(said, at)
+        for scope, keys in self._parts(said).items():
+            self._clusters[scope].heard(replace(said, keys=tuple(keys)), at)
+
+    def _parts(self, said: Said) -> dict[bytes, list[KeyValue]]:
+        parts: dict[bytes, list[KeyValue]] = {}
+        for kv in said.keys:
+            scope, slash, _ = kv.key.removeprefix(self._prefix).partition(b"/")
+            if slash and scope in self._clusters:
+                parts.setdefault(scope, []).append(kv)
+        return parts
 
 
 def listing_of(said: Said, prefix: str, asked_at: float, at: float) -> Listing:

@@ -1,7 +1,7 @@
 """The settings: `load()` reads them from all their sources, or refuses them with every fault named."""
 
 from watcher.settings.layers import flag
-from watcher.settings.loading import Loaded, load, redacted
+from watcher.settings.loading import Loaded, files_read_later, load, redacted
 from watcher.settings.schema import (
     Cluster,
     Console,
@@ -29,6 +29,7 @@ __all__ = [
     "Ssh",
     "Target",
     "Tls",
+    "files_read_later",
     "flag",
     "load",
     "redacted",

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
 
+from watcher.decide.errors import SettingsError
 from watcher.settings.config_file import from_file
 from watcher.settings.explain import MISSING, explain, strays
 from watcher.settings.faults import Fault, as_error
+from watcher.settings.fleet import OneCluster, clusters_of, scopes_twice
 from watcher.settings.layers import (
     CONFIG_FILE,
     SECRETS_DIR,
@@ -25,7 +27,7 @@ from watcher.settings.layers import (
     read_secret_files,
 )
 from watcher.settings.schema import Settings
-from watcher.settings.tree import dotted, leaves
+from watcher.settings.tree import Place, dotted, leaves
 
 DEFAULT = "default"
 _READ_LATER = frozenset({"ca", "certificate", "key", "key_file", "known_hosts"})
@@ -33,12 +35,53 @@ _READ_LATER = frozenset({"ca", "certificate", "key", "key_file", "known_hosts"})
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """Settings in force. `sources` says of every value (dotted path) where it comes from."""
+class Sourced:
+    """The settings of one cluster. `sources` says of every value (dotted path) where it comes from."""
 
     settings: Settings
     sources: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings in force, of at least one cluster. What a watcher has only once is the same in all."""
+
+    clusters: tuple[Sourced, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the first, or only, cluster."""
+        return self.clusters[0].settings
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Of the values of that one."""
+        return self.clusters[0].sources
+
+    def only(self, scope: str | None) -> Loaded:
+        """Without the other clusters; all of them for None. Raises SettingsError where there is none."""
+        if scope is None:
+            return self
+        found = tuple(one for one in self.clusters if one.settings.cluster.scope == scope)
+        if not found:
+            raise SettingsError("--cluster", f"the settings know no cluster {scope!r}", self._name_one())
+        return Loaded(found, self.warnings)
+
+    @property
+    def one(self) -> Settings:
+        """Those of the only cluster. Raises SettingsError where there are several."""
+        if len(self.clusters) > 1:
+            raise SettingsError("--cluster", "is missing, and there are several clusters", self._name_one())
+        return self.settings
+
+    def _name_one(self) -> str:
+        return f"name one: {', '.join(each.cluster.scope for each in self.fleet)}"
+
+    @property
+    def fleet(self) -> tuple[Settings, ...]:
+        """Those of each cluster."""
+        return tuple(one.settings for one in self.clusters)
 
 
 def load(
@@ -56,11 +99,22 @@ def load(
     for layer in _layers(argv_overrides, file, environ, secrets_dir):
         read_secret_files(layer)
         merged.cover(layer)
-    settings, faults = (None, []) if merged.unreadable else _checked(merged)
-    if settings is None or merged.faults:
-        raise as_error([*merged.faults, *_not_told_yet(faults, merged.faults)])
-    sources = {dotted(place): merged.sources.get(place, DEFAULT) for place, _ in leaves(settings)}
-    return Loaded(settings, sources, (*merged.warnings, *_unreadable_files(settings)))
+    named = clusters_of(merged)
+    found = [] if merged.unreadable else [(one, *_checked(one)) for one in named]
+    faults = [fault for _, _, of_one in found for fault in of_one]
+    clusters = [(one, settings) for one, settings, _ in found if settings is not None]
+    faults += scopes_twice([(one, settings.cluster.scope) for one, settings in clusters])
+    if faults or merged.faults or not clusters:
+        raise as_error(dict.fromkeys([*merged.faults, *_not_told_yet(faults, merged.faults)]))
+    warnings = (warning for _, settings in clusters for warning in _unreadable_files(settings))
+    return Loaded(
+        tuple(Sourced(settings, _sources(settings, one.merged)) for one, settings in clusters),
+        tuple(dict.fromkeys((*merged.warnings, *warnings))),
+    )
+
+
+def _sources(settings: Settings, merged: Layer) -> dict[str, str]:
+    return {dotted(place): merged.sources.get(place, DEFAULT) for place, _ in leaves(settings)}
 
 
 def _layers(
@@ -81,15 +135,17 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def _checked(merged: Layer) -> tuple[Settings | None, list[Fault]]:
+def _checked(cluster: OneCluster) -> tuple[Settings | None, list[Fault]]:
     """No exception leaves this function, for pydantic's holds the values, secrets among them."""
-    stray = strays(merged.values, merged.sources)
+    merged = cluster.merged
+    faults = strays(merged.values, merged.sources)
     known = {name: value for name, value in merged.values.items() if name in Settings.model_fields}
+    settings: Settings | None = None
     try:
         settings = Settings(**known)
     except ValidationError as error:
-        return None, [*stray, *explain(error, merged.sources)]
-    return (None if stray else settings), stray
+        faults += explain(error, merged.sources)
+    return (None if faults else settings), [cluster.placed(fault) for fault in faults]
 
 
 def _not_told_yet(found: list[Fault], told: list[Fault]) -> list[Fault]:
@@ -104,15 +160,42 @@ def _follows(fault: Fault, place: str) -> bool:
 
 
 def _unreadable_files(settings: Settings) -> Iterator[str]:
+    for place, file in _read_later(settings):
+        if not os.access(file, os.R_OK):
+            yield f"{dotted(place)}: {file} does not exist, or the watcher's account cannot read it"
+
+
+def _read_later(settings: Settings) -> Iterator[tuple[Place, str]]:
     for place, value in leaves(settings):
-        if place[-1] in _READ_LATER and isinstance(value, str) and not os.access(value, os.R_OK):
-            yield f"{dotted(place)}: {value} does not exist, or the watcher's account cannot read it"
+        if place[-1] in _READ_LATER and isinstance(value, str):
+            yield place, value
+
+
+def files_read_later(settings: Settings) -> set[str]:
+    """Files of this host that are opened when connections are."""
+    return {file for _, file in _read_later(settings)}
 
 
 def redacted(loaded: Loaded) -> list[str]:
-    """`path = value   (source)` for every value in force, without the secrets."""
-    shown = [(dotted(place), _shown(value)) for place, value in leaves(loaded.settings)]
-    return [f"{path} = {value}   ({loaded.sources[path]})" for path, value in shown]
+    """`path = value   (source)` for every value in force, without the secrets. Of several clusters what is
+    the same for all comes first and once, and each other value begins with its cluster.
+    """
+    each = [_redacted(one) for one in loaded.clusters]
+    if len(each) == 1:
+        return each[0]
+    common = set.intersection(*map(set, each))
+    own = (
+        f"{one.settings.cluster.scope}: {line}"
+        for one, lines in zip(loaded.clusters, each, strict=True)
+        for line in lines
+        if line not in common
+    )
+    return [*(line for line in each[0] if line in common), *own]
+
+
+def _redacted(one: Sourced) -> list[str]:
+    shown = [(dotted(place), _shown(value)) for place, value in leaves(one.settings)]
+    return [f"{path} = {value}   ({one.sources[path]})" for path, value in shown]
 
 
 def _shown(value: object) -> str:

@@ -229,7 +229,12 @@ class Cluster(Section):
     @property
     def prefix(self) -> str:
         """Of all keys of the cluster in etcd, with the slash at its end."""
-        return f"/{self.namespace.strip('/')}/{self.scope}/"
+        return f"{self.namespace_prefix}{self.scope}/"
+
+    @property
+    def namespace_prefix(self) -> str:
+        """Of all keys of all clusters of its namespace."""
+        return f"/{self.namespace.strip('/')}/"
 
 
 class Etcd(Section):
@@ -516,6 +521,17 @@ class Settings(BaseSettings):
         env_parse_none_str="null",
     )
 
+    clusters: Annotated[tuple[dict[str, Any], ...], Kind("list of sections")] = Field(
+        default=(),
+        description="Several clusters in one watcher (docs/fleet.md): each a section with `cluster.scope` and"
+        " `targets`, and whatever of the other settings shall not be for it as it is for all. A cluster has"
+        " none of `http`, `log`, `stop_limit`.",
+    )
+    cluster_files: Path | None = Field(
+        default=None,
+        description="Pattern of files that hold one such cluster each, beside `clusters`:"
+        " `/etc/pgbouncer-watcher/clusters.d/*.yaml`.",
+    )
     cluster: Cluster = Field(description="The Patroni cluster that is followed.")
     etcd: Etcd = Field(description="Where the cluster's leader is heard of.")
     patroni: Patroni = Field(default_factory=lambda: Patroni(), description="The nodes' REST API.")

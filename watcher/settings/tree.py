@@ -47,7 +47,7 @@ def field_at(place: Place) -> FieldInfo | None:
         field = model.model_fields.get(name) if model is not None else None
         if field is None:
             return None
-        model = section_of(field)
+        model = Settings if name == "clusters" else section_of(field)
     return field
 
 

@@ -1,0 +1,197 @@
+"""One watcher for several clusters, each led by its keys, on the real etcd and PgBouncers of the bed."""
+
+import re
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.test_stage import Keys, file_route, is_led, settings_by_keys, shown_route
+from tests.support.bed import Bed, BouncerHost
+from tests.support.preloaded import run_watcher
+from tests.support.waiting import wait_for
+from tests.support.watcher import Settings, WatcherProcess, ssh_target
+
+LIMIT = 15.0
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A cluster that consists of its keys, and the one PgBouncer that is led to its leader."""
+
+    keys: Keys
+    host: BouncerHost
+    endpoint: str
+
+    def section(self, **changes: Any) -> Settings:
+        """Of `clusters`."""
+        cluster = {"scope": self.keys.scope, "ready_by": "leader_key"}
+        return {"cluster": cluster, "targets": [ssh_target(self.host)], **changes}
+
+    def crown(self, name: str, watcher: WatcherProcess) -> str:
+        """Another leader, and the PgBouncer led to it."""
+        endpoint = self.keys.crown(name)
+        self.wait_until_led(endpoint, watcher)
+        return endpoint
+
+    def wait_until_led(self, endpoint: str, watcher: WatcherProcess) -> None:
+        wait_for(lambda: is_led(self.host, endpoint), LIMIT, f"led to {endpoint}", logs=[watcher.log])
+
+
+@pytest.fixture
+def clusters(bed: Bed) -> list[Followed]:
+    """Two of one namespace, each with a leader."""
+    followed = [(Keys(bed.etcd), host) for host in bed.bouncers]
+    return [Followed(keys, host, keys.crown(f"first-{host.name}")) for keys, host in followed]
+
+
+@pytest.fixture
+def settings(bed: Bed, clusters: list[Followed]) -> Settings:
+    common = settings_by_keys(bed, clusters[0].keys)
+    for name in ("cluster", "targets"):
+        del common[name]
+    return {**common, "clusters": [each.section() for each in clusters]}
+
+
+@pytest.fixture
+def watcher(tmp_path: Path, settings: Settings, clusters: list[Followed]) -> Iterator[WatcherProcess]:
+    with WatcherProcess(tmp_path, settings) as made:
+        for each in clusters:
+            each.wait_until_led(each.endpoint, made)
+        yield made
+
+
+def test_each_cluster_s_leader_is_followed_by_its_own_targets(
+    clusters: list[Followed], watcher: WatcherProcess
+) -> None:
+    one, other = clusters
+    endpoint = one.crown("second", watcher)
+    assert file_route(other.host) == shown_route(other.host) == other.endpoint
+    other.crown("third", watcher)
+    assert file_route(one.host) == endpoint
+    moved = [(line["cluster"], line["target"], line["leader"]) for line in watcher.lines("switch")]
+    assert moved[-2:] == [
+        (one.keys.scope, one.host.name, "second"),
+        (other.keys.scope, other.host.name, "third"),
+    ]
+
+
+def test_one_watch_on_etcd_serves_them_all(
+    bed: Bed, clusters: list[Followed], watcher: WatcherProcess
+) -> None:
+    for each in clusters:
+        each.crown("second", watcher)
+    ports = {int(endpoint.rpartition(":")[2]) for endpoint in bed.etcd.endpoints}
+    links = psutil.Process(watcher.process.pid).net_connections("tcp")
+    to_etcd = [link for link in links if link.status == "ESTABLISHED" and link.raddr.port in ports]
+    assert len(to_etcd) == 1
+    assert len(watcher.lines("source")) == 1
+
+
+def test_a_dead_target_of_one_cluster_delays_no_other(
+    clusters: list[Followed], watcher: WatcherProcess
+) -> None:
+    dead, other = clusters
+    dead.host.sshd.freeze()
+    dead.keys.crown("second")
+    other.crown("second", watcher)
+    assert file_route(dead.host) == dead.endpoint
+    dead.host.sshd.thaw()
+    dead.crown("third", watcher)
+
+
+def test_a_reread_leaves_alone_what_has_not_changed(
+    clusters: list[Followed], settings: Settings, watcher: WatcherProcess
+) -> None:
+    kept, changed = clusters
+    sessions = {each.host.name: set(each.host.sshd.session_pids()) for each in clusters}
+    watcher.rewrite({**settings, "clusters": [kept.section(), changed.section(resync_interval=5)]})
+    watcher.process.send(signal.SIGHUP)
+    watcher.wait_for_line("settings", saying=("read anew",))
+    wait_for(
+        lambda: not sessions[changed.host.name] & set(changed.host.sshd.session_pids()),
+        LIMIT,
+        "the changed cluster has connected anew",
+        logs=[watcher.log],
+    )
+    assert sessions[kept.host.name] <= set(kept.host.sshd.session_pids())
+    for each in clusters:
+        each.crown("second", watcher)
+
+
+def test_clusters_come_and_go_by_a_reread(
+    clusters: list[Followed], settings: Settings, watcher: WatcherProcess
+) -> None:
+    left, gone = clusters
+    watcher.rewrite({**settings, "clusters": [left.section()]})
+    watcher.process.send(signal.SIGHUP)
+    watcher.wait_for_line("settings", saying=("read anew",))
+    left.crown("second", watcher)
+    endpoint = gone.keys.crown("second")
+    left.crown("third", watcher)
+    assert file_route(gone.host) != endpoint
+    assert watcher.get(f"/clusters/{gone.keys.scope}/status")[0] == 404
+    watcher.rewrite(settings)
+    watcher.process.send(signal.SIGHUP)
+    gone.wait_until_led(endpoint, watcher)
+    wait_for(lambda: watcher.get(f"/clusters/{gone.keys.scope}/status")[0] == 200, LIMIT, "its pages")
+
+
+def test_a_fault_in_one_cluster_changes_nothing(
+    clusters: list[Followed], settings: Settings, watcher: WatcherProcess
+) -> None:
+    watcher.rewrite(
+        {**settings, "clusters": [clusters[0].section(), clusters[1].section(resync_interval=-1)]}
+    )
+    watcher.process.send(signal.SIGHUP)
+    line = watcher.wait_for_line("settings", saying=("stay as they were",))
+    assert "clusters[1].resync_interval" in line["message"]
+    for each in clusters:
+        each.crown("second", watcher)
+
+
+def test_pages_show_all_clusters_and_each(clusters: list[Followed], watcher: WatcherProcess) -> None:
+    wait_for(lambda: watcher.get("/readyz")[0] == 200, LIMIT, "ready")
+    code, overview = watcher.get("/")
+    assert code == 200
+    for each in clusters:
+        scope, name = each.keys.scope, each.host.name
+        assert f'href="clusters/{scope}/"' in overview
+        assert name in watcher.get(f"/clusters/{scope}/")[1]
+        assert watcher.get(f"/clusters/{scope}/targets/{name}")[0] == 200
+    metrics = watcher.get("/metrics")[1]
+    followed = set(re.findall(r'watcher_target_in_sync\{cluster="([^"]+)",target="[^"]+"\} 1.0', metrics))
+    assert followed == {each.keys.scope for each in clusters}
+    assert metrics.count("# TYPE watcher_target_in_sync gauge") == 1
+    assert metrics.count("\nprocess_cpu_seconds_total ") == 1
+
+
+def test_the_commands_know_one_cluster_and_all(
+    clusters: list[Followed], settings: Settings, watcher: WatcherProcess
+) -> None:
+    wait_for(lambda: watcher.get("/readyz")[0] == 200, LIMIT, "ready")
+    one, other = clusters
+    config = ["--config", str(watcher.config)]
+    all_of_them = run_watcher(["status", *config])
+    assert all_of_them.returncode == 0, all_of_them.stderr
+    assert all_of_them.stdout.startswith("Clients reach the primary of every cluster, 2 in all.")
+    alone = run_watcher(["status", *config, "--cluster", one.keys.scope])
+    assert f"cluster {one.keys.scope}:" in alone.stdout
+    assert other.keys.scope not in alone.stdout
+    planned = run_watcher(["plan", *config])
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert [f"--- {each.keys.scope}" in planned.stdout for each in clusters] == [True, True]
+    checked = run_watcher(["check-config", *config, "--cluster", other.keys.scope])
+    assert checked.returncode == 0, checked.stdout
+    paused = run_watcher(["pause", *config])
+    assert paused.returncode == 2
+    assert f"name one: {one.keys.scope}, {other.keys.scope}" in paused.stderr
+    assert run_watcher(["pause", *config, "--cluster", one.keys.scope]).returncode == 0
+    wait_for(lambda: run_watcher(["status", *config]).returncode == 4, LIMIT, "one is paused")
+    other.crown("second", watcher)
+    assert run_watcher(["resume", *config, "--cluster", one.keys.scope]).returncode == 0
+    one.crown("second", watcher)

@@ -1,0 +1,44 @@
+"""Every page of a watcher, by its path: those of its one cluster; or of several, an overview of all of them,
+and each one's own pages below `/clusters/SCOPE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from urllib.parse import quote
+
+from watcher.expose import page
+from watcher.expose.metrics import exposition
+from watcher.expose.server import Answer, Page
+from watcher.expose.status import fleet_of
+from watcher.expose.window import Window, html, json_of, verdict
+
+
+def pages_of(windows: Sequence[Window]) -> Mapping[str, Page]:
+    if len(windows) == 1:
+        return windows[0].pages()
+    return {**_overview(windows), **dict(_of_each(windows))}
+
+
+def _overview(windows: Sequence[Window]) -> Mapping[str, Page]:
+    def first(problem_of: Callable[[Window], str]) -> str:
+        found = ((window.scope, problem_of(window)) for window in windows)
+        return next((f"{scope}: {problem}" for scope, problem in found if problem), "")
+
+    def metrics(_: str, accept: str) -> Answer:
+        return Answer(*exposition((window.metrics for window in windows), accept))
+
+    return {
+        "/": lambda *_: html(page.overview_of(fleet_of([window.status for window in windows]))),
+        "/status": lambda *_: json_of(fleet_of([window.status for window in windows])),
+        "/metrics": metrics,
+        "/livez": lambda *_: verdict(first(Window.ailing)),
+        "/readyz": lambda *_: verdict(first(Window.ailing) or first(Window.unready)),
+        "/startupz": lambda *_: verdict(first(Window.unready)),
+    }
+
+
+def _of_each(windows: Sequence[Window]) -> Iterator[tuple[str, Page]]:
+    for window in windows:
+        for path, shown in window.pages().items():
+            yield f"/clusters/{quote(window.scope, safe='')}{path}", shown

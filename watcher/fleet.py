@@ -1,0 +1,145 @@
+"""Every cluster of the settings: a `Watcher` each, and one watch on etcd for all of a namespace."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from watcher.app import Watcher, dead_threads, etcd_access, tell_of_etcd
+from watcher.expose.logs import LogReporter
+from watcher.expose.window import Window
+from watcher.observe.etcd import EtcdState, EtcdWatch
+from watcher.settings import Settings, files_read_later
+
+
+class Fleet:
+    """All that runs for one reading of the settings. `start` returns at once, `stop` within `stop_limit`.
+
+    Of the fleet before it, whose place it takes, it keeps what goes on as it was: the watchers of clusters
+    for which nothing has changed, neither in the settings nor in a file that they name, and the windows of
+    all that are still followed. Nothing of that fleet changes until `start`.
+    """
+
+    def __init__(self, clusters: Sequence[Settings], before: Fleet | None = None) -> None:
+        self._stop = threading.Event()
+        self._before = before
+        self._sources: dict[str, _Source] = {}
+        self._marks = {each.cluster.scope: _mark(each) for each in clusters}
+        self.watchers = {each.cluster.scope: self._watcher(each) for each in clusters}
+        for group in _by_namespace(clusters):
+            source = _Source([self.watchers[each.cluster.scope] for each in group], self._stop)
+            self._sources.update((each.cluster.scope, source) for each in group)
+
+    def _watcher(self, settings: Settings) -> Watcher:
+        scope, before = settings.cluster.scope, self._before
+        known = None if before is None else before.watchers.get(scope)
+        if before is None or known is None:
+            return Watcher(settings)
+        return known if before._marks[scope] == self._marks[scope] else Watcher(settings, known.window)
+
+    @property
+    def windows(self) -> list[Window]:
+        """In the order of the settings."""
+        return [watcher.window for watcher in self.watchers.values()]
+
+    def start(self) -> None:
+        """What is new begins, and what it replaces is asked to end; it is not waited for, since a target that
+        hangs in it must delay no other.
+        """
+        before, self._before = self._before, None
+        kept = set() if before is None else set(self.watchers.values()) & set(before.watchers.values())
+        if before is not None:
+            before.ask_to_stop(kept)
+        for scope, watcher in self.watchers.items():
+            watcher.source_ails = self._sources[scope].ails
+            if watcher in kept:
+                watcher.settings_read()
+            else:
+                watcher.start()
+        for source in dict.fromkeys(self._sources.values()):
+            source.start()
+
+    def ask_to_stop(self, but_for: Iterable[Watcher] = ()) -> None:
+        """Every thread ends at the end of what it is about; nothing new is begun."""
+        self._stop.set()
+        for watcher in set(self.watchers.values()) - set(but_for):
+            watcher.ask_to_stop()
+
+    def stop(self) -> tuple[str, ...]:
+        """Asks every thread to end and waits; the names of those that were still busy at the limit."""
+        self.ask_to_stop()
+        until = time.monotonic() + max(each.settings.stop_limit for each in self.watchers.values())
+        busy = [name for watcher in self.watchers.values() for name in watcher.busy_at(until)]
+        busy += [source.name for source in dict.fromkeys(self._sources.values()) if source.is_busy_at(until)]
+        return tuple(dict.fromkeys(busy))
+
+
+_NOT_ITS_OWN = ("http", "log")
+
+
+class _Source:
+    """One watch on etcd, for one cluster or for all of a namespace."""
+
+    def __init__(self, watchers: Sequence[Watcher], stop: threading.Event) -> None:
+        settings = watchers[0].settings
+        self._watchers = watchers
+        self._stop = stop
+        posts = {watcher.settings.cluster.scope: watcher.board.post for watcher in watchers}
+        cluster = settings.cluster
+        prefix = cluster.prefix if len(posts) == 1 else cluster.namespace_prefix
+        self._log = LogReporter(prefix.strip("/") if len(posts) > 1 else cluster.scope, time.monotonic)
+        watch = EtcdWatch(
+            etcd_access(settings), prefix, posts if len(posts) > 1 else posts[cluster.scope], self._on_state
+        )
+        self.name = "etcd" if len(posts) == 1 else f"etcd {prefix}"
+        self._thread = threading.Thread(target=watch.run, args=(stop,), name=self.name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ails(self) -> str:
+        """Why etcd is not listened to, empty if it is."""
+        dead = dead_threads([self._thread])
+        return f"no longer at work: {dead[0]}" if dead and not self._stop.is_set() else ""
+
+    def is_busy_at(self, until: float) -> bool:
+        """Whether it has not ended by then, having been asked to."""
+        self._thread.join(max(0.0, until - time.monotonic()))
+        return self._thread.is_alive()
+
+    def _on_state(self, state: EtcdState) -> None:
+        tell_of_etcd(self._log, state)
+        for watcher in self._watchers:
+            watcher.on_etcd(state)
+
+
+def _by_namespace(clusters: Iterable[Settings]) -> list[list[Settings]]:
+    """Those that one watch can serve: of one namespace in one etcd."""
+    groups: list[list[Settings]] = []
+    for each in clusters:
+        known = next((group for group in groups if _same_source(group[0], each)), None)
+        if known is None:
+            groups.append([each])
+        else:
+            known.append(each)
+    return groups
+
+
+def _same_source(one: Settings, other: Settings) -> bool:
+    return one.etcd == other.etcd and one.cluster.namespace_prefix == other.cluster.namespace_prefix
+
+
+def _mark(settings: Settings) -> Mapping[str, object]:
+    """What a watcher of them depends on: its settings, and the files that its connections read."""
+    told = {name: getattr(settings, name) for name in type(settings).model_fields if name not in _NOT_ITS_OWN}
+    return told | {file: _changed_at(file) for file in files_read_later(settings)}
+
+
+def _changed_at(file: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(file)  # noqa: PTH116 - a link's target, as whoever opens it
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
