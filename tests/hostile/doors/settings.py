@@ -30,8 +30,9 @@ def _check_loaded(file: Path, environ: dict[str, str], secrets: Path | None = No
     with suppress(SettingsError):
         loaded = load({}, file, environ, secrets)
         redacted(loaded)
-        for endpoint in loaded.settings.policy().addresses.values():
-            check_rewrite(GOOD, Route(endpoint, STAMP))
+        for settings in loaded.fleet:
+            for endpoint in settings.policy().addresses.values():
+                check_rewrite(GOOD, Route(endpoint, STAMP))
 
 
 def check_file(name: str, data: bytes) -> None:
@@ -74,6 +75,8 @@ _YAML = (
         b"  connect_via: addresses\n",
         b"  addresses: {pg1: '10.0.0.1:5432'}\n",
         b"etcd: {endpoints: [a:1]}\n",
+        b"clusters:\n- cluster: {scope: demo}\n  ",
+        b"cluster_files: /nowhere/*.yaml\n",
     ),
     *(
         b"targets: [{name: here, via: local, file: /x, console: {socket: /s}}]\n",
@@ -122,6 +125,8 @@ _TOML = (
         b"[cluster]\nscope = 'demo'\n",
         b"[etcd]\nendpoints = ['a:1']\n",
         b"[[targets]]\nname = 'here'\nvia = 'local'\nfile = '/x'\n",
+        b"[[clusters]]\ncluster.scope = 'demo'\n",
+        b"[[clusters.targets]]\nname = 'here'\nvia = 'local'\nfile = '/x'\n",
     ),
     *(
         b"a = ",
