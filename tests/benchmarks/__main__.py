@@ -31,6 +31,8 @@ CASES = (
     "session",
     "rivals",
     "page",
+    "fleet",
+    "clusters",
 )
 
 

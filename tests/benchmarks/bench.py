@@ -34,6 +34,8 @@ class Counts:
     requests: int = 200
     fleet_switches: int = 50
     fleet_idle: float = 60.0
+    clusters: int = 200
+    cluster_changes: int = 1500
 
 
 QUICK = Counts(
@@ -55,6 +57,8 @@ QUICK = Counts(
     requests=10,
     fleet_switches=3,
     fleet_idle=5.0,
+    clusters=10,
+    cluster_changes=60,
 )
 """To see that everything works. Its figures say nothing."""
 

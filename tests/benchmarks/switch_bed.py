@@ -28,7 +28,6 @@ from tests.support.watcher import Settings, ssh_target
 
 SCOPE = "bench"
 NAMESPACE = "bench"
-PREFIX = f"/{NAMESPACE}/{SCOPE}/"
 NAMES = ("a", "b")
 _AT_ONCE = 8
 
@@ -36,10 +35,12 @@ _AT_ONCE = 8
 class SwitchBed(AbstractContextManager["SwitchBed"]):
     """Entering starts it all, with both PgBouncers led to `a`; leaving ends it and removes its files."""
 
-    def __init__(self, bouncers: int = 2) -> None:
+    def __init__(self, bouncers: int = 2, sshds: int | None = None) -> None:
+        """With fewer `sshds` than PgBouncers these share them, in turn, and so their hosts."""
         require_bed()
         self._stack = ExitStack()
         self._bouncers = bouncers
+        self._hosts = bouncers if sshds is None else sshds
         self._clusters: dict[str, PatroniCluster] = {}
         self.bouncers: list[BouncerHost] = []
 
@@ -65,30 +66,35 @@ class SwitchBed(AbstractContextManager["SwitchBed"]):
         self._stack.callback(self._gateway.close)
         addresses = [take_address() for _ in range(self._bouncers)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            self.bouncers += pool.map(self._bouncer, range(self._bouncers), addresses)
+            sshds = list(pool.map(self._sshd, range(self._hosts), addresses))
+            numbers = range(self._bouncers)
+            shared = (sshds[number % len(sshds)] for number in numbers)
+            self.bouncers += pool.map(self._bouncer, numbers, addresses, shared)
+        self._members = {name: self._member(name) for name in NAMES}
         for name in NAMES:
-            self._publish(name)
+            self._gateway.put(f"{_prefix(SCOPE)}members/{name}", self._members[name])
 
-    def _bouncer(self, number: int, address: str) -> BouncerHost:
+    def _sshd(self, number: int, address: str) -> Sshd:
         account = BOUNCER_ACCOUNTS[number % len(BOUNCER_ACCOUNTS)]
+        folder = self.folder / f"host{number + 1}-ssh"
+        sshd = Sshd(folder, address, account=account, max_startups="1000", max_sessions=1000)
+        return self._stack.enter_context(sshd)
+
+    def _bouncer(self, number: int, address: str, sshd: Sshd) -> BouncerHost:
         name, first = f"bouncer{number + 1}", self.node("a")
         pgbouncer = PgBouncer(
             self.folder / name,
             address,
-            account=account,
+            account=sshd.account,
             server=(first.host, first.port),
             ini_extra=RECOMMENDED,
         )
-        sshd = Sshd(self.folder / f"{name}-ssh", address, account=account)
-        for server in (pgbouncer, sshd):
-            self._stack.enter_context(server)
-        return BouncerHost(name, pgbouncer, sshd)
+        return BouncerHost(name, self._stack.enter_context(pgbouncer), sshd)
 
-    def _publish(self, name: str) -> None:
-        """Copy the member key of `name` as its own Patroni wrote it once it was primary."""
+    def _member(self, name: str) -> str:
+        """The member key of `name` as its own Patroni wrote it once it was primary."""
         key = f"{self._clusters[name].prefix}members/{name}"
-        member = wait_for(lambda: _if_primary(self.etcd.get(key)), 20, f"{key} says primary")
-        self._gateway.put(f"{PREFIX}members/{name}", member)
+        return wait_for(lambda: _if_primary(self.etcd.get(key)), 20, f"{key} says primary")
 
     # --- what the benchmark does ----------------------------------------------------------------------
 
@@ -96,13 +102,19 @@ class SwitchBed(AbstractContextManager["SwitchBed"]):
         """The one node of `a` or `b`."""
         return self._clusters[name].nodes[0]
 
-    def end_reign(self) -> Written:
-        """Delete the leader key, as a leader does when it steps down."""
-        return self._gateway.delete(f"{PREFIX}leader")
+    def join_and_lead(self, leader: str, scope: str) -> None:
+        """The keys of a further cluster, of the same two members."""
+        for name in NAMES:
+            self._gateway.put(f"{_prefix(scope)}members/{name}", self._members[name])
+        self.begin_reign(leader, scope)
 
-    def begin_reign(self, name: str) -> Written:
+    def end_reign(self, scope: str = SCOPE) -> Written:
+        """Delete the leader key, as a leader does when it steps down."""
+        return self._gateway.delete(f"{_prefix(scope)}leader")
+
+    def begin_reign(self, name: str, scope: str = SCOPE) -> Written:
         """Create the leader key."""
-        return self._gateway.put(f"{PREFIX}leader", name)
+        return self._gateway.put(f"{_prefix(scope)}leader", name)
 
     def settings(self) -> Settings:
         """The watcher's."""
@@ -116,6 +128,10 @@ class SwitchBed(AbstractContextManager["SwitchBed"]):
 
     def _api_urls(self) -> Iterable[str]:
         return (self.node(name).api_url for name in NAMES)
+
+
+def _prefix(scope: str) -> str:
+    return f"/{NAMESPACE}/{scope}/"
 
 
 def _one_node(folder: Path, etcd: EtcdCluster, name: str) -> PatroniCluster:

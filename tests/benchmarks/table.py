@@ -181,7 +181,38 @@ HOLDS = Table(
         _ours("… newcomers failed", "session.new_failed"),
     ),
 )
-TABLES = (CLIENTS, HOLDS, SPEED)
+FLEETS = ("1", "8", "64", "256")
+
+
+def _fleet(label: str, figure: str, unit: str = "", digits: int = 0) -> Row:
+    """The same figure of every size."""
+    return Row(label, tuple(f"fleet.{size}.{figure}" for size in FLEETS), unit, digits)
+
+
+FLEET = Table(
+    ("one watcher, so many PgBouncers", *FLEETS),
+    (
+        _fleet("leader key to the last confirmed, p50", "confirmed_ms.p50", "ms", 1),
+        _fleet("… p99", "confirmed_ms.p99", "ms", 1),
+        _fleet("leader key gone to the last held, p50", "hold_ms.p50", "ms", 1),
+        _fleet("… p99", "hold_ms.p99", "ms", 1),
+        _fleet("memory (RSS)", "rss_mib", "MiB", 1),
+        _fleet("idle: of one core", "idle_cpu_percent", "%", 2),
+        _fleet("threads", "threads"),
+    ),
+)
+CLUSTERS = Table(
+    ("200 clusters in one watcher, leaders changing at random", "watcher"),
+    (
+        _ours("changes of leader", "clusters.changes"),
+        _ours("… missed", "clusters.missed"),
+        _ours("leader key to confirmed, p50", "clusters.confirmed_ms.p50", "ms", 1),
+        _ours("… p99", "clusters.confirmed_ms.p99", "ms", 1),
+        _ours("memory (RSS)", "clusters.rss_mib", "MiB", 1),
+        _ours("idle: of one core", "clusters.idle_cpu_percent", "%", 2),
+    ),
+)
+TABLES = (CLIENTS, HOLDS, SPEED, FLEET, CLUSTERS)
 
 
 def text(figures: Mapping[str, Any]) -> str:
