@@ -21,7 +21,7 @@ from tests.support.prometheus import Prometheus, quick
 from tests.support.waiting import wait_for
 from tests.support.watcher import Settings, WatcherProcess, settings_for, ssh_target
 
-pytestmark = pytest.mark.runbooks
+pytestmark = pytest.mark.long
 
 SECONDS_FOR_MINUTES = {
     "failing_since_timestamp_seconds > 60": "failing_since_timestamp_seconds > 3",

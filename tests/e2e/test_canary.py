@@ -24,7 +24,7 @@ from tests.support.sshd import generate_key
 from tests.support.waiting import wait_for
 from tests.support.watcher import Settings, WatcherProcess, run_watcher, ssh_target
 
-pytestmark = pytest.mark.usefixtures("real_watchers")
+pytestmark = [pytest.mark.usefixtures("real_watchers"), pytest.mark.long]
 
 SECRETS = {name: f"canary-{name}-4b1d" for name in ("etcd", "passphrase", "account", "console", "sql")}
 PAGES = ("/", "/status", "/metrics", "/livez", "/readyz", "/targets/bouncer1", "/nothing")

@@ -22,6 +22,8 @@ from tests.e2e.demo_screen import Screen, ms
 from tests.support.load import Report, Transaction
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]

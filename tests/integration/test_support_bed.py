@@ -12,6 +12,8 @@ import pytest
 from tests.support.bed import Bed
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 OWNER = """
 import time
 from tests.support.bed import Bed

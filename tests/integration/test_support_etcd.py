@@ -13,6 +13,8 @@ from tests.support.folders import bed_folder
 from tests.support.tls import Authority, Tls
 from tests.support.waiting import BedError, wait_for
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:

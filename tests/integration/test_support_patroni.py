@@ -9,6 +9,8 @@ from tests.support.patroni import PatroniCluster
 from tests.support.tls import Authority, Tls
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.timeout(120)
 def test_debians_patroni_3_calls_its_leader_master(service_folder: Path) -> None:

@@ -24,6 +24,8 @@ from tests.support.traffic import MIX, Plan, Traffic
 from tests.support.waiting import BedError, wait_for
 from tests.support.wire import Wire, WireError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
