@@ -30,14 +30,14 @@ def asked(pages: Mapping[str, Page], path: str, accept: str = "") -> Answer:
     return pages[path]("", accept)
 
 
-def test_a_single_cluster_has_its_pages_at_the_top() -> None:
+def test_a_single_cluster_has_its_pages_at_the_top_and_below_its_name() -> None:
     pages = pages_of([window("app")])
-    assert json.loads(asked(pages, "/status").body)["cluster"]["name"] == "app"
-    assert not [path for path in pages if path.startswith("/clusters")]
+    for path in ("/status", "/clusters/app/status"):
+        assert json.loads(asked(pages, path).body)["cluster"]["name"] == "app"
 
 
 def test_each_cluster_has_all_pages_below_its_name() -> None:
-    single = set(pages_of([window("app")]))
+    single = set(window("app").pages())
     pages = pages_of([window("app"), window("billing")])
     for scope in ("app", "billing"):
         assert {path.removeprefix(f"/clusters/{scope}") for path in pages if scope in path} == single

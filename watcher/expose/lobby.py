@@ -1,5 +1,5 @@
-"""Every page of a watcher, by its path: those of its one cluster; or of several, an overview of all of them,
-and each one's own pages below `/clusters/SCOPE`.
+"""Every page of a watcher, by its path: those of its one cluster, or of several an overview of all of them;
+and each one's own pages below `/clusters/SCOPE`, so that a place there stays when a second cluster comes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from watcher.expose.window import Window, html, json_of, verdict
 
 
 def pages_of(windows: Sequence[Window]) -> Mapping[str, Page]:
-    if len(windows) == 1:
-        return windows[0].pages()
-    return {**_overview(windows), **dict(_of_each(windows))}
+    top = windows[0].pages() if len(windows) == 1 else _overview(windows)
+    return {**top, **dict(_of_each(windows))}
 
 
 def _overview(windows: Sequence[Window]) -> Mapping[str, Page]:
