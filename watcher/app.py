@@ -67,8 +67,8 @@ class Watcher:
         self._stop = threading.Event()
         self._wake_readiness = threading.Event()
         self.board = Board(time.monotonic())
-        self.window = window or Window(settings.cluster.scope, self._names(), self._shown(), Calendar())
-        self._reporter = everyone(LogReporter(settings.cluster.scope, time.monotonic), self.window.listener)
+        self.window = window or Window(settings.cluster.name, self._names(), self._shown(), Calendar())
+        self._reporter = everyone(LogReporter(settings.cluster.name, time.monotonic), self.window.listener)
         self._mailboxes: list[Mailbox[View]] = []
         self._workers: dict[str, Reconciler] = {}
         self._herald = herald(settings, self._reporter) if settings.barrier.enabled else None

@@ -77,12 +77,20 @@ def settings_of(options: argparse.Namespace) -> Settings:
     config = read_patroni(options.patroni_config) if options.patroni_config else {}
     namespace = str(options.namespace or config.get("namespace") or "service").strip("/")
     scope = _required(options.scope or config.get("scope"), "scope")
+    group = _group(config) if options.group is None else options.group
     return Settings(
         member=_required(options.name or config.get("name"), "name"),
-        prefix="/{}/{}/".format(namespace, scope),
+        prefix="/{}/{}/".format(namespace, scope if group is None else "{}/{}".format(scope, group)),
         access=access_of(config, options.etcd),
         limit=options.limit,
     )
+
+
+def _group(config: Dict[str, Any]) -> Optional[int]:
+    """In Citus each group has keys of its own (Patroni dcs/__init__.py, client_path)."""
+    citus = config.get("citus")
+    group = citus.get("group") if isinstance(citus, dict) else None
+    return group if isinstance(group, int) else None
 
 
 def _required(value: Any, name: str) -> str:
@@ -527,6 +535,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     add("--limit", type=_seconds, default=LIMIT, metavar="SECONDS", help="longest wait (default: 10)")
     add("--name", help="this member's name, instead of Patroni's `name`")
     add("--scope", help="instead of Patroni's `scope`")
+    add("--group", type=int, help="in Citus, instead of Patroni's `citus.group`")
     add("--namespace", help="instead of Patroni's `namespace`")
     add("--etcd", metavar="HOST:PORT,…", help="instead of the hosts in Patroni's `etcd3`")
     add("--check", action="store_true", help="say what a stop would find now, and write nothing")

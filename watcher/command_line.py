@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
             at = "where the watcher serves its pages (`http.listen`); no settings are read then"
             child.add_argument("--at", metavar="HOST:PORT", help=at)
         if word in _OF_ONE_CLUSTER:
-            one = "of several clusters, this one alone: its `cluster.scope`"
+            one = "of several clusters, this one alone: its `cluster.scope`, or `scope/group` in Citus"
             child.add_argument("--cluster", metavar="SCOPE", help=one)
         if word in ("status", "history"):
             child.add_argument("--json", action="store_true", help="the whole document (docs/status.md)")

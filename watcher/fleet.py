@@ -26,18 +26,18 @@ class Fleet:
         self._stop = threading.Event()
         self._before = before
         self._sources: dict[str, _Source] = {}
-        self._marks = {each.cluster.scope: _mark(each) for each in clusters}
-        self.watchers = {each.cluster.scope: self._watcher(each) for each in clusters}
+        self._marks = {each.cluster.name: _mark(each) for each in clusters}
+        self.watchers = {each.cluster.name: self._watcher(each) for each in clusters}
         for group in _by_namespace(clusters):
-            source = _Source([self.watchers[each.cluster.scope] for each in group], self._stop)
-            self._sources.update((each.cluster.scope, source) for each in group)
+            source = _Source([self.watchers[each.cluster.name] for each in group], self._stop)
+            self._sources.update((each.cluster.name, source) for each in group)
 
     def _watcher(self, settings: Settings) -> Watcher:
-        scope, before = settings.cluster.scope, self._before
-        known = None if before is None else before.watchers.get(scope)
+        name, before = settings.cluster.name, self._before
+        known = None if before is None else before.watchers.get(name)
         if before is None or known is None:
             return Watcher(settings)
-        return known if before._marks[scope] == self._marks[scope] else Watcher(settings, known.window)
+        return known if before._marks[name] == self._marks[name] else Watcher(settings, known.window)
 
     @property
     def windows(self) -> list[Window]:
@@ -52,8 +52,8 @@ class Fleet:
         kept = set() if before is None else set(self.watchers.values()) & set(before.watchers.values())
         if before is not None:
             before.ask_to_stop(kept)
-        for scope, watcher in self.watchers.items():
-            watcher.source_ails = self._sources[scope].ails
+        for name, watcher in self.watchers.items():
+            watcher.source_ails = self._sources[name].ails
             if watcher in kept:
                 watcher.settings_read()
             else:
@@ -86,12 +86,12 @@ class _Source:
         settings = watchers[0].settings
         self._watchers = watchers
         self._stop = stop
-        posts = {watcher.settings.cluster.scope: watcher.board.post for watcher in watchers}
+        posts = {watcher.settings.cluster.name: watcher.board.post for watcher in watchers}
         cluster = settings.cluster
         prefix = cluster.prefix if len(posts) == 1 else cluster.namespace_prefix
-        self._log = LogReporter(prefix.strip("/") if len(posts) > 1 else cluster.scope, time.monotonic)
+        self._log = LogReporter(prefix.strip("/") if len(posts) > 1 else cluster.name, time.monotonic)
         watch = EtcdWatch(
-            etcd_access(settings), prefix, posts if len(posts) > 1 else posts[cluster.scope], self._on_state
+            etcd_access(settings), prefix, posts if len(posts) > 1 else posts[cluster.name], self._on_state
         )
         self.name = "etcd" if len(posts) == 1 else f"etcd {prefix}"
         self._thread = threading.Thread(target=watch.run, args=(stop,), name=self.name, daemon=True)

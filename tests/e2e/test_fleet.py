@@ -4,6 +4,7 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,28 @@ def test_a_fault_in_one_cluster_changes_nothing(
     assert "clusters[1].resync_interval" in line["message"]
     for each in clusters:
         each.crown("second", watcher)
+
+
+def test_groups_of_a_citus_cluster_are_followed_each_by_its_own_targets(bed: Bed, tmp_path: Path) -> None:
+    groups = [Keys(bed.etcd, f"citus/{number}", "groups") for number in range(2)]
+    ends = [keys.crown(f"first{number}") for number, keys in enumerate(groups)]
+    common = settings_by_keys(bed, groups[0])
+    sections = [
+        {
+            "cluster": {"scope": "citus", "group": number, "namespace": "groups", "ready_by": "leader_key"},
+            "targets": [ssh_target(host)],
+        }
+        for number, host in enumerate(bed.bouncers)
+    ]
+    settings = {name: common[name] for name in ("etcd", "patroni", "hold", "log")} | {"clusters": sections}
+    with WatcherProcess(tmp_path, settings) as watcher:
+        for host, end in zip(bed.bouncers, ends, strict=True):
+            wait_for(partial(is_led, host, end), LIMIT, f"{host.name} led to {end}", logs=[watcher.log])
+        end = groups[1].crown("second")
+        wait_for(partial(is_led, bed.bouncers[1], end), LIMIT, f"led to {end}", logs=[watcher.log])
+        assert file_route(bed.bouncers[0]) == ends[0]
+        assert watcher.get("/clusters/citus%2F1/targets/bouncer2")[0] == 200
+        assert {line["cluster"] for line in watcher.lines("switch")} == {"citus/0", "citus/1"}
 
 
 def test_pages_show_all_clusters_and_each(clusters: list[Followed], watcher: WatcherProcess) -> None:

@@ -26,6 +26,21 @@ def test_patroni_s_own_file_says_it_all(tmp_path: Path) -> None:
     assert settings(tmp_path, {**CONFIG, "namespace": "/db/"}).prefix == "/db/main/"
 
 
+@pytest.mark.parametrize(
+    ("citus", "flags", "prefix"),
+    [
+        ({"group": 0, "database": "app"}, (), "/service/main/0/"),
+        ({"group": 0, "database": "app"}, ("--group", "3"), "/service/main/3/"),
+        ({"group": None}, (), "/service/main/"),
+        ("nonsense", (), "/service/main/"),
+    ],
+)
+def test_a_citus_group_has_keys_of_its_own(
+    citus: object, flags: tuple[str, ...], prefix: str, tmp_path: Path
+) -> None:
+    assert settings(tmp_path, {**CONFIG, "citus": citus}, *flags).prefix == prefix
+
+
 def test_flags_go_over_the_file(tmp_path: Path) -> None:
     flags = ("--name", "n", "--scope", "s", "--namespace", "x", "--etcd", "e2:1,e3:2", "--limit", "3")
     made = settings(tmp_path, CONFIG, *flags)

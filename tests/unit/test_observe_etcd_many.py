@@ -13,7 +13,7 @@ from watcher.decide.model import Change, Contact, Deletion, Leader, Listing, Sig
 from watcher.observe.etcd import EtcdState, EtcdWatch, Reason
 
 NAMESPACE = "/service/"
-SCOPES = ("app", "app2", "billing")
+SCOPES = ("app", "app2", "app/1", "billing")
 
 
 @dataclass
@@ -68,12 +68,22 @@ def test_a_change_is_told_to_its_cluster_alone(namespace: Namespace) -> None:
     assert last.events == (Deletion("leader", namespace.etcd.revision),)
 
 
+def test_a_group_of_citus_is_a_cluster_of_its_own(namespace: Namespace) -> None:
+    namespace.etcd.put(f"{NAMESPACE}app/1/leader", "worker-2")
+    namespace.etcd.put(f"{NAMESPACE}app/1/members/worker-2", "{}")
+    namespace.etcd.put(f"{NAMESPACE}app/2/leader", "nobody follows this group")
+    namespace.etcd.put(f"{NAMESPACE}app/leader", "app-2")
+    wait_for(lambda: namespace.changes("app"), 10, "the last one")
+    assert namespace.changes("app/1") == ["leader", "members/worker-2"]
+    assert namespace.changes("app") == ["leader"]
+
+
 def test_what_nobody_follows_is_nobodys(namespace: Namespace) -> None:
     for key in ("other/leader", "stray", "app", "app3/leader", "/leader"):
         namespace.etcd.put(f"{NAMESPACE}{key}", "x")
     namespace.etcd.put(f"{NAMESPACE}billing/leader", "billing-2")
     wait_for(lambda: namespace.changes("billing"), 10, "the last one")
-    assert [namespace.changes(scope) for scope in SCOPES] == [[], [], ["leader"]]
+    assert [namespace.changes(scope) for scope in SCOPES] == [[], [], [], ["leader"]]
 
 
 def test_each_re_read_says_to_all_that_etcd_was_heard(namespace: Namespace) -> None:

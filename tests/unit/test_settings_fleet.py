@@ -128,6 +128,13 @@ def test_no_clusters_are_no_fleet(clusters: str, tmp_path: Path) -> None:
     assert "clusters" in fault_of(tmp_path, text)
 
 
+def test_groups_of_a_citus_cluster_are_clusters_of_their_own(tmp_path: Path) -> None:
+    text = FLEET.replace("{scope: app}", "{scope: app, group: 0}").replace("billing", "app, group: 1")
+    names = [(each.cluster.name, each.cluster.prefix) for each in loaded(tmp_path, text).fleet]
+    assert names == [("app/0", "/service/app/0/"), ("app/1", "/service/app/1/")]
+    assert "'app/0'" in fault_of(tmp_path, text.replace("group: 1", "group: 0"))
+
+
 def test_what_is_the_same_for_all_is_shown_once(tmp_path: Path) -> None:
     lines = redacted(loaded(tmp_path))
     assert sum(line.startswith("etcd.endpoints = ") for line in lines) == 1

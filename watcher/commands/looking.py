@@ -67,7 +67,7 @@ def at_each_cluster(fleet: Sequence[Settings], do: Callable[[Settings], ExitCode
     codes: list[ExitCode] = []
     for settings in fleet:
         if len(fleet) > 1:
-            say(f"--- {settings.cluster.scope}")
+            say(f"--- {settings.cluster.name}")
         codes.append(do(settings))
     return max(codes, key=_WORSE.index)
 

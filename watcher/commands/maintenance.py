@@ -70,7 +70,7 @@ def _told(settings: Settings, deed: Callable[[], str]) -> ExitCode:
         hint = f"let that etcd user read and write {_key(settings)}" if may_not else _WITHOUT_ETCD
         say_error(SourceError(error.place, error.problem, hint))
         return ExitCode.FAILED
-    say(f"{settings.cluster.scope} {done}")
+    say(f"{settings.cluster.name} {done}")
     return ExitCode.OK
 
 

@@ -72,7 +72,7 @@ def _start(fleet: Fleet, loaded: Loaded, pages: _Pages) -> None:
     pages.serve(loaded.settings, fleet.windows)
     for settings in loaded.fleet:
         targets = ", ".join(target.name for target in settings.targets)
-        logs.plain("start", cluster=settings.cluster.scope).info(
+        logs.plain("start", cluster=settings.cluster.name).info(
             "watching {} for {}", settings.cluster.prefix, targets
         )
 

@@ -83,11 +83,11 @@ Post: TypeAlias = Callable[[Sighting], None]
 class EtcdWatch:
     """Posts all that etcd says below `prefix` (`/{namespace}/{scope}/`), from any number of endpoints.
 
-    Where `post` is one for each scope, `prefix` is that of their namespace, and each gets what is below its
-    own scope: every Listing, and a Change where there is one. A `post` gets a Listing at the begin of each
-    session and at each re-read, a Change for each response of the watch, a Contact for every other sign of
-    life. It is called from two threads and must be quick. Each session takes the next endpoint with a fresh
-    client, and so authenticates anew.
+    Where `post` is one for each cluster's name, `prefix` is that of their namespace, and each gets what is
+    below its own name: every Listing, and a Change where there is one. A `post` gets a Listing at the begin
+    of each session and at each re-read, a Change for each response of the watch, a Contact for every other
+    sign of life. It is called from two threads and must be quick. Each session takes the next endpoint with
+    a fresh client, and so authenticates anew.
     """
 
     def __init__(
@@ -440,10 +440,17 @@ class _ToMany:
     def _parts(self, said: Said) -> dict[bytes, list[KeyValue]]:
         parts: dict[bytes, list[KeyValue]] = {}
         for kv in said.keys:
-            scope, slash, _ = kv.key.removeprefix(self._prefix).partition(b"/")
-            if slash and scope in self._clusters:
-                parts.setdefault(scope, []).append(kv)
+            cluster = self._cluster_of(kv.key.removeprefix(self._prefix))
+            if cluster is not None:
+                parts.setdefault(cluster, []).append(kv)
         return parts
+
+    def _cluster_of(self, key: bytes) -> bytes | None:
+        """`scope`, or `scope/group` in Citus (Patroni dcs/__init__.py, client_path)."""
+        scope, slash, below = key.partition(b"/")
+        group, deeper, _ = below.partition(b"/")
+        candidates = ((scope + slash + group, deeper), (scope, slash))
+        return next((name for name, ended in candidates if ended and name in self._clusters), None)
 
 
 def listing_of(said: Said, prefix: str, asked_at: float, at: float) -> Listing:

@@ -63,7 +63,7 @@ class Loaded:
         """Without the other clusters; all of them for None. Raises SettingsError where there is none."""
         if scope is None:
             return self
-        found = tuple(one for one in self.clusters if one.settings.cluster.scope == scope)
+        found = tuple(one for one in self.clusters if one.settings.cluster.name == scope)
         if not found:
             raise SettingsError("--cluster", f"the settings know no cluster {scope!r}", self._name_one())
         return Loaded(found, self.warnings)
@@ -76,7 +76,7 @@ class Loaded:
         return self.settings
 
     def _name_one(self) -> str:
-        return f"name one: {', '.join(each.cluster.scope for each in self.fleet)}"
+        return f"name one: {', '.join(each.cluster.name for each in self.fleet)}"
 
     @property
     def fleet(self) -> tuple[Settings, ...]:
@@ -103,7 +103,7 @@ def load(
     found = [] if merged.unreadable else [(one, *_checked(one)) for one in named]
     faults = [fault for _, _, of_one in found for fault in of_one]
     clusters = [(one, settings) for one, settings, _ in found if settings is not None]
-    faults += scopes_twice([(one, settings.cluster.scope) for one, settings in clusters])
+    faults += scopes_twice([(one, settings.cluster.name) for one, settings in clusters])
     if faults or merged.faults or not clusters:
         raise as_error(dict.fromkeys([*merged.faults, *_not_told_yet(faults, merged.faults)]))
     warnings = (warning for _, settings in clusters for warning in _unreadable_files(settings))
@@ -185,7 +185,7 @@ def redacted(loaded: Loaded) -> list[str]:
         return each[0]
     common = set.intersection(*map(set, each))
     own = (
-        f"{one.settings.cluster.scope}: {line}"
+        f"{one.settings.cluster.name}: {line}"
         for one, lines in zip(loaded.clusters, each, strict=True)
         for line in lines
         if line not in common

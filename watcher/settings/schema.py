@@ -107,6 +107,7 @@ Host = Annotated[Text, AfterValidator(_check_host), Kind("host")]
 HostPort = Annotated[Text, AfterValidator(_check_host_port), Kind("host:port")]
 Address = Annotated[Text, AfterValidator(_check_address), Kind("host:port")]
 NodeUrl = Annotated[Text, AfterValidator(_check_node), Kind("URL")]
+Group = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=2**31 - 1), Kind("whole number")]
 Port = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=65535), Kind("port")]
 
 
@@ -175,6 +176,11 @@ class Cluster(Section):
         default="service",
         description="Where Patroni keeps its keys: `namespace` in its configuration, without outer slashes.",
     )
+    group: Group | None = Field(
+        default=None,
+        description="In a Citus cluster, the group that is followed, 0 being the coordinator's: `citus.group`"
+        " in Patroni's configuration.",
+    )
     connect_via: ConnectVia = Field(
         default=ConnectVia.CONN_URL,
         description="Which address of the leader clients are sent to: `conn_url` or `proxy_url` as its"
@@ -229,7 +235,12 @@ class Cluster(Section):
     @property
     def prefix(self) -> str:
         """Of all keys of the cluster in etcd, with the slash at its end."""
-        return f"{self.namespace_prefix}{self.scope}/"
+        return f"{self.namespace_prefix}{self.name}/"
+
+    @property
+    def name(self) -> str:
+        """By which logs, metrics, pages and commands know it: the scope; `scope/group` of a Citus group."""
+        return self.scope if self.group is None else f"{self.scope}/{self.group}"
 
     @property
     def namespace_prefix(self) -> str:
