@@ -20,6 +20,8 @@ from tests.support.processes import run
 from tests.support.watcher import WatcherProcess, ssh_target
 from watcher.apply.agent.file import digest
 
+pytestmark = pytest.mark.long
+
 INSTALLED = "pgbouncer-watcher-agent"
 """What the settings say for the agent's command; the forced command does not look at it."""
 

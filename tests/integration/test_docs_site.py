@@ -17,6 +17,8 @@ from tests.support.chromium import Look, open_in_browser
 from tests.support.processes import run
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = Path(__file__).parents[2]
 SITE = REPOSITORY / "build/site"
 MKDOCS = REPOSITORY / ".venv-site/bin/mkdocs"

@@ -21,6 +21,8 @@ from watcher.observe.patroni_rest import PatroniRest
 from watcher.observe.postgres import Postgres, SqlLogin
 from watcher.observe.readiness import ReadinessProbe
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(params=["4", "debian"])
 def cluster(
