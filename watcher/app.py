@@ -57,11 +57,7 @@ class Watcher:
     says why etcd is not listened to for it, empty if it is.
     """
 
-    def __init__(
-        self,
-        settings: s.Settings,
-        window: Window | None = None,
-    ) -> None:
+    def __init__(self, settings: s.Settings, window: Window | None = None) -> None:
         self.settings = settings
         self.source_ails: Callable[[], str] = lambda: ""
         self._stop = threading.Event()

@@ -25,12 +25,12 @@ class Fleet:
     def __init__(self, clusters: Sequence[Settings], before: Fleet | None = None) -> None:
         self._stop = threading.Event()
         self._before = before
-        self._sources: dict[str, _Source] = {}
         self._marks = {each.cluster.name: _mark(each) for each in clusters}
         self.watchers = {each.cluster.name: self._watcher(each) for each in clusters}
-        for group in _by_namespace(clusters):
-            source = _Source([self.watchers[each.cluster.name] for each in group], self._stop)
-            self._sources.update((each.cluster.name, source) for each in group)
+        self._sources = [
+            _Source([self.watchers[each.cluster.name] for each in group], self._stop)
+            for group in _by_namespace(clusters)
+        ]
 
     def _watcher(self, settings: Settings) -> Watcher:
         name, before = settings.cluster.name, self._before
@@ -52,13 +52,12 @@ class Fleet:
         kept = set() if before is None else set(self.watchers.values()) & set(before.watchers.values())
         if before is not None:
             before.ask_to_stop(kept)
-        for name, watcher in self.watchers.items():
-            watcher.source_ails = self._sources[name].ails
+        for watcher in self.watchers.values():
             if watcher in kept:
                 watcher.settings_read()
             else:
                 watcher.start()
-        for source in dict.fromkeys(self._sources.values()):
+        for source in self._sources:
             source.start()
 
     def ask_to_stop(self, but_for: Iterable[Watcher] = ()) -> None:
@@ -72,7 +71,7 @@ class Fleet:
         self.ask_to_stop()
         until = time.monotonic() + max(each.settings.stop_limit for each in self.watchers.values())
         busy = [name for watcher in self.watchers.values() for name in watcher.busy_at(until)]
-        busy += [source.name for source in dict.fromkeys(self._sources.values()) if source.is_busy_at(until)]
+        busy += [source.name for source in self._sources if source.is_busy_at(until)]
         return tuple(dict.fromkeys(busy))
 
 
@@ -83,20 +82,24 @@ class _Source:
     """One watch on etcd, for one cluster or for all of a namespace."""
 
     def __init__(self, watchers: Sequence[Watcher], stop: threading.Event) -> None:
-        settings = watchers[0].settings
+        first, *others = watchers
         self._watchers = watchers
         self._stop = stop
-        posts = {watcher.settings.cluster.name: watcher.board.post for watcher in watchers}
-        cluster = settings.cluster
-        prefix = cluster.prefix if len(posts) == 1 else cluster.namespace_prefix
-        self._log = LogReporter(prefix.strip("/") if len(posts) > 1 else cluster.name, time.monotonic)
-        watch = EtcdWatch(
-            etcd_access(settings), prefix, posts if len(posts) > 1 else posts[cluster.name], self._on_state
-        )
-        self.name = "etcd" if len(posts) == 1 else f"etcd {prefix}"
+        cluster, post = first.settings.cluster, first.board.post
+        if others:
+            prefix, known_as = cluster.namespace_prefix, cluster.namespace.strip("/")
+            self.name = f"etcd {prefix}"
+            posts = {each.settings.cluster.name: each.board.post for each in watchers}
+            watch = EtcdWatch(etcd_access(first.settings), prefix, posts, self._on_state)
+        else:
+            known_as, self.name = cluster.name, "etcd"
+            watch = EtcdWatch(etcd_access(first.settings), cluster.prefix, post, self._on_state)
+        self._log = LogReporter(known_as, time.monotonic)
         self._thread = threading.Thread(target=watch.run, args=(stop,), name=self.name, daemon=True)
 
     def start(self) -> None:
+        for watcher in self._watchers:
+            watcher.source_ails = self.ails
         self._thread.start()
 
     def ails(self) -> str:

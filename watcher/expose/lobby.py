@@ -10,7 +10,7 @@ from urllib.parse import quote
 from watcher.expose import page
 from watcher.expose.metrics import exposition
 from watcher.expose.server import Answer, Page
-from watcher.expose.status import fleet_of
+from watcher.expose.status import Fleet, fleet_of
 from watcher.expose.window import Window, html, json_of, verdict
 
 
@@ -24,12 +24,15 @@ def _overview(windows: Sequence[Window]) -> Mapping[str, Page]:
         found = ((window.scope, problem_of(window)) for window in windows)
         return next((f"{scope}: {problem}" for scope, problem in found if problem), "")
 
+    def fleet() -> Fleet:
+        return fleet_of([window.status for window in windows])
+
     def metrics(_: str, accept: str) -> Answer:
         return Answer(*exposition((window.metrics for window in windows), accept))
 
     return {
-        "/": lambda *_: html(page.overview_of(fleet_of([window.status for window in windows]))),
-        "/status": lambda *_: json_of(fleet_of([window.status for window in windows])),
+        "/": lambda *_: html(page.overview_of(fleet())),
+        "/status": lambda *_: json_of(fleet()),
         "/metrics": metrics,
         "/livez": lambda *_: verdict(first(Window.ailing)),
         "/readyz": lambda *_: verdict(first(Window.ailing) or first(Window.unready)),

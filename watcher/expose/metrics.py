@@ -157,12 +157,25 @@ def exposition(each: Iterable[Metrics], accept: str) -> tuple[bytes, str]:
         encode, content_type = choose_encoder("")
     together = CollectorRegistry()
     ProcessCollector(registry=together)
+    together.register(_Build())
     together.register(_Together(each))
     return encode(together), content_type
 
 
+class _Build(Collector):
+    """What runs here, whatever it follows."""
+
+    def collect(self) -> Iterator[Metric]:
+        """As prometheus_client asks for it."""
+        build = InfoMetricFamily("watcher_build", FAMILIES["build"].about)
+        build.add_metric(
+            (), {"version": version("pgbouncer-watcher"), "python_version": platform.python_version()}
+        )
+        yield build
+
+
 class _Together(Collector):
-    """Each family once, with the samples of every cluster; what all say the same of this process, once."""
+    """Each family once, with the samples of every cluster."""
 
     def __init__(self, each: Iterable[Metrics]) -> None:
         self._each = each
@@ -177,7 +190,7 @@ class _Together(Collector):
         for metrics in self._each:
             for family in metrics.collect():
                 known = families.setdefault(family.name, family)
-                if known is not family and family.name != "watcher_build":
+                if known is not family:
                     known.samples += family.samples
         yield from families.values()
 
@@ -216,11 +229,6 @@ class _State(Collector):
     def collect(self) -> Iterator[Metric]:
         """As prometheus_client asks for it."""
         view, targets = self._facts.view(), self._facts.chronicle.judged(self._facts.wish)
-        build = InfoMetricFamily("watcher_build", FAMILIES["build"].about)
-        build.add_metric(
-            (), {"version": version("pgbouncer-watcher"), "python_version": platform.python_version()}
-        )
-        yield build
         rows = self._of_settings() | self._of_etcd(view) | self._of_leader(view) | self._of_health(view)
         rows |= self._of_wishes(view, targets)
         rows |= {name: [((t.name,), of(t)) for t in targets] for name, of in _OF_TARGET.items()}
