@@ -39,6 +39,11 @@ def usage_over(pid: int, seconds: float) -> Figures:
     }
 
 
+def percent_of_a_core(usage: Figures) -> float:
+    """The processor time of `usage_over`, to a hundredth of a percent."""
+    return round(float(usage["cpu_s_per_min"]) / 60 * 100, 2)
+
+
 def mib(size: int) -> float:
     """Bytes as MiB, to a tenth."""
     return round(size / 2**20, 1)

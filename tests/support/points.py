@@ -9,7 +9,6 @@ each order.
 
 import contextlib
 import functools
-import importlib
 import json
 import os
 import signal
@@ -24,6 +23,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from tests.support.keeper import become
+from tests.support.preloaded import ready_to_fork
 from tests.support.processes import Process
 from tests.support.repository import REPOSITORY
 from tests.support.waiting import wait_for
@@ -140,12 +140,7 @@ def strike(pid: int, number: signal.Signals) -> None:
 
 def serve(path: str) -> None:
     """Fork for each order that comes; never ends by itself."""
-    _warm_up()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path + ".new")
-    listener.listen(16)
-    Path(path + ".new").rename(path)
+    listener = ready_to_fork(path, socket.SOCK_STREAM)
     while True:
         link, _ = listener.accept()
         with link:
@@ -153,12 +148,6 @@ def serve(path: str) -> None:
             if (pid := os.fork()) == 0:
                 _become_watcher(order, link, listener)
             link.sendall(f"{pid}\n".encode())
-
-
-def _warm_up() -> None:
-    """All that takes long to import, and no thread yet."""
-    importlib.import_module("watcher.commands.run")
-    importlib.import_module("watcher.apply.agent.bundle").source()
 
 
 def _become_watcher(order: dict[str, Any], *inherited: socket.socket) -> None:

@@ -179,12 +179,7 @@ def _network() -> str:
 
 def serve(path: str) -> NoReturn:
     """Fork for each order that comes; never ends by itself."""
-    _warm_up()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path + ".new")
-    listener.listen(16)
-    Path(path + ".new").rename(path)
+    listener = ready_to_fork(path, socket.SOCK_SEQPACKET)
     while True:
         link, _ = listener.accept()
         with link:
@@ -196,8 +191,18 @@ def serve(path: str) -> NoReturn:
             link.send(str(pid).encode())
 
 
+def ready_to_fork(path: str, kind: socket.SocketKind) -> socket.socket:
+    """All that takes long is imported, no thread is there, the kernel reaps; orders come from here."""
+    _warm_up()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    listener = socket.socket(socket.AF_UNIX, kind)
+    listener.bind(path + ".new")
+    listener.listen(16)
+    Path(path + ".new").rename(path)  # whoever sees it finds it listening
+    return listener
+
+
 def _warm_up() -> None:
-    """All that takes long to import, and no thread yet."""
     gc.disable()
     importlib.import_module("watcher.command_line")
     for word in ("asking", "check_config", "maintenance", "once", "plan", "run"):

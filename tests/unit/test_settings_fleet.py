@@ -65,22 +65,27 @@ def test_clusters_may_come_from_the_environment(tmp_path: Path) -> None:
     assert only.cluster.scope == "x"
 
 
-def test_files_are_clusters_too_in_the_order_of_their_names(tmp_path: Path) -> None:
+def in_files(tmp_path: Path, **clusters: str) -> tuple[Path, str]:
+    """The folder with a file for each, and settings that name it."""
     folder = tmp_path / "clusters.d"
     folder.mkdir()
-    for scope in ("b", "a"):
-        (folder / f"{scope}.yaml").write_text(f"cluster: {{scope: {scope}}}\ntargets: [{TARGET}]\n")
-    found = loaded(tmp_path, f"etcd: {{endpoints: [a:2379]}}\ncluster_files: {folder}/*.yaml\n")
+    for name, text in clusters.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder, f"etcd: {{endpoints: [a:2379]}}\ncluster_files: {folder}/*.yaml\n"
+
+
+def test_files_are_clusters_too_in_the_order_of_their_names(tmp_path: Path) -> None:
+    texts = {scope: f"cluster: {{scope: {scope}}}\ntargets: [{TARGET}]\n" for scope in ("b", "a")}
+    folder, text = in_files(tmp_path, **texts)
+    found = loaded(tmp_path, text)
     assert [each.cluster.scope for each in found.fleet] == ["a", "b"]
     assert found.clusters[0].sources["cluster.scope"] == f"file {folder}/a.yaml:1"
 
 
 def test_a_fault_in_one_file_refuses_all(tmp_path: Path) -> None:
-    folder = tmp_path / "clusters.d"
-    folder.mkdir()
-    (folder / "a.yaml").write_text(f"cluster: {{scope: a}}\ntargets: [{TARGET}]\n")
-    (folder / "b.yaml").write_text("cluster: {scope: b}\n")
-    said = fault_of(tmp_path, f"etcd: {{endpoints: [a:2379]}}\ncluster_files: {folder}/*.yaml\n")
+    whole = f"cluster: {{scope: a}}\ntargets: [{TARGET}]\n"
+    folder, text = in_files(tmp_path, a=whole, b="cluster: {scope: b}\n")
+    said = fault_of(tmp_path, text)
     assert said.startswith(f"targets: is required, and missing (file {folder}/b.yaml)")
 
 

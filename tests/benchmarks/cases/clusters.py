@@ -15,7 +15,7 @@ from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figures, spread, spreads
 from tests.benchmarks.lines import Line, LogTail
 from tests.benchmarks.switch_bed import NAMES, NAMESPACE, SwitchBed
-from tests.benchmarks.usage import usage_over
+from tests.benchmarks.usage import percent_of_a_core, usage_over
 from tests.support.waiting import BedError, wait_for
 from tests.support.watcher import Settings, WatcherProcess, ssh_target
 
@@ -101,7 +101,7 @@ def measure(bench: Bench) -> tuple[Figures, Figures]:
         "missed": storm.missed,
         "changes": counts.cluster_changes,
         "rss_mib": usage["rss_mib"],
-        "idle_cpu_percent": round(usage["cpu_s_per_min"] / 60 * 100, 2),
+        "idle_cpu_percent": percent_of_a_core(usage),
     }
     bench.say(str(figures))
     return {"clusters": figures}, {"clusters": len(scopes)}

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.consoles import Consoles
 from tests.benchmarks.figures import Figures, MissingFigureError, spread, spreads
-from tests.benchmarks.lines import Line, LogTail
+from tests.benchmarks.lines import Line, LogTail, written_at
 from tests.benchmarks.switch_bed import NAMES, SwitchBed
 from tests.support.etcd_gateway import Written
 from tests.support.waiting import BedError
@@ -41,9 +41,10 @@ POLL = 0.001
 class Hand:
     """Changes the leader from `a` to `b` and back, and gathers what the watcher says of it."""
 
-    def __init__(self, bed: SwitchBed, log: LogTail, seed: int = 1) -> None:
+    def __init__(self, bed: SwitchBed, log: LogTail, seed: int = 1, timeout: float = TIMEOUT) -> None:
         self._bed = bed
         self._log = log
+        self._timeout = timeout
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self._leader = NAMES[0]
 
@@ -67,17 +68,33 @@ class Hand:
         self._lines(put)
         return (put.answered - put.sent) * 1000, [(at - put.sent) * 1000 for at in seen.values()]
 
+    def switch_once_held(self) -> tuple[float, float]:
+        """One switch whose leader begins when all wait: milliseconds until the last PgBouncer was held, from
+        the request to etcd on, and until the last was confirmed.
+        """
+        asked_at = self._end_reign()
+        held = self._log.collect("hold", len(self._bed.bouncers), self._timeout)
+        confirmed = self._lines(self._put())
+        held_ms = (max(map(written_at, held)) - asked_at) * 1000
+        return held_ms, max(float(line["duration_ms"]) for line in confirmed)
+
     def _let_go(self) -> None:
-        time.sleep(self._random.uniform(*PAUSE_SECONDS))
-        self._bed.end_reign()
+        self._end_reign()
         time.sleep(NO_LEADER_SECONDS)
+
+    def _end_reign(self) -> float:
+        """At a random moment; Unix time of the request."""
+        time.sleep(self._random.uniform(*PAUSE_SECONDS))
+        asked_at = time.time()
+        self._bed.end_reign()
+        return asked_at
 
     def _put(self) -> Written:
         self._leader = NAMES[1 - NAMES.index(self._leader)]
         return self._bed.begin_reign(self._leader)
 
     def _lines(self, put: Written) -> list[Line]:
-        lines = self._log.collect("switch", len(self._bed.bouncers), TIMEOUT)
+        lines = self._log.collect("switch", len(self._bed.bouncers), self._timeout)
         if any(line["revision"] != put.revision for line in lines):
             raise BedError(f"a line of another switch than that of revision {put.revision}: {lines}")
         return lines
