@@ -5,18 +5,20 @@ a hold needs that must end without the watcher. Columns are looked up by name (P
 console»).
 """
 
+import contextlib
 import os
 import select
 import socket
 import struct
 import sys
 import time
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional
 
 from watcher.apply.agent.bounds import Gate
 from watcher.apply.agent.wire import PROTOCOL, Refused, say
 
 _CHUNK = 65536
+_LENGTH, _COUNT, _SIZE = struct.Struct("!I"), struct.Struct("!H"), struct.Struct("!i")
 
 
 def dial(address: str) -> socket.socket:
@@ -60,24 +62,51 @@ def _send(fd: int, chunk: bytes) -> None:
 
 
 class Reply:
-    """The answer to one statement: its rows by column, its tag, or PgBouncer's error."""
+    """The answer to one statement: its rows by column, its tag, or PgBouncer's error.
+
+    Rows are read when they are asked for: a switch asks for SHOW CONFIG four times, and wants a few of its
+    hundred rows. OSError then, where they are none.
+    """
 
     def __init__(self) -> None:
-        self.rows: List[Dict[str, Optional[str]]] = []
         self.tag = ""
         self.error = ""
         self._columns: List[str] = []
+        self._bodies: List[bytes] = []
 
     def add(self, kind: bytes, body: bytes) -> None:
         """One message of the server's (PostgreSQL protocol 3, «Message Formats»)."""
-        if kind == b"T":
+        if kind == b"D":
+            self._bodies.append(body)
+        elif kind == b"T":
             self._columns = _column_names(body)
-        elif kind == b"D":
-            self.rows.append(dict(zip(self._columns, _values(body))))
         elif kind == b"C":
             self.tag = body.rstrip(b"\0").decode("utf-8", "replace")
         elif kind == b"E":
             self.error = error_fields(body).get("M", "an error without a message")
+
+    @property
+    def rows(self) -> List[Dict[str, Optional[str]]]:
+        with _as_pgbouncer_speaks():
+            return [dict(zip(self._columns, _values(body))) for body in self._bodies]
+
+    def pairs(self, key: str, value: str) -> Dict[str, str]:
+        """Two columns, as a map from one to the other; empty where there are none of these names."""
+        if key not in self._columns or value not in self._columns:
+            return {}
+        at, other = self._columns.index(key), self._columns.index(value)
+        first = max(at, other) + 1
+        with _as_pgbouncer_speaks():
+            found = (_values(body, first) for body in self._bodies)
+            return {row[at] or "": row[other] or "" for row in found}
+
+
+@contextlib.contextmanager
+def _as_pgbouncer_speaks() -> Iterator[None]:
+    try:
+        yield
+    except (IndexError, ValueError, struct.error) as error:
+        raise OSError("what answers there does not speak as PgBouncer does") from error
 
 
 class Console:
@@ -121,29 +150,28 @@ class Console:
         return found
 
     def _reply(self, until: float) -> Reply:
-        reply = Reply()
+        reply, at = Reply(), 0
         while True:
-            kind, body = self._message(until)
+            end = self._end_of_message(at, until)
+            kind, body = bytes(self._pending[at : at + 1]), bytes(self._pending[at + 5 : end])
+            at = end
             if kind == b"Z":
+                del self._pending[:at]
                 return reply
-            try:
+            with _as_pgbouncer_speaks():
                 reply.add(kind, body)
-            except (ValueError, struct.error) as error:
-                raise OSError("what answers there does not speak as PgBouncer does") from error
 
-    def _message(self, until: float) -> Tuple[bytes, bytes]:
-        while len(self._pending) < 5 or len(self._pending) < self._length():
+    def _end_of_message(self, at: int, until: float) -> int:
+        """Of the one that begins at `at`, once all of it is there."""
+        while len(self._pending) < at + 5 or len(self._pending) < self._end(at):
             if not select.select([self._pooler], [], [], max(0.0, until - time.monotonic()))[0]:
                 self.close()  # or what it says late would be taken for the answer to something else
                 raise OSError("PgBouncer's console did not answer in time")
             self._receive()
-        end = self._length()
-        kind, body = bytes(self._pending[:1]), bytes(self._pending[5:end])
-        del self._pending[:end]
-        return kind, body
+        return self._end(at)
 
-    def _length(self) -> int:
-        return 1 + int(struct.unpack("!I", self._pending[1:5])[0])
+    def _end(self, at: int) -> int:
+        return at + 1 + int(_LENGTH.unpack_from(self._pending, at + 1)[0])
 
     def _receive(self) -> None:
         chunk = self._pooler.recv(_CHUNK)
@@ -155,7 +183,7 @@ class Console:
         """Whether a whole answer, up to ReadyForQuery, is there."""
         at = 0
         while len(self._pending) >= at + 5:
-            end = at + 1 + int(struct.unpack("!I", self._pending[at + 1 : at + 5])[0])
+            end = self._end(at)
             if len(self._pending) >= end and self._pending[at : at + 1] == b"Z":
                 return True
             at = end
@@ -165,18 +193,19 @@ class Console:
 def _column_names(body: bytes) -> List[str]:
     names: List[str] = []
     at = 2
-    for _ in range(struct.unpack("!H", body[:2])[0]):
+    for _ in range(_COUNT.unpack_from(body)[0]):
         end = body.index(b"\0", at)
         names.append(body[at:end].decode("utf-8", "replace"))
         at = end + 19
     return names
 
 
-def _values(body: bytes) -> List[Optional[str]]:
+def _values(body: bytes, first: int = 65535) -> List[Optional[str]]:
+    """The `first` columns of a row, or all there are."""
     values: List[Optional[str]] = []
     at = 2
-    for _ in range(struct.unpack("!H", body[:2])[0]):
-        size = struct.unpack("!i", body[at : at + 4])[0]
+    for _ in range(min(first, _COUNT.unpack_from(body)[0])):
+        size = _SIZE.unpack_from(body, at)[0]
         at += 4
         values.append(None if size < 0 else body[at : at + size].decode("utf-8", "replace"))
         at += max(size, 0)

@@ -262,10 +262,13 @@ class Holder:
         return self._control.ask(self._limit, *statements)
 
     def _rows(self, statement: str) -> List[Dict[str, Optional[str]]]:
+        return self._answer_to(statement).rows
+
+    def _answer_to(self, statement: str) -> Reply:
         (reply,) = self._ask(statement)
         if reply.error:
             raise Refused("console", "%s: %s" % (statement, reply.error))
-        return reply.rows
+        return reply
 
     def _paused(self) -> Set[str]:
         return {_named(row, "name") for row in self._rows("SHOW DATABASES") if _count(row, "paused")}
@@ -280,7 +283,7 @@ class Holder:
             self._ask(*["SET %s='%s'" % (name, value.replace("'", "''")) for name, value in settings.items()])
 
     def _config(self) -> Dict[str, str]:
-        return _config_of(self._rows("SHOW CONFIG"))
+        return self._answer_to("SHOW CONFIG").pairs("key", "value")
 
     def _change(self, config: Dict[str, str], name: str, value: str) -> None:
         """Set it for a while; what it was goes on record first, as whoever changed it before us knew it."""
@@ -501,7 +504,7 @@ class Holder:
         for statement, reply in zip(asked, replies):
             if reply.error:
                 raise Refused("console", "%s: %s" % (statement, reply.error))
-        config, rows = _config_of(replies[-2].rows), replies[-1].rows
+        config, rows = replies[-2].pairs("key", "value"), replies[-1].rows
         self._check_route(rows, expect)
         for name in list(self._changed):  # RELOAD takes back what was set
             if not _same(config.get(name), self._set_to.get(name)):
@@ -697,7 +700,3 @@ def _moment(row: Dict[str, Optional[str]]) -> float:
         return time.mktime(time.strptime(_named(row, "request_time")[:19], "%Y-%m-%d %H:%M:%S"))
     except ValueError:
         return 0.0
-
-
-def _config_of(rows: List[Dict[str, Optional[str]]]) -> Dict[str, str]:
-    return {_named(row, "key"): _named(row, "value") for row in rows}
