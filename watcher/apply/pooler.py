@@ -91,6 +91,7 @@ class Pooler:
         self._first_seen: tuple[str, float] | None = None
         self._reload_owed = False
         self._was_fallback: Endpoint | None = None
+        self._with: tuple[tuple[object, ...], Actual] | None = None
 
     @property
     def last(self) -> Actual | None:
@@ -216,13 +217,12 @@ class Pooler:
         holding = self._holding
         if holding is None:
             return actual
-        return replace(
-            actual,
-            can_hold=self._hold_problem is None,
-            held=holding.held,
-            guard=holding.guard,
-            hold_problem=self._hold_problem,
-        )
+        held, guard, problem = holding.held, holding.guard, self._hold_problem
+        facts = actual, held, guard, problem
+        if self._with is None or self._with[0] != facts:  # it is asked for seven times a turn
+            told = replace(actual, can_hold=problem is None, held=held, guard=guard, hold_problem=problem)
+            self._with = facts, told
+        return self._with[1]
 
     def _can_hold(self) -> Holding:
         if self._holding is None:

@@ -36,6 +36,13 @@ LOGIN_RETRY = "0.01"
 """`server_login_retry` around RESUME, so that a pool marked as failed tries at once. Never 0, which spins."""
 
 LOGIN_LIMIT = 2.0
+LOGINS_AFTER = 0.25
+"""Seconds after a release until it is looked at whether each pool has its server: not while clients of other
+PgBouncers on this host still wait for theirs."""
+
+NOT_FILLED = {"min_pool_size": "0"}
+"""Or a paused pool goes on logging in, and each login is broken off."""
+
 FAST_CLOSE_SECONDS = 1.0  # PgBouncer looks at its servers every third of a second
 LONGEST_HOLD = 600.0
 """No hold is longer, whatever is asked for."""
@@ -285,17 +292,20 @@ class Holder:
     def _config(self) -> Dict[str, str]:
         return self._answer_to("SHOW CONFIG").pairs("key", "value")
 
-    def _change(self, config: Dict[str, str], name: str, value: str) -> None:
-        """Set it for a while; what it was goes on record first, as whoever changed it before us knew it."""
-        if name not in config or config[name] == value:
+    def _change(self, config: Dict[str, str], **settings: str) -> None:
+        """Set them for a while; what they were goes on record first, as whoever changed them before us knew
+        it.
+        """
+        settings = {name: value for name, value in settings.items() if config.get(name, value) != value}
+        if not settings:
             return
-        original = config[name]
         for other in self._known_records().others():
-            original = other["settings"].get(name, original)
-        self._changed.setdefault(name, original)
-        self._set_to[name] = value
+            config = dict(config, **other["settings"])
+        for name in settings:
+            self._changed.setdefault(name, config[name])
+        self._set_to.update(settings)
         self._note()
-        self._set({name: value})
+        self._set(settings)
 
     def _change_back(self, *names: str) -> None:
         known = {name: self._changed[name] for name in names if name in self._changed}
@@ -378,7 +388,7 @@ class Holder:
         try:
             if at_once:
                 self._send_pauses(fresh)
-                self._stop_filling_pools(self._config())
+                self._change(self._config(), **NOT_FILLED)
             else:
                 self._let_logins_end(fresh)
                 self._send_pauses(fresh)
@@ -390,16 +400,10 @@ class Holder:
 
     def _let_logins_end(self, databases: List[str]) -> None:
         """No login begins from here on, and the one that may be under way in each pool gets a moment."""
-        config = self._config()
-        self._stop_filling_pools(config)
-        self._change(config, "max_db_connections", "1")
+        self._change(self._config(), max_db_connections="1", **NOT_FILLED)
         until = time.monotonic() + QUIET_LIMIT
         while self._sums(databases, "sv_login") and time.monotonic() < until:
             time.sleep(0.001)
-
-    def _stop_filling_pools(self, config: Dict[str, str]) -> None:
-        """Or a paused pool goes on logging in, and each login is broken off."""
-        self._change(config, "min_pool_size", "0")
 
     def _sums(self, databases: List[str], *columns: str, **but: str) -> int:
         rows = (row for row in self._rows("SHOW POOLS") if _named(row, "database") in databases)
@@ -510,7 +514,7 @@ class Holder:
             if not _same(config.get(name), self._set_to.get(name)):
                 del self._changed[name]
         if float(config.get("server_login_retry") or 0) > float(LOGIN_RETRY):
-            self._change(config, "server_login_retry", LOGIN_RETRY)
+            self._change(config, server_login_retry=LOGIN_RETRY)
         self._config_now = config
         return rows
 
@@ -581,7 +585,7 @@ class Holder:
         if old:
             config = self._config_now
             size = int(config.get("default_pool_size") or 20) + len(old)
-            self._change(config, "default_pool_size", str(size))
+            self._change(config, default_pool_size=str(size))
 
     def _after_release(
         self, held: List[str], old: List[Dict[str, Optional[str]]], request: Dict[str, Any]
@@ -589,9 +593,9 @@ class Holder:
         now = time.monotonic()
         self._change_back("min_pool_size")
         if "server_login_retry" in self._changed:
-            self._later.append((now, lambda: self._await_logins(held, now + LOGIN_LIMIT)))
+            self._later.append((now + LOGINS_AFTER, lambda: self._await_logins(held, now + LOGIN_LIMIT)))
         if old and request.get("close_sessions"):
-            self._change(self._config_now, "server_fast_close", "1")
+            self._change(self._config_now, server_fast_close="1")
             self._later.append((now + FAST_CLOSE_SECONDS, lambda: self._change_back("server_fast_close")))
         if old:
             cut_after = request.get("cut_after")
@@ -644,7 +648,7 @@ class Holder:
             return
         limit = max(seconds, waits) + FAST_CLOSE_SECONDS + 0.1
         self._change_back("query_timeout")
-        self._change(self._config(), "query_timeout", "%.2f" % limit)
+        self._change(self._config(), query_timeout="%.2f" % limit)
         self._later.append(
             (time.monotonic() + FAST_CLOSE_SECONDS, lambda: self._change_back("query_timeout"))
         )
