@@ -91,12 +91,13 @@ class Pooler:
         self._first_seen: tuple[str, float] | None = None
         self._reload_owed = False
         self._was_fallback: Endpoint | None = None
-        self._with: tuple[tuple[object, ...], Actual] | None = None
 
     @property
     def last(self) -> Actual | None:
         """What was seen last; its hold as it is now."""
-        return None if self._last is None else self._with_hold(self._last)
+        if self._last is not None:
+            self._last = self._with_hold(self._last)
+        return self._last
 
     def read(self) -> Actual:
         """What the target shows now: its file, and its console where it has one.
@@ -217,12 +218,11 @@ class Pooler:
         holding = self._holding
         if holding is None:
             return actual
-        held, guard, problem = holding.held, holding.guard, self._hold_problem
-        facts = actual, held, guard, problem
-        if self._with is None or self._with[0] != facts:  # it is asked for seven times a turn
-            told = replace(actual, can_hold=problem is None, held=held, guard=guard, hold_problem=problem)
-            self._with = facts, told
-        return self._with[1]
+        now = self._hold_problem is None, holding.held, holding.guard, self._hold_problem
+        if now == (actual.can_hold, actual.held, actual.guard, actual.hold_problem):
+            return actual
+        can_hold, held, guard, problem = now
+        return replace(actual, can_hold=can_hold, held=held, guard=guard, hold_problem=problem)
 
     def _can_hold(self) -> Holding:
         if self._holding is None:
