@@ -11,7 +11,7 @@ from tests.simulation.hosts import END, Host, Way
 from tests.simulation.loop import Loop
 from tests.simulation.watchers import LIMIT, Parts, Watcher
 from tests.simulation.witness import Broken, Witness
-from watcher.decide.config_block import parse
+from tests.support.fake_target import read_block
 from watcher.decide.model import PAUSE_KEY, STOP_KEYS, Endpoint, Paused, Stamp, StopRequest
 
 LOOK_EVERY = 0.5
@@ -214,13 +214,13 @@ class Schedule:
 
 @lru_cache(maxsize=1000)
 def _stamp_of(text: str) -> Stamp | None:
-    return parse(text, "demo", "file").stamp
+    return read_block(text, "demo", "file").stamp
 
 
 @lru_cache(maxsize=1000)
 def _led_by(text: str) -> Endpoint:
     """Where the block leads; it has one database."""
-    return parse(text, "demo", "file").databases[0].endpoint
+    return read_block(text, "demo", "file").databases[0].endpoint
 
 
 # --- faults -----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from watcher.decide.config_block import parse, rewrite
 from watcher.decide.decision import ConnectVia, Policy, ReadyBy, unconfirmed
@@ -44,6 +45,10 @@ NODES = {f"node{n}": Endpoint(f"10.0.0.{n}", 5432) for n in (1, 2, 3)}
 POLICY = Policy(
     connect_via=ConnectVia.ADDRESSES, addresses=NODES, ready_by=ReadyBy.LEADER_KEY, silence_limit=1e9
 )
+
+
+read_block = lru_cache(4096)(parse)
+"""What a text says is asked for many times a second of a simulation."""
 
 
 def led_by(name: str | None, revision: int, at: float, *, proven: bool = True) -> View:
@@ -129,7 +134,7 @@ class FakePgBouncer:
         if self.deaf or self.down:
             return
         try:
-            found = {db.name: db.endpoint for db in parse(self.text, self.block, "fake").databases}
+            found = {db.name: db.endpoint for db in read_block(self.text, self.block, "fake").databases}
         except BlockError:
             return
         self.fallback = found.pop("*", None)
@@ -326,7 +331,7 @@ class FakeTarget:
 
     def _owe_reload(self) -> None:
         """For a text of somebody else's, where PgBouncer cannot show whether it has read it."""
-        block = parse(self.pgbouncer.text, self.pgbouncer.block, self.name)
+        block = read_block(self.pgbouncer.text, self.pgbouncer.block, self.name)
         self._reload_owed |= not self._console or any(db.name == "*" for db in block.databases)
 
     def take(self, step: Step) -> None:
@@ -373,7 +378,7 @@ class FakeTarget:
         """The databases of the block as it was seen last, and those made from its `*`."""
         pgbouncer = self.pgbouncer
         text = pgbouncer.text if self._first_seen is None else self._first_seen[0]
-        names = [db.name for db in parse(text, pgbouncer.block, self.name).databases]
+        names = [db.name for db in read_block(text, pgbouncer.block, self.name).databases]
         derived = pgbouncer.in_use if "*" in names else set()
         return tuple(name for name in [*names, *derived] if name != "*")
 
@@ -402,14 +407,14 @@ class FakeTarget:
 
     def _led_elsewhere(self, shown: tuple[ConsoleDatabase, ...], endpoint: Endpoint) -> list[str]:
         ends = {row.name: Endpoint(row.host or "", row.port) for row in shown}
-        block = parse(self.pgbouncer.text, self.pgbouncer.block, self.name)
+        block = read_block(self.pgbouncer.text, self.pgbouncer.block, self.name)
         return [db.name for db in block.databases if db.name != "*" and ends.get(db.name) != endpoint]
 
     def _write(self, step: Write) -> None:
         known = self.pgbouncer.text if self._text is None else self._text
         if known != self.pgbouncer.text:
             raise FileChanged(self.name, "somebody else wrote the file meanwhile", "it is read again")
-        before = parse(known, self.pgbouncer.block, self.name).databases
+        before = read_block(known, self.pgbouncer.block, self.name).databases
         self.pgbouncer.text = self._text = rewrite(known, self.pgbouncer.block, step.route, self.name)
         elsewhere = [db for db in before if db.endpoint != step.route.endpoint]
         self._was_fallback = next((db.endpoint for db in elsewhere if db.name == "*"), self._was_fallback)
@@ -430,7 +435,7 @@ class FakeTarget:
 
     def _actual(self, shown: tuple[ConsoleDatabase, ...] | None, problem: WatcherError | None) -> Actual:
         text = self.pgbouncer.text if self._text is None else self._text
-        block = parse(text, self.pgbouncer.block, self.name)
+        block = read_block(text, self.pgbouncer.block, self.name)
         if self._first_seen is None or self._first_seen[0] != text:
             self._first_seen = text, self._clock()
         return Actual(
