@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,11 +26,15 @@ from watcher.decide.decision import ConnectVia, desired
 from watcher.decide.endpoint import parse_address
 from watcher.decide.errors import SourceError
 from watcher.decide.model import Alarm, Desired, Endpoint, Sighting, View
+from watcher.decide.precedence import Standing
 from watcher.decide.readiness import wanted
 from watcher.expose.audience import Listener, everyone
 from watcher.expose.calendar import Calendar
+from watcher.expose.candidate import Candidate
 from watcher.expose.herald import Herald
+from watcher.expose.leased import Connect, OnState
 from watcher.expose.logs import LogReporter
+from watcher.expose.rank import Rank
 from watcher.expose.window import Shown, Window
 from watcher.mailbox import Mailbox
 from watcher.observe.certificates import expiries
@@ -65,6 +70,9 @@ class Watcher:
         self.board = Board(time.monotonic())
         self.window = window or Window(settings.cluster.name, self._names(), self._shown(), Calendar())
         self._reporter = everyone(LogReporter(settings.cluster.name, time.monotonic), self.window.listener)
+        self._rank = Rank(
+            settings.cluster.prefix, settings.etcd.silence_limit, self._reporter, time.monotonic
+        )
         self._mailboxes: list[Mailbox[View]] = []
         self._workers: dict[str, Reconciler] = {}
         self._herald = herald(settings, self._reporter) if settings.barrier.enabled else None
@@ -77,6 +85,10 @@ class Watcher:
         self.settings_read()
         for thread in self._threads:
             thread.start()
+
+    def stand(self, candidate: Candidate | None) -> None:
+        """Among several watchers, by this candidate from now on; None: all act."""
+        self._rank.stand(candidate, self.board.view)
 
     def settings_read(self) -> None:
         """The settings were read, and this is what is at work by them from now on."""
@@ -92,7 +104,10 @@ class Watcher:
         def wish(target: str) -> Desired:
             return desired(self.board.view, policy, time.monotonic(), target, time.time())
 
-        return Shown(lambda: self.board.view, self._ailing, lambda: expiries(files), wish)
+        def standing() -> Standing:
+            return self._rank.standing(self.board.view)
+
+        return Shown(lambda: self.board.view, self._ailing, lambda: expiries(files), wish, standing)
 
     def _ailing(self) -> str:
         """Which thread has died, or which worker has not turned for longer than any turn may take."""
@@ -123,6 +138,7 @@ class Watcher:
     def _jobs(self) -> Iterator[tuple[str, Job]]:
         policy = self.settings.policy()
         self.board.listen(lambda view, _: self.window.viewed(view))
+        self.board.listen(self._rank.viewed)
         for target in self.settings.targets:
             yield f"target {target.name}", self._reconciler(target).run
         self.board.listen(
@@ -149,6 +165,8 @@ class Watcher:
             wall=time.time,
             acknowledge=lambda stop_id: self._acknowledge(target, stop_id),
             last_hold=self.settings.stop_limit,
+            standing=self._rank.standing,
+            patience=self.settings.controller.ttl,
         )
         return worker
 
@@ -291,14 +309,26 @@ def readiness_probe(
 
 def herald(settings: s.Settings, reporter: Listener) -> Herald:
     """What tells `watcher barrier` of our targets and holds; nothing is connected yet."""
-    access = replace(etcd_access(settings), timeout=min(settings.etcd.timeout, _HERALD_LIMIT))
-    turn = itertools.cycle(access.parsed())
     return Herald(
         settings.cluster.prefix,
-        lambda wanted: EtcdClient(access, next(turn), wanted),
+        _connect(settings, _HERALD_LIMIT),
         lambda connected, place, problem: reporter.source_state("barrier", connected, place, problem),
         ttl=settings.barrier.ttl,
     )
+
+
+def candidate(settings: s.Settings, on_state: OnState) -> Candidate:
+    """What asks etcd to be the active one of several watchers; nothing is connected yet."""
+    controller = settings.controller
+    connect = _connect(settings, controller.ttl / 2)
+    return Candidate(controller.name or socket.gethostname(), connect, on_state, ttl=controller.ttl)
+
+
+def _connect(settings: s.Settings, limit: float) -> Connect:
+    """To the endpoints in turn; no call takes longer than `limit` seconds."""
+    access = replace(etcd_access(settings), timeout=min(settings.etcd.timeout, limit))
+    turn = itertools.cycle(access.parsed())
+    return lambda wanted: EtcdClient(access, next(turn), wanted)
 
 
 # --- targets ---------------------------------------------------------------------------------------

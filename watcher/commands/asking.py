@@ -163,6 +163,8 @@ def _cluster_lines(cluster: Cluster, now: datetime) -> Iterator[str]:
     yield f"cluster {cluster.name}: {cluster.leader or 'no leader by etcd'}{since}; {cluster.detail}"
     if cluster.paused is not None:
         yield f"  {paused_words(cluster.paused, now)}"
+    if cluster.controller is not None:
+        yield f"  this watcher {cluster.controller.words}"
     for member in cluster.members:
         lag = "" if member.lag_bytes is None else f", lag {of_bytes(member.lag_bytes)}"
         gone = "" if member.present else ", its key has gone"

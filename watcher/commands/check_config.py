@@ -13,7 +13,7 @@ from watcher.commands.saying import say
 from watcher.decide.advice import PROMOTION, advise, of_block
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import Leadership, View
-from watcher.decide.view import config, leadership
+from watcher.decide.view import config, is_empty, leadership
 from watcher.settings import Loaded, Settings, redacted
 
 
@@ -76,7 +76,7 @@ def _leader_in(view: View) -> str:
         return f"{reign.name} leads since revision {reign.create_revision}"
     if reign is not None:
         raise WatcherError(reign.place, reign.problem, reign.hint)
-    if view.entries:
+    if not is_empty(view):
         raise WatcherError("etcd", "it answers, but nobody leads", "patronictl list tells more")
     hint = "compare `cluster.scope` and `cluster.namespace` with Patroni's configuration"
     raise WatcherError("etcd", "it answers, but holds no key of this cluster", hint)

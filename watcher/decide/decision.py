@@ -57,7 +57,7 @@ from watcher.decide.model import (
     Watch,
     Write,
 )
-from watcher.decide.view import config, leadership, paused, system_id, timeline
+from watcher.decide.view import config, is_empty, leadership, paused, system_id, timeline
 
 
 class ConnectVia(StrEnum):
@@ -161,7 +161,7 @@ _NO_CLUSTER = "etcd holds no key of this cluster; compare cluster.scope and clus
 
 def _by_leader_key(view: View, policy: Policy, now: float, silent_from: float) -> Desired:
     reign = leadership(view)
-    if reign is None and not view.entries:
+    if reign is None and is_empty(view):
         return Desired(Reason.NO_CLUSTER, _NO_CLUSTER, recheck_at=silent_from)
     if reign is None:
         return Desired(Reason.NO_LEADER, "no leader key", recheck_at=silent_from)

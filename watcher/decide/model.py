@@ -126,6 +126,18 @@ class Paused:
     since: float | None = None
 
 
+ACTIVE_KEY = "pgbouncer-watcher/active"
+"""Below the cluster's prefix, on a lease: the one of several watchers that goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveWatcher:
+    """The value of `pgbouncer-watcher/active`: `id` is of one life of one watcher, `name` is for people."""
+
+    id: str
+    name: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Malformed:
     """A key of ours whose value cannot be understood. Unknown, which is not the same as absent."""
@@ -135,7 +147,9 @@ class Malformed:
     hint: str
 
 
-Value: TypeAlias = Leader | Member | Failover | Config | SystemId | StopRequest | Paused | Malformed
+Value: TypeAlias = (
+    Leader | Member | Failover | Config | SystemId | StopRequest | Paused | ActiveWatcher | Malformed
+)
 
 
 @dataclass(frozen=True, slots=True)

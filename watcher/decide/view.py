@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from watcher.decide.model import (
+    ACTIVE_KEY,
     PAUSE_KEY,
     Alarm,
     Change,
@@ -140,6 +141,11 @@ def leadership(view: View) -> Leadership | Malformed | None:
     if isinstance(entry.value, Leader):
         return Leadership(entry.value.name, entry.create_revision)
     return entry.value if isinstance(entry.value, Malformed) else None
+
+
+def is_empty(view: View) -> bool:
+    """Whether etcd holds no key of such a cluster; one of ours makes none of it."""
+    return view.entries.keys() <= {ACTIVE_KEY}
 
 
 def config(view: View) -> Config:

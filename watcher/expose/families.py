@@ -76,6 +76,11 @@ _ALL = (
     _gauge("state", "1 for why the wish is what it is, 0 for every other reason.", "reason"),
     _gauge("paused", "Whether an operator said `watcher pause`."),
     _gauge("paused_since_timestamp_seconds", "When that was; absent while nobody did."),
+    _gauge(
+        "active",
+        "Whether this watcher is the active one, by its lease in etcd; absent with"
+        " `controller.mode: together`.",
+    ),
     # the settings
     _gauge("settings_last_read_successful", "Whether the settings had no fault when they were last read."),
     _gauge("settings_read_timestamp_seconds", "When the settings in force were read."),

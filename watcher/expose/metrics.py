@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import Desired, HealthRound, Leadership, Reason, Role, Source, Switch, View
+from watcher.decide.precedence import Standing
 from watcher.decide.view import leadership, paused
 from watcher.expose.audience import Listener
 from watcher.expose.calendar import Calendar
@@ -37,6 +38,7 @@ class Facts:
     wish: Wish = nobody_knows
     certificates: Callable[[], Mapping[str, float]] = dict
     settings_read: Callable[[], tuple[bool, float]] = lambda: (True, 0.0)
+    standing: Callable[[], Standing] = lambda: Standing.TOGETHER
 
 
 class Metrics(Listener):
@@ -285,9 +287,11 @@ class _State(Collector):
 
     def _of_wishes(self, view: View, targets: tuple[TargetState, ...]) -> dict[str, _Rows]:
         reasons = {target.wish.reason for target in targets if target.wish is not None}
-        keeps_off = paused(view)
+        keeps_off, stands = paused(view), self._facts.standing()
+        together = stands is Standing.TOGETHER
         return {
             "state": [((str(reason),), float(reason in reasons)) for reason in Reason],
+            "active": [((), None if together else float(stands is Standing.ACTIVE))],
             "paused": [((), float(keeps_off is not None))],
             "paused_since_timestamp_seconds": [((), None if keeps_off is None else keeps_off.since)],
         }

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import (
+    ActiveWatcher,
     Desired,
     Endpoint,
     HealthRound,
@@ -23,6 +24,7 @@ from watcher.decide.model import (
     Role,
     View,
 )
+from watcher.decide.precedence import Standing, active, in_words
 from watcher.decide.view import config, leadership, paused
 from watcher.expose.calendar import Calendar
 from watcher.expose.chronicle import Chronicle, TargetState, Told, Wish, nobody_knows
@@ -83,6 +85,15 @@ class Maintenance(_Part):
     since: AwareDatetime | None
 
 
+class Controller(_Part):
+    """This watcher among several of the cluster, with `controller.mode: lease`."""
+
+    standing: Standing
+    words: str = Field(description="The same in a sentence.")
+    active: str | None = Field(description="Name of the active watcher; None where nobody is known to be.")
+    lease: Source | None = Field(description="etcd, where the lease is asked for; None until it was needed.")
+
+
 class Cluster(_Part):
     """The cluster as etcd and the health check tell of it."""
 
@@ -100,6 +111,7 @@ class Cluster(_Part):
     etcd_revision: int
     etcd_heard_at: AwareDatetime | None
     barrier: Source | None = Field(description="None where `barrier.enabled` is off.")
+    controller: Controller | None = Field(description="None with `controller.mode: together`.")
     paused: Maintenance | None
 
 
@@ -222,13 +234,14 @@ def status_of(
     started_at: float,
     wish: Wish = nobody_knows,
     settings_read: tuple[bool, float] | None = None,
+    stands: Standing = Standing.TOGETHER,
 ) -> Status:
     """As of now."""
     states = chronicle.judged(wish)
     targets = tuple(map(_target, states))
     wishes = [state.wish for state in states if state.wish is not None]
     foremost = max(wishes, key=_weight, default=None)
-    cluster = _cluster(scope, view, chronicle, calendar, foremost)
+    cluster = _cluster(scope, view, chronicle, calendar, foremost, stands)
     now = _date(calendar.wall())
     health, words = _verdict(view, wishes, cluster, targets, now)
     refused = settings_read is not None and not settings_read[0]
@@ -451,7 +464,12 @@ def _problem(error: WatcherError | None) -> Problem | None:
 
 
 def _cluster(
-    scope: str, view: View, chronicle: Chronicle, calendar: Calendar, wish: Desired | None
+    scope: str,
+    view: View,
+    chronicle: Chronicle,
+    calendar: Calendar,
+    wish: Desired | None,
+    stands: Standing,
 ) -> Cluster:
     reign, keeps_off = leadership(view), paused(view)
     known = isinstance(reign, Leadership)
@@ -484,10 +502,18 @@ def _cluster(
         etcd_revision=view.revision,
         etcd_heard_at=day(view.contact_at),
         barrier=source("barrier"),
+        controller=_controller(stands, active(view), source("controller")),
         paused=None
         if keeps_off is None
         else Maintenance(by=keeps_off.by, why=keeps_off.why, since=_date_or_none(keeps_off.since)),
     )
+
+
+def _controller(stands: Standing, first: ActiveWatcher | None, lease: Source | None) -> Controller | None:
+    if stands is Standing.TOGETHER:
+        return None
+    known = None if first is None or stands is Standing.NOBODY else first.name
+    return Controller(standing=stands, words=in_words(stands, known or ""), active=known, lease=lease)
 
 
 def _members(view: View) -> Iterable[MemberState]:

@@ -484,6 +484,30 @@ class Barrier(Section):
     )
 
 
+class Controller(Section):
+    mode: Literal["together", "lease"] = Field(
+        default="together",
+        description="How several watchers of the same targets share the work: `together`, each does all of"
+        " it; `lease`, one is active by a lease in etcd and leads clients elsewhere, the others stand by. The"
+        " etcd user must then be able to write below `pgbouncer-watcher/` of the cluster's keys.",
+    )
+    ttl: Number = Field(
+        default=2.0,
+        ge=2,
+        le=60,
+        allow_inf_nan=False,
+        description="So long at the most the others wait for the active one, whatever became of it.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    name: Annotated[Text, Field(max_length=100)] | None = Field(
+        default=None, description="By which the others show this one. Not set: the name of its host."
+    )
+
+    def _contradictions(self) -> Iterator[Fault]:
+        if self.mode == "together" and self.name is not None:
+            yield Fault("name", "has no effect: `mode` is `together`", "set `mode: lease`, or leave it out")
+
+
 # --- the watcher itself ---------------------------------------------------------------------------
 
 
@@ -536,7 +560,7 @@ class Settings(BaseSettings):
         default=(),
         description="Several clusters in one watcher (docs/fleet.md): each a section with `cluster.scope` and"
         " `targets`, and whatever of the other settings shall not be for it as it is for all. A cluster has"
-        " none of `http`, `log`, `stop_limit`.",
+        " none of `controller`, `http`, `log`, `stop_limit`.",
     )
     cluster_files: Path | None = Field(
         default=None,
@@ -555,6 +579,10 @@ class Settings(BaseSettings):
     barrier: Barrier = Field(
         default_factory=lambda: Barrier(),
         description="Stops of PostgreSQL that wait until targets are held (docs/barrier.md).",
+    )
+    controller: Controller = Field(
+        default_factory=lambda: Controller(),
+        description="Several watchers of the same targets (docs/controllers.md).",
     )
     resync_interval: Number = _seconds(
         10.0, 3600, "Each target is read again this often, and put right if somebody changed it."
