@@ -125,6 +125,7 @@ class FakePgBouncer:
     paused: set[str] = field(default_factory=set)
     closed: set[Endpoint] = field(default_factory=set)
     agents: "list[FakeAgent]" = field(default_factory=list)
+    reloads: int = 0
 
     def __post_init__(self) -> None:
         self.reload()
@@ -133,6 +134,7 @@ class FakePgBouncer:
         """What RELOAD and SIGHUP do; it knows the databases of the block alone."""
         if self.deaf or self.down:
             return
+        self.reloads += 1
         try:
             found = {db.name: db.endpoint for db in read_block(self.text, self.block, "fake").databases}
         except BlockError:
@@ -393,7 +395,7 @@ class FakeTarget:
             return
         if endpoint is not None and endpoint in self.pgbouncer.closed:
             raise PrimaryRefuses(self.name, f"{endpoint} takes no login: it refuses", "clients wait")
-        if reload:
+        if reload and not self._goes_on_at(endpoint):
             self.pgbouncer.reload()
         shown = self.pgbouncer.rows()
         wrong = [] if endpoint is None else self._led_elsewhere(shown, endpoint)
@@ -404,6 +406,13 @@ class FakeTarget:
         if self._last is not None:
             released = tuple(replace(row, paused=self.pgbouncer.waits(row.name)) for row in shown)
             self._last = replace(self._last, shown=released, reload_owed=self._reload_owed)
+
+    def _goes_on_at(self, endpoint: Endpoint | None) -> bool:
+        """Whether another has led them there already, and let them go."""
+        rows = {row.name: row for row in self.pgbouncer.rows()}
+        found = [rows.get(name) for name in self._names()]
+        ends = {None if row is None or row.paused else Endpoint(row.host or "", row.port) for row in found}
+        return endpoint is not None and ends == {endpoint}
 
     def _led_elsewhere(self, shown: tuple[ConsoleDatabase, ...], endpoint: Endpoint) -> list[str]:
         ends = {row.name: Endpoint(row.host or "", row.port) for row in shown}

@@ -88,6 +88,10 @@ def _count(row: Dict[str, Optional[str]], *columns: str) -> int:
     return sum(int(row.get(column) or 0) for column in columns)
 
 
+def _paused_in(rows: List[Dict[str, Optional[str]]]) -> Set[str]:
+    return {_named(row, "name") for row in rows if _count(row, "paused")}
+
+
 def _quoted(name: str) -> str:
     return '"%s"' % name.replace('"', '""')
 
@@ -278,7 +282,7 @@ class Holder:
         return reply
 
     def _paused(self) -> Set[str]:
-        return {_named(row, "name") for row in self._rows("SHOW DATABASES") if _count(row, "paused")}
+        return _paused_in(self._rows("SHOW DATABASES"))
 
     def _resume(self, databases: List[str]) -> None:
         """One that is not paused any more is as good as resumed."""
@@ -483,15 +487,31 @@ class Holder:
         if request.get("greet"):
             self._check_logins(*request["greet"])
         with self._known_records().turn():
-            rows = self._reload_and_look(bool(request.get("reload")), request.get("expect") or {})
+            expect = request.get("expect") or {}
+            reload = bool(request.get("reload")) and not self._is_led(expect, request.get("greet"))
+            rows = self._reload_and_look(reload, expect)
             names = self._held if request.get("sure") else self._not_shared()
             old = self._old_servers(self._held)
             self._make_room(old)
-            self._let_go_on(names)
+            self._let_go_on([name for name in names if name in _paused_in(rows)])
         held, self._held = self._held, []
         held_for = self._over()
         self._after_release(held, old, request)
         return dict(self._status(), was_held=True, held_for=held_for, shown=rows)
+
+    def _is_led(self, expect: Dict[str, Any], greet: Optional[List[Any]]) -> bool:
+        """Whether clients go on already, to where they should: another watcher was quicker. A RELOAD would
+        break off the logins that have begun since, and whoever waits for one of those would fail.
+        """
+        if not greet:
+            return False
+        led = {
+            _named(row, "name")
+            for row in self._rows("SHOW DATABASES")
+            if (_named(row, "host"), _count(row, "port")) == tuple(greet[:2]) and not _count(row, "paused")
+        }
+        names = {*self._held, *expect}
+        return bool(names) and names <= led
 
     def _check_logins(self, host: str, port: int, user: str) -> None:
         self._bounds.check_address(host, str(port))
@@ -521,6 +541,7 @@ class Holder:
     def _let_go_on(self, databases: List[str]) -> None:
         """RECONNECT first, which while paused does one thing: a client that logs in before the first server
         has waits for that, where a pool marked as failed would turn it away (objects.c, finish_client_login).
+        One that is not paused any more would break off logins by it.
         """
         statements = [
             "%s %s" % (word, _quoted(name)) for name in databases for word in ("RECONNECT", "RESUME")
