@@ -140,9 +140,9 @@ class Takeover(AbstractContextManager["Takeover"]):
         self.stage.ground.etcd.delete(self._prefix + "leader")
 
     def _crown_b(self) -> None:
+        self.crowned_at = time.monotonic()
         self._put("leader", "b")
         self._put("failover", "{}")
-        self.crowned_at = time.monotonic()
 
     def reach(self) -> bool:
         """Move until the first watcher stops at its point; whether it did before the switchover was over."""
