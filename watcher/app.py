@@ -25,7 +25,7 @@ from watcher.board import Board
 from watcher.decide.decision import ConnectVia, desired
 from watcher.decide.endpoint import parse_address
 from watcher.decide.errors import SourceError
-from watcher.decide.model import Alarm, Desired, Endpoint, Sighting, View
+from watcher.decide.model import Alarm, Desired, Endpoint, OtherSite, Sighting, View
 from watcher.decide.precedence import Standing
 from watcher.decide.readiness import wanted
 from watcher.expose.audience import Listener, everyone
@@ -76,6 +76,8 @@ class Watcher:
         self._mailboxes: list[Mailbox[View]] = []
         self._workers: dict[str, Reconciler] = {}
         self._herald = herald(settings, self._reporter) if settings.barrier.enabled else None
+        there = settings.of_other_site()
+        self._other = None if there is None else _OtherSite(there, self._reporter)
         self._threads = [
             threading.Thread(target=job, args=(self._stop,), name=name, daemon=True)
             for name, job in self._jobs()
@@ -124,6 +126,8 @@ class Watcher:
         """Every thread ends at the end of what it is about; nothing new is begun."""
         self._stop.set()
         self._wake_readiness.set()
+        if self._other is not None:
+            self._other.nudge()
         for mailbox in self._mailboxes:
             mailbox.nudge()
         if self._herald is not None:
@@ -146,6 +150,9 @@ class Watcher:
         )
         yield "readiness", readiness_probe(self.settings, self.board, self._wake_readiness).run
         yield "health check", health_probe(self.settings, self.board).run
+        if self._other is not None:
+            self._other.board.listen(lambda view, _: self.board.post(OtherSite(view)))
+            yield from self._other.jobs()
         if self._herald is not None:
             yield "herald", self._herald.run
 
@@ -183,7 +190,10 @@ class Watcher:
         """What the agent beside a PgBouncer says unasked: to the board, to the worker, to the log."""
 
         def alarm(endpoint: Endpoint, refuses: bool, problem: str) -> None:
-            self.board.post(Alarm(target, endpoint, refuses, time.monotonic(), problem))
+            told = Alarm(target, endpoint, refuses, time.monotonic(), problem)
+            self.board.post(told)
+            if self._other is not None:
+                self._other.board.post(told)
 
         return Ear(
             changed=mailbox.nudge,
@@ -202,6 +212,32 @@ class Watcher:
         tell_of_etcd(self.window.listener, state)
 
 
+class _OtherSite:
+    """What is heard of the cluster at the other site, by the settings `there`; `board` has it. Nobody is led
+    by it but through the view of this site's cluster.
+    """
+
+    def __init__(self, there: s.Settings, listener: Listener) -> None:
+        self._there = there
+        self._listener = listener
+        self._wake = threading.Event()
+        self.board = Board(time.monotonic())
+
+    def jobs(self) -> Iterator[tuple[str, Job]]:
+        there, board, policy = self._there, self.board, self._there.policy()
+        board.listen(lambda view, is_news: self._wake.set() if is_news and wanted(view, policy) else None)
+        yield "other site", etcd_watch(there, board.post, on_state=self._on_state).run
+        yield "other site's readiness", readiness_probe(there, board, self._wake).run
+        yield "other site's health check", health_probe(there, board).run
+
+    def nudge(self) -> None:
+        """So that whoever waits for something to ask notices that it shall end."""
+        self._wake.set()
+
+    def _on_state(self, state: EtcdState) -> None:
+        self._listener.source_state("other_site", state.connected, state.endpoint, state.problem)
+
+
 def tell_of_etcd(listener: Listener, state: EtcdState) -> None:
     listener.source_state("etcd", state.connected, state.endpoint, state.problem, str(state.reason))
 
@@ -215,10 +251,13 @@ def dead_threads(threads: Iterable[threading.Thread]) -> list[str]:
 
 
 def etcd_watch(
-    settings: s.Settings, post: Callable[[Sighting], None], endpoints: tuple[str, ...] = ()
+    settings: s.Settings,
+    post: Callable[[Sighting], None],
+    endpoints: tuple[str, ...] = (),
+    on_state: Callable[[EtcdState], None] = lambda _: None,
 ) -> EtcdWatch:
     """The watch on the cluster's prefix; `endpoints` instead of all of the settings'."""
-    return EtcdWatch(etcd_access(settings, endpoints), settings.cluster.prefix, post)
+    return EtcdWatch(etcd_access(settings, endpoints), settings.cluster.prefix, post, on_state)
 
 
 def etcd_access(settings: s.Settings, endpoints: tuple[str, ...] = ()) -> EtcdAccess:
@@ -425,6 +464,8 @@ def certificate_files(settings: s.Settings) -> Iterator[tuple[str, Path]]:
         ("patroni.tls", settings.patroni.tls),
         ("cluster.sql.tls", settings.cluster.sql.tls if settings.cluster.sql else None),
     ]
+    if settings.cluster.other_site is not None:
+        sections.append(("cluster.other_site.etcd.tls", settings.cluster.other_site.etcd.tls))
     sections += [
         (f"targets.{target.name}.console.tls", target.console.tls)
         for target in settings.targets

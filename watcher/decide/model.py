@@ -275,7 +275,14 @@ class Alarm:
     problem: str = ""
 
 
-Sighting: TypeAlias = Listing | Change | Contact | HealthRound | Readiness | Alarm
+@dataclass(frozen=True, slots=True)
+class OtherSite:
+    """All that is known of the same PostgreSQL's cluster at the other site, by that site's etcd."""
+
+    view: View
+
+
+Sighting: TypeAlias = Listing | Change | Contact | HealthRound | Readiness | Alarm | OtherSite
 
 
 # --- what is known, wanted, and there -------------------------------------------------------------
@@ -289,7 +296,9 @@ class View:
     keys are gone. `contact_at` is when etcd was last heard, `leader_since` when this reign was first seen,
     `seen_at` when each key's present revision was. `readiness` stays READY for the rest of a reign, `pulse`
     is the last answer whatever it was; `silent_since` when the leader, which had answered in this reign,
-    began not to. `alarms` are each target's last.
+    began not to. `alarms` are each target's last. `turned_at` is when the cluster was seen to become a
+    standby cluster, or to be one no longer; None where it was seen so from the start. `other` is what is
+    known of the other site, None where none is named.
     """
 
     began_at: float
@@ -306,6 +315,8 @@ class View:
     silent_since: float | None = None
     alarms: Mapping[str, Alarm] = field(default_factory=lambda: _EMPTY)
     health: HealthRound | None = None
+    turned_at: float | None = None
+    other: View | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +324,9 @@ class Stamp:
     """What the block's comment line carries for the fence.
 
     `cluster_id` is etcd's, `system_id` PostgreSQL's, both 0 and empty where unknown. `revision` is the
-    create revision of the leader key that the route was taken from. `timeline` is a lower bound.
+    create revision of the leader key that the route was taken from. `timeline` is a lower bound. `site` is
+    the revision of the `config` key, in the etcd of PgBouncer's own site, that said which site's leader to
+    take; 0 where there is one site only.
     """
 
     cluster_id: int
@@ -321,6 +334,7 @@ class Stamp:
     revision: int
     timeline: int | None
     leader: str
+    site: int = 0
 
 
 class Source(StrEnum):
@@ -367,6 +381,7 @@ class Desired:
     (`watcher barrier`). `proven_at` is when the linearizable read began that showed this leadership, None if
     an event told it (see `fence.admits`). `recheck_at` is when time alone may change this answer. `belongs`
     is where clients should be while that is known and nothing may be done about it (`watcher pause`).
+    `at_other_site`: it is taken from the other site, since this one is a standby cluster.
     """
 
     reason: Reason
@@ -380,6 +395,7 @@ class Desired:
     proven_at: float | None = None
     recheck_at: float | None = None
     belongs: Endpoint | None = None
+    at_other_site: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from watcher.decide.model import (
     Listing,
     Malformed,
     Member,
+    OtherSite,
     Paused,
     Readiness,
     Role,
@@ -44,6 +45,8 @@ def fold(view: View, sighting: Sighting) -> View:
             return replace(view, health=sighting)
         case Readiness():
             return _fold_readiness(view, sighting)
+        case OtherSite():
+            return replace(view, other=sighting.view)
         case Alarm():  # pragma: no branch - there is no other sighting
             return replace(view, alarms=MappingProxyType({**view.alarms, sighting.target: sighting}))
 
@@ -86,7 +89,15 @@ def _with_entries(view: View, entries: Mapping[str, Entry], revision: int, at: f
         revision=revision,
         contact_at=_later(view.contact_at, at),
     )
+    if _turned(view, after):
+        after = replace(after, turned_at=at)
     return after if leadership(after) == leadership(view) else replace(after, leader_since=at)
+
+
+def _turned(before: View, after: View) -> bool:
+    """Whether it became a standby cluster, or ceased to be one, since etcd was heard before."""
+    known = before.contact_at is not None and config_is_known(before) and config_is_known(after)
+    return known and config(before).standby_cluster != config(after).standby_cluster
 
 
 def _first_seen(view: View, entries: Mapping[str, Entry], at: float) -> Mapping[str, float]:
@@ -154,6 +165,12 @@ def config(view: View) -> Config:
     return entry.value if entry is not None and isinstance(entry.value, Config) else Config()
 
 
+def config_is_known(view: View) -> bool:
+    """Whether the dynamic configuration is there, and can be read."""
+    entry = view.entries.get("config")
+    return entry is not None and isinstance(entry.value, Config)
+
+
 def paused(view: View) -> Paused | None:
     """What `watcher pause` left in etcd, as far as it was ever heard; None if it left nothing."""
     entry = view.entries.get(PAUSE_KEY)
@@ -167,7 +184,8 @@ def says_the_same(before: View, after: View) -> bool:
 
 def _facts(view: View) -> tuple[object, ...]:
     values = {key: (entry.value, entry.create_revision) for key, entry in view.entries.items()}
-    return view.cluster_id, view.leader_since, view.readiness, view.pulse, view.alarms, view.health, values
+    told = view.leader_since, view.readiness, view.pulse, view.alarms, view.health
+    return view.cluster_id, told, values, None if view.other is None else _facts(view.other)
 
 
 def system_id(view: View) -> str:

@@ -54,8 +54,8 @@ class Listener:
     def source_state(
         self, source: str, connected: bool, place: str, problem: WatcherError | None, reason: str = ""
     ) -> None:
-        """A source of knowledge (`etcd`), or a way to tell something there (`barrier`, `controller`), came or
-        went; `reason` is of a closed set.
+        """A source of knowledge (`etcd`, `other_site`), or a way to tell something there (`barrier`,
+        `controller`), came or went; `reason` is of a closed set.
         """
 
     def stands(self, standing: Standing, first: str) -> None:

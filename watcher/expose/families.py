@@ -24,6 +24,7 @@ HOLDS = (
     Reason.LEADER_NOT_READY,
     Reason.LEADER_UNUSABLE,
     Reason.PRIMARY_REFUSES,
+    Reason.STANDBY_CLUSTER,
 )
 SESSION_ENDS = (
     "closed",
@@ -106,6 +107,10 @@ _ALL = (
     _gauge(
         "barrier_connected",
         "Whether targets and holds can be told to etcd for `watcher barrier`; absent where it is off.",
+    ),
+    _gauge(
+        "other_site_connected",
+        "Whether a watch on the other site's etcd stands; absent where none is named (`cluster.other_site`).",
     ),
     # the leader
     _gauge("leader_known", "Whether etcd names a leader, by all that was heard."),

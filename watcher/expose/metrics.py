@@ -257,12 +257,13 @@ class _State(Collector):
 
     def _of_etcd(self, view: View) -> dict[str, _Rows]:
         sources = self._facts.chronicle.sources
-        etcd, barrier = sources.get("etcd"), sources.get("barrier")
+        etcd, barrier, other = (sources.get(name) for name in ("etcd", "barrier", "other_site"))
         return {
             "etcd_watch_connected": [((), float(etcd is not None and etcd.connected))],
             "etcd_revision": [((), float(view.revision))],
             "etcd_last_contact_timestamp_seconds": [((), self._date(view.contact_at))],
             "barrier_connected": [((), None if barrier is None else float(barrier.connected))],
+            "other_site_connected": [((), None if other is None else float(other.connected))],
         }
 
     def _of_leader(self, view: View) -> dict[str, _Rows]:

@@ -112,6 +112,7 @@ class Cluster(_Part):
     etcd_heard_at: AwareDatetime | None
     barrier: Source | None = Field(description="None where `barrier.enabled` is off.")
     controller: Controller | None = Field(description="None with `controller.mode: together`.")
+    other_site: Source | None = Field(description="None where `cluster.other_site` is not set.")
     paused: Maintenance | None
 
 
@@ -303,14 +304,18 @@ def _while_led(
         return "failing", doubt
     if who["unknown"]:
         return "unknown", f"Where clients are led is not known yet: {cluster.detail}."
-    reach = f"Clients reach the {_title(view)}"
+    title, leader = _whom(view, wishes, cluster)
+    reach = f"Clients reach the {title}"
     if who["failing"]:
         return "failing", f"{reach} as far as is known, but {who['failing']} cannot be looked after."
-    return "ok", f"{reach}, {cluster.leader}."
+    return "ok", f"{reach}, {leader}."
 
 
-def _title(view: View) -> str:
-    return "standby cluster's leader" if config(view).standby_cluster else "primary"
+def _whom(view: View, wishes: Sequence[Desired], cluster: Cluster) -> tuple[str, str]:
+    there = next((wish.route.stamp.leader for wish in wishes if wish.at_other_site and wish.route), None)
+    if there is not None:
+        return "primary at the other site", there
+    return "standby cluster's leader" if config(view).standby_cluster else "primary", str(cluster.leader)
 
 
 def _by(pause: Maintenance) -> str:
@@ -356,6 +361,8 @@ def _lacks_primary(view: View, wish: Desired) -> bool:
     """Whether nobody takes writes, by all that is known. A leader key that ended while Patroni is paused says
     nothing of that.
     """
+    if wish.at_other_site and view.other is not None:
+        view = view.other
     if wish.reason is Reason.BLIND:
         return view.health is not None and not view.health.failures and not _primaries(view.health)
     return wish.reason in _WITHOUT_PRIMARY and not (wish.reason is Reason.NO_LEADER and config(view).pause)
@@ -375,6 +382,8 @@ def _doubt(view: View, wish: Desired, cluster: Cluster, now: datetime) -> str:
     if etcd is not None and not etcd.connected and leader:
         heard = "" if cluster.etcd_heard_at is None else f", {ago(now, cluster.etcd_heard_at)} ago"
         return f"Clients are led to {leader}, the primary when etcd was last heard{heard}."
+    if wish.at_other_site and view.other is not None:
+        view = view.other
     if wish.reason is Reason.LEADER and _disowns(view, leader):
         return f"Clients are led to {leader}, which holds the leader key and says that it is a replica."
     return ""
@@ -503,6 +512,7 @@ def _cluster(
         etcd_heard_at=day(view.contact_at),
         barrier=source("barrier"),
         controller=_controller(stands, active(view), source("controller")),
+        other_site=source("other_site"),
         paused=None
         if keeps_off is None
         else Maintenance(by=keeps_off.by, why=keeps_off.why, since=_date_or_none(keeps_off.since)),
