@@ -221,7 +221,7 @@ def _takeover(label: str, figure: str, unit: str = "", digits: int = 0) -> Row:
 
 
 TAKEOVER = Table(
-    ("two watchers, the one that acts killed, frozen or cut off from etcd amid a switchover", *MODES),
+    ("two watchers, the one that acts killed, frozen or cut off amid a switchover", *MODES),
     (
         _takeover("takeovers", "takeovers"),
         _takeover("… transactions", "transactions"),

@@ -1,5 +1,5 @@
-"""The watcher that acts is killed, frozen or cut off from etcd at any of its points in a planned switchover,
-with a second one there: that one finishes it, and no transaction fails.
+"""The watcher that acts is killed, frozen, cut off from etcd or from PgBouncer's host, at any of its
+points in a planned switchover, with a second one there: that one finishes it and no transaction fails.
 
 All is visited by `make every-step`; else each point is met once or less often, by one fault in one mode.
 """

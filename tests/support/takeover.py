@@ -1,8 +1,8 @@
 """Two watchers on one PgBouncer, and a planned switchover under load in which something befalls the first.
 
-The first stops itself at one of its points (`points.py`); there it is killed, frozen, or cut off from etcd,
-and the switchover goes on to its end. PostgreSQL `a` is reached through a proxy that is cut when `a` has been
-stopped, so a client that is let go too early fails.
+The first stops itself at one of its points (`points.py`); there it is killed, frozen, cut off from etcd or
+from PgBouncer's host, and the switchover goes on to its end. PostgreSQL `a` is reached through a proxy that
+is cut when `a` has been stopped, so a client that is let go too early fails.
 """
 
 import itertools
@@ -108,10 +108,16 @@ class Takeover(AbstractContextManager["Takeover"]):
         settings = self.stage.settings("ssh", scope, hold=_HOLD, retry=_RETRY, log={"format": "json"})
         settings["cluster"]["addresses"]["a"] = self._a.endpoint
         settings["etcd"]["endpoints"] = [etcd]
+        if name == "second":  # by a way of its own, which does not fail
+            settings["targets"][0]["ssh"] |= self._straight_to_host()
         settings["http"] = {"listen": None}
         if self.mode == "lease":
             settings["controller"] = {"mode": "lease", "name": name}
         return settings
+
+    def _straight_to_host(self) -> dict[str, Any]:
+        sshd = self.stage.host.sshd
+        return {"host": sshd.address, "port": sshd.port, "known_hosts": str(sshd.known_hosts)}
 
     def _await_standing(self, name: str, standing: str) -> None:
         if self.mode == "lease":
@@ -188,9 +194,16 @@ class Takeover(AbstractContextManager["Takeover"]):
         self._etcd.stall()
         self.trail.let_go_on()
 
+    def lose_host(self) -> None:
+        """It goes on, and has its lease; it reaches PgBouncer's host no more, and its agent goes on there."""
+        self.struck_at = time.monotonic()
+        self.stage.link.stall()
+        self.trail.let_go_on()
+
     def heal(self) -> None:
-        """It goes on, and hears etcd again, unless it is dead."""
+        """It goes on, and reaches everything again, unless it is dead."""
         self._etcd.mend()
+        self.stage.link.mend()
         strike(self._pids["first"], signal.SIGCONT)
 
     # --- what came of it ------------------------------------------------------------------------------
@@ -248,4 +261,5 @@ FAULTS: dict[str, Callable[[Takeover], None]] = {
     "kill": Takeover.kill,
     "freeze": Takeover.freeze,
     "cut_off": Takeover.cut_off,
+    "lose_host": Takeover.lose_host,
 }

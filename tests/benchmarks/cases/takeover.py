@@ -1,5 +1,6 @@
 """Two watchers of one PgBouncer with clients on it, and planned switchovers in which the one that acts is
-killed, frozen or cut off from etcd, at each of its points in turn: what fails, and how long does it take?
+killed, frozen or cut off (from etcd, from PgBouncer's host), at each of its points in turn: what fails, and
+how long does it take?
 
 `seconds` are from that moment, or from the new leader's key if that came later, until a client has committed
 on the new primary; what the first watcher had done before it was struck is not among them. Keys are put by
