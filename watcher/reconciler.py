@@ -30,6 +30,7 @@ from watcher.decide.model import (
     Watch,
 )
 from watcher.decide.precedence import Share, Standing, leads, share
+from watcher.decide.view import led_since
 from watcher.mailbox import Mailbox
 
 _LOGIN_LIMIT = 30.0
@@ -222,7 +223,7 @@ class Reconciler:
         wish = self._no_longer_than_it_is(wish, actual)
         steps = self._steps_of_ours(view, plan(actual, wish))
         if wish.route is not None and any(map(leads, steps)):
-            self._begin(view, wish.route, actual)
+            self._begin(view, wish, wish.route, actual)
         failure = self._take(steps) or actual.hold_problem
         self._tell_hold(wish)
         self._acknowledge_hold(wish)
@@ -303,11 +304,11 @@ class Reconciler:
         self._read_at = now
         return actual
 
-    def _begin(self, view: View, route: Route, actual: Actual) -> None:
+    def _begin(self, view: View, wish: Desired, route: Route, actual: Actual) -> None:
         """Where the target was led there before, somebody changed it: then the time begins now."""
         if self._undertaking is None or self._undertaking.route.endpoint != route.endpoint:
             drifted = self._settled == route.endpoint
-            heard_at = self.beat_at if drifted else _heard_at(view, route, self.beat_at)
+            heard_at = self.beat_at if drifted else _heard_at(view, wish, route, self.beat_at)
             heard_at = max(heard_at, self._resumed_at)
             held_since = None if actual.held is None else actual.held.since
             led = _led_elsewhere(actual, route)
@@ -396,8 +397,10 @@ def _unexpected(place: str, error: Exception) -> WatcherError:
     return unexpected
 
 
-def _heard_at(view: View, route: Route, now: float) -> float:
-    """When the reign was first seen; for the health check, when its round was."""
-    source = view.health.at if view.health is not None else now
-    heard = source if route.source is Source.HEALTH_CHECK else view.leader_since
+def _heard_at(view: View, wish: Desired, route: Route, now: float) -> float:
+    """When it was first seen who leads; for the health check, when its round was."""
+    there = view.other if wish.at_other_site and view.other is not None else view
+    source = there.health.at if there.health is not None else now
+    by_health_check = route.source is Source.HEALTH_CHECK
+    heard = source if by_health_check else led_since(view, wish.at_other_site)
     return min(now if heard is None else heard, now)

@@ -34,7 +34,7 @@ from watcher.decide.model import (
     View,
 )
 from watcher.decide.readiness import wanted
-from watcher.decide.view import fold, says_the_same
+from watcher.decide.view import fold, led_since, says_the_same
 
 HERE, THERE = Endpoint("10.0.0.1", 5432), Endpoint("10.1.0.1", 5432)
 CLUSTERS = {"here1": 0xA, "there1": 0xB}
@@ -198,6 +198,23 @@ def test_a_promoted_site_is_waited_for_however_old_its_leader_key_is() -> None:
     assert wish.reason is Reason.LEADER_NOT_READY
     assert led_to(wished(here, THEIR_STANDBY, now=NOW + 2.1)) == (HERE, False)  # it does not answer us
     assert led_to(wished(ready(here), THEIR_STANDBY)) == (HERE, False)
+
+
+def test_what_a_leader_said_before_its_site_was_a_standby_one_counts_no_more() -> None:
+    here = turned(turned(AT_HOME, STANDBY_SITE, 70, NOW - 3), PRIMARY_SITE, 71, NOW - 1)
+    wish = wished(here, THEIR_STANDBY)
+    assert (wish.reason, led_to(wish)) == (Reason.LEADER_NOT_READY, (HERE, True))
+    assert led_to(wished(ready(here), THEIR_STANDBY)) == (HERE, False)
+
+
+def test_a_switch_begins_when_the_site_has_become_the_one_to_follow() -> None:
+    assert led_since(AT_HOME) == AT_HOME.leader_since
+    assert led_since(turned(ABROAD, PRIMARY_SITE, at=NOW - 1)) == NOW - 1
+    there = both(turned(AT_HOME, STANDBY_SITE, at=NOW - 3), turned(THEIR_STANDBY, PRIMARY_SITE, at=NOW - 2))
+    assert led_since(there, at_other_site=True) == NOW - 2
+    reigns = told(THEIR_PRIMARY, entry("leader", Leader("there2"), 80), at=NOW - 1)
+    assert led_since(both(ABROAD, reigns), at_other_site=True) == NOW - 1
+    assert led_since(View(0.0), at_other_site=True) is None
 
 
 def test_where_both_have_a_primary_each_site_s_clients_take_their_own() -> None:

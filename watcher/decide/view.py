@@ -89,8 +89,8 @@ def _with_entries(view: View, entries: Mapping[str, Entry], revision: int, at: f
         revision=revision,
         contact_at=_later(view.contact_at, at),
     )
-    if _turned(view, after):
-        after = replace(after, turned_at=at)
+    if _turned(view, after):  # the reign may go on, and what its leader said of itself before is of no use
+        after = replace(after, turned_at=at, readiness=None, pulse=None, silent_since=None)
     return after if leadership(after) == leadership(view) else replace(after, leader_since=at)
 
 
@@ -186,6 +186,15 @@ def _facts(view: View) -> tuple[object, ...]:
     values = {key: (entry.value, entry.create_revision) for key, entry in view.entries.items()}
     told = view.leader_since, view.readiness, view.pulse, view.alarms, view.health
     return view.cluster_id, told, values, None if view.other is None else _facts(view.other)
+
+
+def led_since(view: View, at_other_site: bool = False) -> float | None:
+    """Since when clients belong to the leader that is there, or at the other site: its reign began, or its
+    cluster became the one with the primary.
+    """
+    there = view.other if at_other_site else view
+    moments = [view.turned_at] if there is None else [there.leader_since, there.turned_at, view.turned_at]
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def system_id(view: View) -> str:
