@@ -46,6 +46,7 @@ from watcher.observe.postgres import Postgres, SqlLogin
 from watcher.observe.readiness import ReadinessProbe
 from watcher.observe.trust import Trust
 from watcher.reconciler import Reconciler
+from watcher.rush import Rush
 
 Job = Callable[[threading.Event], None]
 
@@ -74,6 +75,7 @@ class Watcher:
             settings.cluster.prefix, settings.etcd.silence_limit, self._reporter, time.monotonic
         )
         self._mailboxes: list[Mailbox[View]] = []
+        self._rush = Rush(time.monotonic)
         self._workers: dict[str, Reconciler] = {}
         self._herald = herald(settings, self._reporter) if settings.barrier.enabled else None
         there = settings.of_other_site()
@@ -174,6 +176,7 @@ class Watcher:
             last_hold=self.settings.stop_limit,
             standing=self._rank.standing,
             patience=self.settings.controller.ttl,
+            rush=self._rush,
         )
         return worker
 

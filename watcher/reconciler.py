@@ -14,6 +14,7 @@ from typing import Protocol
 from watcher.decide.backoff import Backoff
 from watcher.decide.decision import Policy, but_for_pause, desired, plan, within_limit
 from watcher.decide.errors import FileChanged, LoginRefused, PrimaryRefuses, TargetError, WatcherError
+from watcher.decide.fence import learns
 from watcher.decide.model import (
     Actual,
     Desired,
@@ -28,10 +29,12 @@ from watcher.decide.model import (
     Switch,
     View,
     Watch,
+    Write,
 )
 from watcher.decide.precedence import Share, Standing, leads, share
 from watcher.decide.view import led_since
 from watcher.mailbox import Mailbox
+from watcher.rush import Rush
 
 _LOGIN_LIMIT = 30.0
 _LINK_CHECK = 5.0  # seconds between two looks whether the connection still stands
@@ -103,11 +106,12 @@ class Reconciler:
         last_hold: float = 0.0,
         standing: Callable[[View], Standing] = lambda _: Standing.TOGETHER,
         patience: float = 0.0,
+        rush: Rush | None = None,
     ) -> None:
         """`acknowledge` is told for which stop of the primary all clients wait by now, empty for none, None
         while they could not be made to; at the end a hold may go on for `last_hold` seconds, so that a switch
         under way is finished. By its `standing` this watcher leaves to another, for `patience` seconds, what
-        leads clients elsewhere.
+        leads clients elsewhere. What can wait is done once the `rush` that it shares with others is over.
         """
         self.beat_at = clock()
         self.name = target.name
@@ -133,6 +137,8 @@ class Reconciler:
         self._standing = standing
         self._patience = patience
         self._share = Share(())
+        self._rush = rush
+        self._waits_since: float | None = None
         self._held_since: float | None = None
         self._ended_since: float | None = None
         self._told_hold: Held | None = None
@@ -221,13 +227,17 @@ class Reconciler:
 
     def _reconcile(self, view: View, wish: Desired, actual: Actual) -> None:
         wish = self._no_longer_than_it_is(wish, actual)
-        steps = self._steps_of_ours(view, plan(actual, wish))
+        due = self._steps_of_ours(view, plan(actual, wish))
+        urgent = tuple(step for step in due if not _can_wait(step, actual))
+        steps = self._for_now(due, urgent)
         if wish.route is not None and any(map(leads, steps)):
             self._begin(view, wish, wish.route, actual)
         failure = self._take(steps) or actual.hold_problem
+        if urgent and self._rush is not None:
+            self._rush.hurried()
         self._tell_hold(wish)
         self._acknowledge_hold(wish)
-        if not steps and actual.console_problem is not None:
+        if not due and actual.console_problem is not None:
             failure = actual.console_problem
         if self._share.waits_until is None:
             self._finish(wish, failure is None)
@@ -242,6 +252,17 @@ class Reconciler:
         if self._share.waits_until is not None:
             self._read_at = float("-inf")
         return self._share.steps
+
+    def _for_now(self, steps: tuple[Step, ...], urgent: tuple[Step, ...]) -> tuple[Step, ...]:
+        """All of them once nobody is in a hurry."""
+        now, since, self._waits_since = self._clock(), self._waits_since, None
+        if self._rush is None or len(urgent) == len(steps):
+            return steps
+        since = now if since is None else since
+        if not urgent and now >= self._rush.over_at(since):
+            return steps
+        self._waits_since = since
+        return urgent
 
     def _no_longer_than_it_is(self, wish: Desired, actual: Actual) -> Desired:
         """A hold of which we did not know before this look, a failed step having made us forget it, is as
@@ -373,11 +394,21 @@ class Reconciler:
         due = self._read_at + self._resync_interval
         if wish.recheck_at is not None:
             due = min(due, wish.recheck_at)
+        if self._rush is not None and self._waits_since is not None:
+            due = min(due, self._rush.over_at(self._waits_since))
         return max(0.0, due - now)
 
 
 def _asks(wish: Desired) -> tuple[object, ...]:
     return wish.route, wish.held, wish.hold_until, wish.guard, wish.stop_id
+
+
+def _can_wait(step: Step, actual: Actual) -> bool:
+    """Nobody waits for the guard against the next crash, nor for what a stamp has merely learned."""
+    if not isinstance(step, Write):
+        return isinstance(step, Watch)
+    leads_there = all(database.endpoint == step.route.endpoint for database in actual.databases)
+    return leads_there and learns(actual.stamp, step.route.stamp)
 
 
 def _led_elsewhere(actual: Actual, route: Route) -> tuple[Endpoint, ...]:
