@@ -36,7 +36,7 @@ class Counts:
     fleet_idle: float = 60.0
     clusters: int = 200
     cluster_changes: int = 1500
-    takeovers: int = 90
+    takeovers: int = 48
 
 
 QUICK = Counts(
