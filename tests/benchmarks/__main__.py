@@ -32,6 +32,8 @@ CASES = (
     "rivals",
     "page",
     "fleet",
+    "fleet_planned",
+    "fleet_ansible",
     "clusters",
     "takeover",
 )
