@@ -12,8 +12,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from watcher.decide.backoff import Backoff
+from watcher.decide.canary import after_canary, reign_of, within_limits
 from watcher.decide.decision import Policy, but_for_pause, desired, plan, within_limit
-from watcher.decide.errors import FileChanged, LoginRefused, PrimaryRefuses, TargetError, WatcherError
+from watcher.decide.errors import (
+    FileChanged,
+    LoginRefused,
+    NotWanted,
+    PrimaryRefuses,
+    TargetError,
+    WatcherError,
+)
 from watcher.decide.fence import learns
 from watcher.decide.model import (
     Actual,
@@ -21,6 +29,7 @@ from watcher.decide.model import (
     Endpoint,
     Held,
     Hold,
+    Leadership,
     Reason,
     Release,
     Route,
@@ -104,14 +113,17 @@ class Reconciler:
         wall: Callable[[], float] | None = None,
         acknowledge: Callable[[str | None], None] = lambda _: None,
         last_hold: float = 0.0,
+        turned: Callable[[], None] = lambda: None,
+        confirm: Callable[[Leadership], None] = lambda _: None,
         standing: Callable[[View], Standing] = lambda _: Standing.TOGETHER,
         patience: float = 0.0,
         rush: Rush | None = None,
     ) -> None:
         """`acknowledge` is told for which stop of the primary all clients wait by now, empty for none, None
-        while they could not be made to; at the end a hold may go on for `last_hold` seconds, so that a switch
-        under way is finished. By its `standing` this watcher leaves to another, for `patience` seconds, what
-        leads clients elsewhere. What can wait is done once the `rush` that it shares with others is over.
+        while they could not be made to; `confirm`, that PgBouncer itself leads to the leader of a reign;
+        `turned`, that all is open that a turn needed. At the end a hold may go on for `last_hold` seconds, so
+        that a switch under way is finished. By its `standing` this watcher leaves to another, for `patience`
+        seconds, what leads clients elsewhere. What can wait is done once the `rush` of all is over.
         """
         self.beat_at = clock()
         self.name = target.name
@@ -134,6 +146,10 @@ class Reconciler:
         self._acknowledge = acknowledge
         self._acknowledged: str | None = None
         self._last_hold = last_hold
+        self._turned = turned
+        self._confirm = confirm
+        self._confirmed: Leadership | None = None
+        self.seen: Actual | None = None
         self._standing = standing
         self._patience = patience
         self._share = Share(())
@@ -151,6 +167,8 @@ class Reconciler:
         From any thread; wake it by `mailbox.nudge()` afterwards.
         """
         self._ended_since = self._clock() - seconds
+        if self._policy.canary is not None:  # another watcher's may have confirmed, and led clients on
+            self._read_at = float("-inf")
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`; a turn that has begun is finished, and so is a hold, within `last_hold` seconds.
@@ -189,36 +207,43 @@ class Reconciler:
         if not is_news and self.beat_at < self._retry_at:  # woken by something that changes nothing here
             return self._retry_at - self.beat_at
         try:
-            actual = self._look()
+            actual = self.seen = self._look_in_turn()
             view, wish = self._as_of_now(view, wish)
             self._reconcile(view, wish, actual)
+        except NotWanted:
+            return 0.0
         except WatcherError as error:
             return self._after_failure(wish, error)
         except Exception as error:  # a bug of ours must not leave a target without its worker
             return self._after_failure(wish, _unexpected(self._target.name, error))
         self._failures, self._retry_at = 0, float("-inf")
+        self.seen = self._target.last
         self._reporter.looked(self._target.name, wish, self._target.last, None)
         return self._until_next(wish)
 
     def _wished(self, view: View) -> Desired:
         """What is wished for here; its hold no longer than the policy lets it be, from its first moment."""
         wall = self._wall() if self._wall is not None else None
-        wish = desired(view, self._policy, self.beat_at, self._target.name, wall)
+        at_once = desired(view, self._policy, self.beat_at, self._target.name, wall)
+        last = self._target.last
+        wish = after_canary(at_once, last, view, self._policy, self.beat_at, self._target.name)
         ended_since, self._ended_since = self._ended_since, None
         if not wish.held:
             paused = wish.reason is Reason.PAUSED
             if not (paused and but_for_pause(view, self._policy, self.beat_at, self._target.name, wall).held):
                 self._held_since = None  # while the same trouble lasts it is spent, also over a pause
             return wish
-        held = self._target.last.held if self._target.last is not None else None
+        held = None if last is None else last.held
         since = (self.beat_at, self._held_since, ended_since, None if held is None else held.since)
         self._held_since = min(moment for moment in since if moment is not None)
-        return within_limit(wish, self._policy, self._held_since, self.beat_at)
+        return within_limits(at_once, wish, self._policy, self._held_since, self.beat_at)
 
     def _as_of_now(self, view: View, wish: Desired) -> tuple[View, Desired]:
-        """What is known and wished for after the look, which may last as long as connecting does."""
+        """What is known and wished for after the look, which may last as long as connecting does. Whether a
+        canary goes first depends on what was seen by it.
+        """
         latest = self._mailbox.peek()
-        if latest is view:
+        if latest is view and self._policy.canary is None:
             return view, wish
         self.beat_at = self._clock()
         wish = self._wished(latest)
@@ -314,6 +339,12 @@ class Reconciler:
             self._acknowledged = told
             self._acknowledge(told)
 
+    def _look_in_turn(self) -> Actual:
+        try:
+            return self._look()
+        finally:
+            self._turned()
+
     def _look(self) -> Actual:
         """The last look while it is fresh and we are connected: what is written is compared there anyway."""
         now, last = self._clock(), self._target.last
@@ -357,6 +388,14 @@ class Reconciler:
             )
         if is_whole and self._target.last is not None:
             self._reporter.in_sync(self._target.name, self._target.last)
+            self._tell_confirmed(wish.route, wish.reason, self._target.last)
+
+    def _tell_confirmed(self, route: Route, reason: Reason, actual: Actual) -> None:
+        """Once for each reign, and by PgBouncer's own word alone."""
+        reign = reign_of(route)
+        if reason is Reason.LEADER and actual.shown is not None and reign != self._confirmed:
+            self._confirmed = reign
+            self._confirm(reign)
 
     def _tell(self, wish: Desired) -> bool:
         """Says what is wished for where that is new; True if it asks for something else than before."""

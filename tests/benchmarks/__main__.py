@@ -34,6 +34,7 @@ CASES = (
     "fleet",
     "fleet_planned",
     "fleet_ansible",
+    "fleet_start",
     "clusters",
     "takeover",
 )
