@@ -62,7 +62,7 @@ class Watcher:
         self.source_ails: Callable[[], str] = lambda: ""
         self._stop = threading.Event()
         self._wake_readiness = threading.Event()
-        self.board = Board(time.monotonic())
+        self.board = Board(time.monotonic(), settings.replicas.max_lag)
         self.window = window or Window(settings.cluster.name, self._names(), self._shown(), Calendar())
         self._reporter = everyone(LogReporter(settings.cluster.name, time.monotonic), self.window.listener)
         self._mailboxes: list[Mailbox[View]] = []
@@ -167,9 +167,13 @@ class Watcher:
         def alarm(endpoint: Endpoint, refuses: bool, problem: str) -> None:
             self.board.post(Alarm(target, endpoint, refuses, time.monotonic(), problem))
 
+        def reader(endpoint: Endpoint, refuses: bool, problem: str) -> None:
+            self.board.post(Alarm(target, endpoint, refuses, time.monotonic(), problem, of_reader=True))
+
         return Ear(
             changed=mailbox.nudge,
             alarm=alarm,
+            reader=reader,
             ended=lambda why, seconds: self._hold_ended(target, why, seconds),
             cut=lambda count, how: self._reporter.cut(target, count, how),
             left=lambda databases: self._reporter.left(target, databases),
@@ -320,6 +324,7 @@ def pooler(
         console=_console(target, place) if target.console else None,
         reloads_by_command=target.reload_command is not None,
         step_limit=target.step_timeout,
+        replicas=settings.replicas.databases,
         holding=_holding(settings, target, place, ear) if ear and settings.can_hold(target) else None,
     )
 

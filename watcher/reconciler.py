@@ -23,12 +23,14 @@ from watcher.decide.model import (
     Reason,
     Release,
     Reload,
+    Role,
     Route,
     Source,
     Step,
     Switch,
     View,
     Watch,
+    WatchReaders,
     Write,
 )
 from watcher.mailbox import Mailbox
@@ -244,11 +246,11 @@ class Reconciler:
             try:
                 self._target.take(step)
             except TargetError as error:
-                if not isinstance(step, Hold | Watch):
+                if not isinstance(step, Hold | Watch | WatchReaders):
                     raise
                 failure = error
                 continue
-            if self._undertaking is not None and not isinstance(step, Watch):
+            if self._undertaking is not None and not isinstance(step, Watch | WatchReaders):
                 self._undertaking.steps.append((type(step).__name__.lower(), self._clock()))
         return failure
 
@@ -369,9 +371,10 @@ def _leads(step: Step) -> bool:
 
 def _led_elsewhere(actual: Actual, route: Route) -> tuple[Endpoint, ...]:
     """Where else clients were led, by PgBouncer's own word; or would have been by the file, once reloaded."""
-    names = {database.name for database in actual.databases}
+    ours = [database for database in actual.databases if database.role is not Role.REPLICA]
+    names = {database.name for database in ours}
     shown = [Endpoint(row.host or "", row.port) for row in actual.shown or () if row.name in names]
-    file = [database.endpoint for database in actual.databases]
+    file = [database.endpoint for database in ours]
     wrong, due = ({end: None for end in ends if end != route.endpoint} for ends in (shown, file))
     return tuple(wrong or due)
 

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from watcher.decide.config_block import parse, rewrite
+from watcher.decide.config_block import goal, parse, rewrite
 from watcher.decide.decision import ConnectVia, Policy, ReadyBy, unconfirmed
 from watcher.decide.errors import (
     BlockError,
@@ -33,10 +33,12 @@ from watcher.decide.model import (
     Leader,
     Release,
     Reload,
+    Role,
     Step,
     Switch,
     View,
     Watch,
+    WatchReaders,
     Write,
 )
 
@@ -174,6 +176,7 @@ class FakeAgent:
         self, pgbouncer: FakePgBouncer, clock: Callable[[], float], on_refusal: float | None
     ) -> None:
         self.guard: Endpoint | None = None
+        self.read_guards: tuple[Endpoint, ...] = ()
         self._pgbouncer = pgbouncer
         self._clock = clock
         self._on_refusal = on_refusal
@@ -319,10 +322,17 @@ class FakeTarget:
         agent = self._agent if self._agent in self.pgbouncer.agents else None
         can_hold = self._holds and self._hold_problem is None
         held, guard = (None, None) if agent is None else (agent.held, agent.guard)
-        now = (can_hold, held, guard, self._hold_problem)
-        if now == (actual.can_hold, actual.held, actual.guard, actual.hold_problem):
-            return actual
-        return replace(actual, can_hold=can_hold, held=held, guard=guard, hold_problem=self._hold_problem)
+        has_primary = any(db.role is not Role.REPLICA for db in actual.databases)
+        after = replace(
+            actual,
+            can_hold=can_hold and has_primary,
+            can_watch=can_hold,
+            held=held,
+            guard=guard,
+            read_guards=() if agent is None else agent.read_guards,
+            hold_problem=self._hold_problem,
+        )
+        return actual if after == actual else after
 
     def _owe_reload(self) -> None:
         """For a text of somebody else's, where PgBouncer cannot show whether it has read it."""
@@ -362,18 +372,29 @@ class FakeTarget:
                 self._reload_owed = self._reload_owed and self._console
             case Confirm(endpoint):
                 self._confirm(endpoint)
+            case Release(endpoint, reload):
+                self._release(endpoint, reload)
+            case Hold() | Watch() | WatchReaders():
+                self._tell_agent(step)
+
+    def _tell_agent(self, step: Hold | Watch | WatchReaders) -> None:
+        match step:
             case Hold(until):
                 self._live_agent().hold(self._names(), until)
             case Watch(endpoint):
                 self._live_agent().watch(endpoint, self._names)
-            case Release(endpoint, reload):
-                self._release(endpoint, reload)
+            case WatchReaders(endpoints):
+                self._live_agent().read_guards = endpoints
 
     def _names(self) -> tuple[str, ...]:
-        """The databases of the block as it was seen last, and those made from its `*`."""
+        """The databases of the block as it was seen last, and those made from its `*`; those for reads only
+        if they lead to the primary.
+        """
         pgbouncer = self.pgbouncer
         text = pgbouncer.text if self._first_seen is None else self._first_seen[0]
-        names = [db.name for db in parse(text, pgbouncer.block, self.name).databases]
+        databases = parse(text, pgbouncer.block, self.name).databases
+        primary = {db.endpoint for db in databases if db.role is not Role.REPLICA}
+        names = [db.name for db in databases if db.endpoint in primary]
         derived = pgbouncer.in_use if "*" in names else set()
         return tuple(name for name in [*names, *derived] if name != "*")
 
@@ -403,7 +424,8 @@ class FakeTarget:
     def _led_elsewhere(self, shown: tuple[ConsoleDatabase, ...], endpoint: Endpoint) -> list[str]:
         ends = {row.name: Endpoint(row.host or "", row.port) for row in shown}
         block = parse(self.pgbouncer.text, self.pgbouncer.block, self.name)
-        return [db.name for db in block.databases if db.name != "*" and ends.get(db.name) != endpoint]
+        goals = {db.name: db.endpoint if db.role is Role.REPLICA else endpoint for db in block.databases}
+        return [name for name, goal in goals.items() if name != "*" and ends.get(name) != goal]
 
     def _write(self, step: Write) -> None:
         known = self.pgbouncer.text if self._text is None else self._text
@@ -411,7 +433,7 @@ class FakeTarget:
             raise FileChanged(self.name, "somebody else wrote the file meanwhile", "it is read again")
         before = parse(known, self.pgbouncer.block, self.name).databases
         self.pgbouncer.text = self._text = rewrite(known, self.pgbouncer.block, step.route, self.name)
-        elsewhere = [db for db in before if db.endpoint != step.route.endpoint]
+        elsewhere = [db for db in before if goal(db, step.route) not in (None, db.endpoint)]
         self._was_fallback = next((db.endpoint for db in elsewhere if db.name == "*"), self._was_fallback)
         self._reload_owed = self._reload_owed or bool(elsewhere)
         if self._last is not None:

@@ -16,6 +16,9 @@ from watcher.decide.errors import WatcherError
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
+MAX_LAG = 16 * 1024 * 1024
+"""Bytes of WAL by which a replica may be behind and serve reads, unless the settings say otherwise."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
@@ -62,6 +65,9 @@ class Member:
     position: int | None = field(
         default=None, compare=False
     )  # in the WAL; it moves all the time, and is no news
+    replayed: int | None = field(default=None, compare=False)  # of the WAL, where it tells that apart
+    replication: str = ""  # "streaming", or what else Patroni says of it; empty where it says nothing
+    noloadbalance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,14 @@ class Config:
     pause: bool = False
     standby_cluster: bool = False
     ttl: float = 30.0
+    loop_wait: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The value of `status` (`optime/leader` before Patroni 2.1): how far the leader has written its WAL."""
+
+    position: int = field(compare=False)  # it moves all the time, and is no news
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +149,7 @@ class Malformed:
     hint: str
 
 
-Value: TypeAlias = Leader | Member | Failover | Config | SystemId | StopRequest | Paused | Malformed
+Value: TypeAlias = Leader | Member | Failover | Config | Status | SystemId | StopRequest | Paused | Malformed
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +265,7 @@ class Readiness:
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """What the guard beside one PgBouncer says of the server at `endpoint`: it takes no connections (refuses
-    them, or cannot be reached), or does again.
+    them, or cannot be reached), or does again. `of_reader`: as one that serves reads.
     """
 
     target: str
@@ -259,12 +273,70 @@ class Alarm:
     refuses: bool
     at: float
     problem: str = ""
+    of_reader: bool = False
 
 
 Sighting: TypeAlias = Listing | Change | Contact | HealthRound | Readiness | Alarm
 
 
 # --- what is known, wanted, and there -------------------------------------------------------------
+
+
+class Unfit(StrEnum):
+    """Why a member serves no reads; a label of metrics, so a closed set."""
+
+    LEADER = "leader"
+    NO_KEY = "no_key"
+    NOT_A_REPLICA = "not_a_replica"
+    NOT_RUNNING = "not_running"
+    NOT_STREAMING = "not_streaming"
+    OTHER_TIMELINE = "other_timeline"
+    TAGGED = "noloadbalance"
+    LAGS = "lags"
+    REFUSES = "refuses"
+    NO_ADDRESS = "no_address"
+    OTHER_PORT = "other_port"
+    SETTLING = "settling"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether a member is fit for reads by its own key, `problem` None, and since when it is or is not.
+
+    `lag` is how many bytes of WAL it was behind, by that key, which was of `revision`.
+    """
+
+    problem: Unfit | None
+    since: float
+    lag: int | None = field(default=None, compare=False)
+    revision: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class WalMark:
+    """How far the leader had written its WAL at a moment that is one turn of Patroni's loop ago or more."""
+
+    position: int
+    at: float
+
+
+class Choose(StrEnum):
+    """Which of several replicas serve reads."""
+
+    ALL = "all"
+    LEAST_LAG = "least_lag"
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Who may serve reads: `counts` for everybody, `stays` where it serves them already; both in the order in
+    which they are preferred. `otherwise` is where reads go for want of anybody, None: where they go now.
+    """
+
+    counts: tuple[Endpoint, ...]
+    stays: tuple[Endpoint, ...] = ()
+    choose: Choose = Choose.ALL
+    otherwise: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +348,9 @@ class View:
     `seen_at` when each key's present revision was. `readiness` stays READY for the rest of a reign, `pulse`
     is the last answer whatever it was; `silent_since` when the leader, which had answered in this reign,
     began not to. `alarms` are each target's last.
+
+    Of reads: who is behind by more than `max_lag` bytes does not stand well; `standings` are the members', by
+    name; `refusals` the last alarm of each target's about each server that serves reads.
     """
 
     began_at: float
@@ -292,6 +367,10 @@ class View:
     silent_since: float | None = None
     alarms: Mapping[str, Alarm] = field(default_factory=lambda: _EMPTY)
     health: HealthRound | None = None
+    max_lag: int = MAX_LAG
+    standings: Mapping[str, Standing] = field(default_factory=lambda: _EMPTY)
+    wal_mark: WalMark | None = None
+    refusals: Mapping[tuple[str, Endpoint], Alarm] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,11 +397,15 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where every database of the block should lead, and on whose word."""
+    """Where every database of the block should lead, and on whose word.
+
+    `readers` is for those that are marked for replicas: its host may be a list, «a,b»; None leaves them.
+    """
 
     endpoint: Endpoint
     stamp: Stamp
     source: Source = Source.ETCD
+    readers: Endpoint | None = None
 
 
 class Reason(StrEnum):
@@ -353,6 +436,8 @@ class Desired:
     (`watcher barrier`). `proven_at` is when the linearizable read began that showed this leadership, None if
     an event told it (see `fence.admits`). `recheck_at` is when time alone may change this answer. `belongs`
     is where clients should be while that is known and nothing may be done about it (`watcher pause`).
+    `readers` is who may serve reads, `read_guards` are the servers that are watched for them from beside
+    PgBouncer; None: leave that as it is.
     """
 
     reason: Reason
@@ -366,14 +451,20 @@ class Desired:
     proven_at: float | None = None
     recheck_at: float | None = None
     belongs: Endpoint | None = None
+    readers: Readers | None = None
+    read_guards: tuple[Endpoint, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One line of the block: the name as PgBouncer shows it, `*` for the fallback database."""
+    """One line of the block: the name as PgBouncer shows it, `*` for the fallback database.
+
+    Of `role` REPLICA where it is marked for replicas; then the endpoint's host may be a list, «a,b».
+    """
 
     name: str
     endpoint: Endpoint
+    role: Role = Role.PRIMARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,7 +506,8 @@ class Actual:
     None where the target has no console; then `reload_owed` says whether a write was not yet followed
     by a reload that succeeded. `console_problem` is why a console showed nothing, `hold_problem` why its
     clients cannot be held just now. `can_hold` is whether they could be at all, `guard` which server is
-    watched from beside PgBouncer.
+    watched from beside PgBouncer. `can_watch` is whether servers for reads could be watched, `read_guards`
+    which of them are.
     """
 
     databases: tuple[Database, ...]
@@ -430,6 +522,18 @@ class Actual:
     guard: Endpoint | None = None
     console_problem: WatcherError | None = None
     hold_problem: WatcherError | None = None
+    can_watch: bool = False
+    read_guards: tuple[Endpoint, ...] = ()
+
+    @property
+    def writes(self) -> tuple[Database, ...]:
+        """The databases that lead to the primary; all of them where the block is for reads alone."""
+        return tuple(db for db in self.databases if db.role is not Role.REPLICA) or self.databases
+
+    @property
+    def reads(self) -> tuple[Database, ...]:
+        """The databases that are for reads."""
+        return tuple(db for db in self.databases if db.role is Role.REPLICA)
 
 
 # --- steps: what `decision.plan` is made of -------------------------------------------------------
@@ -447,6 +551,13 @@ class Watch:
     """See from beside PgBouncer whether the server at `endpoint` refuses connections."""
 
     endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class WatchReaders:
+    """See from beside PgBouncer which of these servers refuse connections, as servers for reads."""
+
+    endpoints: tuple[Endpoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,7 +591,7 @@ class Release:
     reload: bool = False
 
 
-Step: TypeAlias = Hold | Watch | Write | Reload | Confirm | Release
+Step: TypeAlias = Hold | Watch | WatchReaders | Write | Reload | Confirm | Release
 
 
 # --- what happened -------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from watcher.decide.model import (
     Verdict,
     View,
 )
+from watcher.decide.standing import stand
 
 
 def fold(view: View, sighting: Sighting) -> View:
@@ -44,7 +45,14 @@ def fold(view: View, sighting: Sighting) -> View:
         case Readiness():
             return _fold_readiness(view, sighting)
         case Alarm():  # pragma: no branch - there is no other sighting
-            return replace(view, alarms=MappingProxyType({**view.alarms, sighting.target: sighting}))
+            return _fold_alarm(view, sighting)
+
+
+def _fold_alarm(view: View, alarm: Alarm) -> View:
+    if alarm.of_reader:
+        whose = (alarm.target, alarm.endpoint)
+        return replace(view, refusals=MappingProxyType({**view.refusals, whose: alarm}))
+    return replace(view, alarms=MappingProxyType({**view.alarms, alarm.target: alarm}))
 
 
 def _fold_listing(view: View, listing: Listing) -> View:
@@ -54,12 +62,8 @@ def _fold_listing(view: View, listing: Listing) -> View:
     goes_back = listing.cluster_id != view.cluster_id or listing.revision < view.revision
     if goes_back and view.contact_at is not None and listing.asked_at < view.contact_at:
         return view
-    return _with_entries(
-        replace(view, cluster_id=listing.cluster_id, listed_asked_at=listing.asked_at),
-        {entry.key: entry for entry in listing.entries},
-        listing.revision,
-        listing.at,
-    )
+    after = _with_entries(view, {entry.key: entry for entry in listing.entries}, listing.revision, listing.at)
+    return replace(after, cluster_id=listing.cluster_id, listed_asked_at=listing.asked_at)
 
 
 def _fold_change(view: View, change: Change) -> View:
@@ -85,6 +89,7 @@ def _with_entries(view: View, entries: Mapping[str, Entry], revision: int, at: f
         revision=revision,
         contact_at=_later(view.contact_at, at),
     )
+    after = stand(view, after, at)
     return after if leadership(after) == leadership(view) else replace(after, leader_since=at)
 
 
@@ -161,7 +166,8 @@ def says_the_same(before: View, after: View) -> bool:
 
 def _facts(view: View) -> tuple[object, ...]:
     values = {key: (entry.value, entry.create_revision) for key, entry in view.entries.items()}
-    return view.cluster_id, view.leader_since, view.readiness, view.pulse, view.alarms, view.health, values
+    known = (view.cluster_id, view.leader_since, view.readiness, view.pulse, view.alarms, view.health, values)
+    return *known, view.standings, view.refusals
 
 
 def system_id(view: View) -> str:

@@ -282,7 +282,7 @@ def _ms(seconds: float) -> float:
 
 
 def _ends(actual: Actual) -> str:
-    return ", ".join(dict.fromkeys(str(db.endpoint) for db in actual.databases))
+    return ", ".join(dict.fromkeys(str(db.endpoint) for db in actual.writes))
 
 
 def _sentence(error: WatcherError) -> str:

@@ -386,7 +386,7 @@ def _target(state: TargetState) -> Target:
         name=state.name,
         health=health,
         words=words,
-        file=() if actual is None else _distinct(db.endpoint for db in actual.databases),
+        file=() if actual is None else _distinct(db.endpoint for db in actual.writes),
         pgbouncer=_shown(state),
         leader=actual.stamp.leader if actual is not None and actual.stamp is not None else None,
         in_sync_since=_date_or_none(state.in_sync_since),
@@ -435,7 +435,7 @@ def _shown(state: TargetState) -> tuple[str, ...] | None:
     actual = state.actual
     if actual is None or actual.shown is None or actual.console_problem is not None:
         return None
-    names = {database.name for database in actual.databases}
+    names = {database.name for database in actual.writes}
     return _distinct(f"{row.host or 'socket'}:{row.port}" for row in actual.shown if row.name in names)
 
 

@@ -20,7 +20,8 @@ from watcher.decide.backoff import Backoff
 from watcher.decide.decision import Announced, ConnectVia, HoldPolicy, Policy, ReadyBy
 from watcher.decide.endpoint import check_host, parse_address
 from watcher.decide.errors import MalformedPayload
-from watcher.decide.model import Endpoint
+from watcher.decide.model import MAX_LAG, Choose, Endpoint
+from watcher.decide.readers import ReadPolicy
 from watcher.settings.faults import Fault, refuse, refuse_all
 
 PREFIX = "WATCHER_"
@@ -108,6 +109,7 @@ HostPort = Annotated[Text, AfterValidator(_check_host_port), Kind("host:port")]
 Address = Annotated[Text, AfterValidator(_check_address), Kind("host:port")]
 NodeUrl = Annotated[Text, AfterValidator(_check_node), Kind("URL")]
 Group = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=2**31 - 1), Kind("whole number")]
+Bytes = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=2**63 - 1), Kind("bytes")]
 Port = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=65535), Kind("port")]
 
 
@@ -484,6 +486,38 @@ class Barrier(Section):
     )
 
 
+# --- reads ----------------------------------------------------------------------------------------
+
+
+class Replicas(Section):
+    databases: Annotated[tuple[Text, ...], AfterValidator(_distinct)] = Field(
+        default=(),
+        description="Databases of the block that lead to replicas, beside those that have `;; role=replica`"
+        " in the line above theirs (docs/replicas.md).",
+    )
+    choose: Choose = Field(
+        default=Choose.ALL,
+        description="Whom they lead to: `all` replicas that are fit, which PgBouncer takes in turn (1.17 or"
+        " later); `least_lag`, the one that is least behind, for as long as it is fit.",
+    )
+    otherwise: Literal["primary", "keep"] = Field(
+        default="primary",
+        description="Where they lead while no replica is fit: to the `primary`, or as before.",
+    )
+    max_lag: Bytes = Field(
+        default=MAX_LAG,
+        description="Bytes of WAL that a replica may be behind, by its key in etcd, and still be fit.",
+    )
+    settle: Number = Field(
+        default=10.0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="One that was not fit counts again once it has been for so long.",
+        json_schema_extra={"unit": "seconds"},
+    )
+
+
 # --- the watcher itself ---------------------------------------------------------------------------
 
 
@@ -556,6 +590,9 @@ class Settings(BaseSettings):
         default_factory=lambda: Barrier(),
         description="Stops of PostgreSQL that wait until targets are held (docs/barrier.md).",
     )
+    replicas: Replicas = Field(
+        default_factory=lambda: Replicas(), description="Databases for reads, which follow the replicas."
+    )
     resync_interval: Number = _seconds(
         10.0, 3600, "Each target is read again this often, and put right if somebody changed it."
     )
@@ -610,6 +647,9 @@ class Settings(BaseSettings):
             health_fresh=2 * (patroni.interval_when_silent + patroni.timeout),
             follow_standby_leader=cluster.follow_standby_leader,
             hold=self._hold_policy(),
+            reads=ReadPolicy(
+                self.replicas.choose, self.replicas.otherwise == "primary", self.replicas.settle
+            ),
         )
 
     def _hold_policy(self) -> HoldPolicy | None:
