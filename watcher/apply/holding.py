@@ -172,15 +172,18 @@ class Holding:
         ]
         return rows
 
-    def watch_readers(self, endpoints: tuple[Endpoint, ...]) -> None:
-        """Watch these servers for reads from now on, and no others. Nobody is held for them."""
+    def watch_readers(self, endpoints: tuple[Endpoint, ...], databases: Iterable[str]) -> None:
+        """Watch these servers for reads from now on, and no others. Where one refuses, clients of `databases`
+        that lead there wait for a moment, in which they may be led elsewhere.
+        """
         self.open()
         for gone in self._refusing - set(endpoints):
             self._ear.reader(gone, False, "it is not watched any more")
         self._refusing &= set(endpoints)
         self.read_guards = endpoints
         where = [[one.host, one.port] for one in endpoints]
-        self._ask(verb="readers", endpoints=where, user=self._terms.login_as)
+        names = list(databases)
+        self._ask(verb="readers", endpoints=where, databases=names, user=self._terms.login_as)
 
     def close(self) -> None:
         """Ends the channel, and with it every hold."""

@@ -131,7 +131,7 @@ class Pooler:
                 case Watch(endpoint):
                     self._can_hold().watch(endpoint, *self._to_hold())
                 case WatchReaders(endpoints):
-                    self._can_hold().watch_readers(endpoints)
+                    self._can_hold().watch_readers(endpoints, self._for_reads())
                 case Release(endpoint, reload):
                     self._release(endpoint, reload)
 
@@ -266,6 +266,10 @@ class Pooler:
             self._reload_owed = False
         rows = databases_in(shown, f"{self.name} hold")
         self._last = replace(self._last, shown=rows, reload_owed=self._reload_owed)
+
+    def _for_reads(self) -> list[str]:
+        block = (self._known or self._read_file()).block
+        return [db.name for db in block.databases if db.role is Role.REPLICA]
 
     def _moves(self) -> dict[str, Endpoint]:
         """The databases for reads that the file leads elsewhere than PgBouncer does, and where."""

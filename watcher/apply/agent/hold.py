@@ -56,6 +56,9 @@ READER_AGAIN = 1.0  # seconds between two questions to a server for reads that r
 LONGEST_AFTERMATH = 60.0
 """Seconds in which every setting is put back after a release, by far."""
 
+LONGEST_MOMENT = 1.0
+"""Seconds for which clients wait for a word of the watcher's where a server for reads refuses."""
+
 LONGEST_DRAIN = 50.0
 """Seconds for which a pool may be larger than it is, since old connections take room in it."""
 
@@ -127,6 +130,7 @@ class Holder:
         self._guard: Optional[Guard] = None
         self._on_refusal: Optional[Dict[str, Any]] = None
         self._bell, self._ring = os.pipe()
+        self._for_reads: List[str] = []  # databases that lead to servers for reads
         self._readers: Dict[Tuple[str, int], Guard] = {}
         self._told: Dict[Tuple[str, int], bool] = {}  # whether we have said of it that it refuses
         self._readers_bell, self._readers_ring = os.pipe()
@@ -537,23 +541,49 @@ class Holder:
         off the logins that are under way, and each of those turns clients away (PgBouncer objects.c,
         disconnect_server).
         """
-        known = {_named(row, "name"): _count(row, "paused") for row in self._rows("SHOW DATABASES")}
-        names = [name for name in databases if known.get(name) == 0] if databases else []
         try:
-            if names:
-                self._pause_moving(names)
-            yield names
+            self._pause_moving(databases)
+            yield list(self._moving)
         finally:
-            self._let_go_on(self._moving)
-            self._moving = []
-            if names:
-                self._change_back(*["max_db_connections"] + ([] if self._is_held else ["min_pool_size"]))
+            self._let_reads_go_on()
 
     def _pause_moving(self, databases: List[str]) -> None:
-        self._moving = databases
+        """Those that wait already, since their server refuses, go on waiting."""
+        known = self._paused() if databases else set()
+        fresh = [name for name in databases if name not in known]
+        if databases:
+            self._config_now = self._config()
+        if fresh:
+            self._moving = self._moving + fresh
+            self._note()
+            self._let_logins_end(fresh, MOVE_QUIET_LIMIT)
+            self._send_pauses(fresh)
+
+    def _let_reads_go_on(self) -> None:
+        moving, self._moving = self._moving, []
+        self._let_go_on(moving)
+        self._change_back(*["max_db_connections"] + ([] if self._is_held else ["min_pool_size"]))
+
+    def _hold_reads(self, host: str, port: int) -> None:
+        """For the moment that it takes the watcher to lead them elsewhere. Not while the primary's clients
+        are held, for then they are not led elsewhere before that is over.
+        """
+        rows = self._rows("SHOW DATABASES")
+        names = [
+            _named(row, "name")
+            for row in rows
+            if _named(row, "name") in self._for_reads
+            and not _count(row, "paused")
+            and (host in _named(row, "host").split(",") and _count(row, "port") == port)
+        ]
+        if not names or self._is_held or self._moving:
+            return
+        self._began = time.monotonic()
+        self._moving = names
         self._note()
-        self._let_logins_end(databases, MOVE_QUIET_LIMIT)
-        self._send_pauses(databases)
+        self._later.append((self._began + LONGEST_MOMENT, self._let_reads_go_on))
+        self._send_pauses(names)
+        self._stop_filling_pools(self._config())
 
     def _see_drained(self, databases: List[str], until: float) -> None:
         """Old connections take room in their pool until what runs on them is over."""
@@ -577,20 +607,29 @@ class Holder:
         paused pool log in and be marked as failed. Those that are `moved` go on in that very turn.
         """
         asked = (["RELOAD"] if reload else []) + ["SHOW CONFIG", "SHOW DATABASES"]
-        replies = self._ask(*asked, *self._words_to_go_on(moved))[: len(asked)]
+        replies = self._ask(*asked, *self._words_for_moved(moved))[: len(asked)]
         self._moving = []
         for statement, reply in zip(asked, replies):
             if reply.error:
                 raise Refused("console", "%s: %s" % (statement, reply.error))
         config, rows = replies[-2].pairs("key", "value"), replies[-1].rows
+        self._check_route(rows, expect)
         for name in list(self._changed):  # RELOAD takes back what was set
             if not _same(config.get(name), self._set_to.get(name)):
                 del self._changed[name]
         if float(config.get("server_login_retry") or 0) > float(LOGIN_RETRY):
             self._change(config, "server_login_retry", LOGIN_RETRY)
         self._config_now = config
-        self._check_route(rows, expect)
         return rows
+
+    def _words_for_moved(self, databases: List[str]) -> List[str]:
+        """RELOAD takes the retry back, and between it and RESUME there is no time to ask what it was."""
+        if not databases or float(self._config_now.get("server_login_retry") or 0) <= float(LOGIN_RETRY):
+            return self._words_to_go_on(databases)
+        self._changed.setdefault("server_login_retry", self._config_now["server_login_retry"])
+        self._set_to["server_login_retry"] = LOGIN_RETRY
+        self._note()
+        return ["SET server_login_retry='%s'" % LOGIN_RETRY, *self._words_to_go_on(databases)]
 
     def _words_to_go_on(self, databases: List[str]) -> List[str]:
         """RECONNECT first, which while paused does one thing: a client that logs in before the first server
@@ -753,7 +792,10 @@ class Holder:
         say(dict(status or self._status(), event="alarm", refuses=guard.refuses, why=guard.problem, **where))
 
     def _watch_readers(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        """Watch these servers from now on, and no others, as servers for reads: nobody is held for them."""
+        """Watch these servers from now on, and no others, as servers for reads: clients of `databases` that
+        lead to one that refuses wait for a moment.
+        """
+        self._for_reads = [str(name) for name in request["databases"]]
         wanted = [(str(host), int(port)) for host, port in request["endpoints"]]
         if len(wanted) > MOST_READERS:
             raise Refused("request", "%d servers for reads are too many" % len(wanted))
@@ -773,6 +815,9 @@ class Holder:
             refuses = guard.refuses
             if self._told.get((host, port), False) != refuses:
                 self._told[host, port] = refuses
+                if refuses:
+                    with contextlib.suppress(Refused):
+                        self._hold_reads(host, port)
                 where = {"host": host, "port": port}
                 say(dict(where, event="reader", refuses=refuses, why=guard.problem))
 
