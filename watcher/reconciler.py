@@ -33,6 +33,7 @@ from watcher.decide.model import (
     WatchReaders,
     Write,
 )
+from watcher.decide.readers import in_use
 from watcher.mailbox import Mailbox
 
 _LOGIN_LIMIT = 30.0
@@ -64,6 +65,7 @@ class Reporter(Protocol):
     def held(self, target: str, wish: Desired) -> None: ...
     def released(self, target: str, wish: Desired, seconds: float) -> None: ...
     def in_sync(self, target: str, actual: Actual) -> None: ...
+    def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None: ...
     def switched(self, switch: Switch) -> None: ...
     def failed(self, target: str, error: WatcherError, failures: int) -> None: ...
 
@@ -131,6 +133,7 @@ class Reconciler:
         self._held_since: float | None = None
         self._ended_since: float | None = None
         self._told_hold: Held | None = None
+        self._told_reads: tuple[Endpoint, ...] = ()
         self._looked: Actual | None = None
         self._resumed_at = float("-inf")
 
@@ -321,7 +324,15 @@ class Reconciler:
                 )
             )
         if is_whole and self._target.last is not None:
+            self._tell_reads(wish, self._target.last)
             self._reporter.in_sync(self._target.name, self._target.last)
+
+    def _tell_reads(self, wish: Desired, actual: Actual) -> None:
+        """Whom databases for reads lead to, where that is new."""
+        to = tuple(sorted(in_use(actual)))
+        told, self._told_reads = self._told_reads, to
+        if to != told:
+            self._reporter.reads_led(self._target.name, wish, to)
 
     def _tell(self, wish: Desired) -> bool:
         """Says what is wished for where that is new; True if it asks for something else than before."""

@@ -33,6 +33,7 @@ CASES = (
     "page",
     "fleet",
     "clusters",
+    "replicas",
 )
 
 

@@ -181,6 +181,23 @@ HOLDS = Table(
         _ours("… newcomers failed", "session.new_failed"),
     ),
 )
+READS = Table(
+    ("clients that only read, one of two replicas", "failed", "of", "longest wait, ms"),
+    tuple(
+        Row(
+            label,
+            (f"replicas.{event}.failed", f"replicas.{event}.transactions", f"replicas.{event}.longest_ms"),
+            "",
+            0,
+        )
+        for event, label in (
+            ("killed", "is killed"),
+            ("drained", "is drained (`noloadbalance`)"),
+            ("lagging", "lags"),
+            ("switchover", "becomes the leader"),
+        )
+    ),
+)
 FLEETS = ("1", "8", "64", "256")
 
 
@@ -212,7 +229,7 @@ CLUSTERS = Table(
         _ours("idle: of one core", "clusters.idle_cpu_percent", "%", 2),
     ),
 )
-TABLES = (CLIENTS, HOLDS, SPEED, FLEET, CLUSTERS)
+TABLES = (CLIENTS, HOLDS, READS, SPEED, FLEET, CLUSTERS)
 
 
 def text(figures: Mapping[str, Any]) -> str:

@@ -1,13 +1,13 @@
 """Databases for reads on a real Patroni cluster: what clients see while replicas come and go."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 
 import pytest
 
 from tests.support.bed import Bed
 from tests.support.folders import bed_folder
-from tests.support.patroni import Node
 from tests.support.reads import ReadStage, Seen
 
 
@@ -39,19 +39,14 @@ def test_a_replica_that_dies_takes_what_is_in_flight_on_it_and_no_more(stage: Re
 
 def test_a_replica_that_is_drained_fails_nobody(stage: ReadStage) -> None:
     victim, *rest = stage.ready()
-    tagged = partial(tags, victim)
-    with stage.bed.patroni.configured(tagged):
-        seen, led_at = stage.seen(lambda: None, lambda: rest)
-    tell("drained", seen)
-    assert seen.failures == []
-    assert seen.on(victim, led_at) == []
-    seen, _ = stage.seen(lambda: None, stage.ready)
+    with ExitStack() as stack:
+        seen, led_at = stage.seen(partial(stack.enter_context, stage.drained([victim])), lambda: rest)
+        tell("drained", seen)
+        assert seen.failures == []
+        assert seen.on(victim, led_at) == []
+        seen, _ = stage.seen(stack.close, stage.ready)
     tell("back again", seen)
     assert seen.failures == []
-
-
-def tags(victim: Node, node: Node) -> dict[str, object]:
-    return {"tags": {"noloadbalance": True}} if node is victim else {}
 
 
 @pytest.mark.long
@@ -61,8 +56,7 @@ def test_a_replica_that_lags_is_left_and_comes_back(stage: ReadStage) -> None:
     tell("lagging", seen)
     assert seen.failures == []
     assert seen.on(victim, led_at) == []
-    victim.sql("SELECT pg_wal_replay_resume()")
-    seen, _ = stage.seen(lambda: None, stage.ready)
+    seen, _ = stage.seen(partial(victim.sql, "SELECT pg_wal_replay_resume()"), stage.ready)
     tell("lagging no more", seen)
     assert seen.failures == []
 
@@ -80,16 +74,11 @@ def test_a_switchover_fails_no_read_and_the_new_leader_leaves_the_list(stage: Re
 @pytest.mark.long
 def test_without_a_replica_reads_go_to_the_primary_and_back(stage: ReadStage) -> None:
     leader, replicas = stage.bed.leader(), stage.ready()
-    everybody = {node.name for node in replicas}
-
-    def tagged(node: Node) -> dict[str, object]:
-        return {"tags": {"noloadbalance": True}} if node.name in everybody else {}
-
-    with stage.bed.patroni.configured(tagged):
-        seen, _ = stage.seen(lambda: None, lambda: [leader])
-    tell("all drained", seen)
-    assert seen.failures == []
-    seen, _ = stage.seen(lambda: None, stage.ready)
+    with ExitStack() as stack:
+        seen, _ = stage.seen(partial(stack.enter_context, stage.drained(replicas)), lambda: [leader])
+        tell("all drained", seen)
+        assert seen.failures == []
+        seen, _ = stage.seen(stack.close, stage.ready)
     tell("all back", seen)
     assert seen.failures == []
 

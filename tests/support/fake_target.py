@@ -69,6 +69,7 @@ class Reports:
     wishes: list[Desired] = field(default_factory=list)
     synced: list[Actual] = field(default_factory=list)
     switches: list[Switch] = field(default_factory=list)
+    reads: list[tuple[Endpoint, ...]] = field(default_factory=list)
     failures: list[WatcherError] = field(default_factory=list)
     holds: list[Desired] = field(default_factory=list)
     releases: list[tuple[Desired, float]] = field(default_factory=list)
@@ -88,6 +89,10 @@ class Reports:
     def released(self, target: str, wish: Desired, seconds: float) -> None:
         del target
         self.releases.append((wish, seconds))
+
+    def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None:
+        del target, wish
+        self.reads.append(to)
 
     def in_sync(self, target: str, actual: Actual) -> None:
         del target

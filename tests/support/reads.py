@@ -3,7 +3,7 @@ those clients meet while replicas come and go.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +57,8 @@ class Seen:
 
 
 class ReadStage(AbstractContextManager["ReadStage"]):
-    """On a healthy bed. `settings` are the watcher's `replicas`. Entering waits until every replica serves
-    reads and every client was served.
+    """On a healthy bed. `settings` are the watcher's `replicas`. Entering waits until reads go to replicas,
+    and every client was served.
     """
 
     def __init__(self, bed: Bed, folder: Path, **settings: Any) -> None:
@@ -72,7 +72,10 @@ class ReadStage(AbstractContextManager["ReadStage"]):
         with ExitStack() as stack:
             stack.enter_context(_marked(self.bed))
             stack.enter_context(self.watcher)
-            self.wait_until_led(self.bed.patroni.wait_for_replicas())
+            replicas = {node.host for node in self.bed.patroni.wait_for_replicas()}
+            wait_for(
+                lambda: self.led_to() <= replicas, TURN_SECONDS, "reads on replicas", logs=[self.watcher.log]
+            )
             stack.enter_context(self.clients)
             self._stack = stack.pop_all()
         return self
@@ -120,6 +123,19 @@ class ReadStage(AbstractContextManager["ReadStage"]):
         end = time.monotonic()
         flight = self.clients.in_flight(start, done)
         return Seen(self.clients.attempts().during(start, end), flight, start, end), led_at
+
+    @contextmanager
+    def drained(self, nodes: Iterable[Node]) -> Iterator[None]:
+        """These have the tag `noloadbalance` meanwhile. It takes Patroni a turn of its loop to read that, so
+        clients may have met it before this goes on: enter it as the deed of `seen`.
+        """
+        names = {node.name for node in nodes}
+
+        def tagged(node: Node) -> Mapping[str, Any]:
+            return {"tags": {"noloadbalance": True}} if node.name in names else {}
+
+        with self.bed.patroni.configured(tagged):
+            yield
 
     def make_lag(self, node: Node) -> None:
         """It receives, and does not replay; the leader goes on writing more than `MAX_LAG` at each look."""

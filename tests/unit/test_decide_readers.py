@@ -10,6 +10,7 @@ from watcher.decide.decision import Policy, desired, plan, replicas
 from watcher.decide.model import (
     Actual,
     Alarm,
+    Candidate,
     Change,
     Choose,
     Config,
@@ -35,7 +36,7 @@ from watcher.decide.model import (
     Write,
 )
 from watcher.decide.model import Leadership as Reign
-from watcher.decide.readers import Candidate, ReadPolicy, place_for
+from watcher.decide.readers import ReadPolicy, place_for
 from watcher.decide.view import fold, says_the_same
 
 N1, N2, N3 = (Endpoint(f"10.0.0.{n}", 5432) for n in (1, 2, 3))

@@ -35,6 +35,7 @@ from watcher.decide.model import (
     STOP_KEYS,
     Actual,
     Alarm,
+    Candidate,
     Confirm,
     ConsoleDatabase,
     Desired,
@@ -62,7 +63,7 @@ from watcher.decide.model import (
     WatchReaders,
     Write,
 )
-from watcher.decide.readers import Candidate, ReadPolicy, candidates, guarded, place_for, readers
+from watcher.decide.readers import ReadPolicy, candidates, guarded, place_for, readers
 from watcher.decide.view import config, leadership, paused, system_id, timeline
 
 
@@ -211,6 +212,7 @@ def _with_readers(wish: Desired, view: View, policy: Policy, now: float, target:
         wish,
         readers=readers(known, policy.reads, wish.route.endpoint),
         read_guards=guarded(known),
+        candidates=known,
         recheck_at=recheck_at,
     )
 
@@ -609,6 +611,11 @@ def is_in_sync(actual: Actual, wish: Desired) -> bool:
         return False
     misled = _is_misled(actual, route or Route(endpoint, NO_STAMP))
     return not (misled or actual.reload_owed or unconfirmed(actual, endpoint))
+
+
+def leads_writes(actual: Actual, wish: Desired) -> bool:
+    """The same of all but the databases for reads."""
+    return is_in_sync(replace(actual, databases=actual.writes), replace(wish, readers=None))
 
 
 NO_STAMP = Stamp(0, "", 0, None, "")

@@ -313,6 +313,19 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A member as one that may serve reads: `problem` None if it counts; `stays` if it does where it serves
+    reads already; `due_at` is when time alone changes that.
+    """
+
+    name: str
+    endpoint: Endpoint | None
+    problem: Unfit | None
+    stays: bool = False
+    due_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WalMark:
     """How far the leader had written its WAL at a moment that is one turn of Patroni's loop ago or more."""
 
@@ -437,7 +450,7 @@ class Desired:
     an event told it (see `fence.admits`). `recheck_at` is when time alone may change this answer. `belongs`
     is where clients should be while that is known and nothing may be done about it (`watcher pause`).
     `readers` is who may serve reads, `read_guards` are the servers that are watched for them from beside
-    PgBouncer; None: leave that as it is.
+    PgBouncer; None: leave that as it is. `candidates` is how every member stands in that, while it is known.
     """
 
     reason: Reason
@@ -453,6 +466,7 @@ class Desired:
     belongs: Endpoint | None = None
     readers: Readers | None = None
     read_guards: tuple[Endpoint, ...] | None = None
+    candidates: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

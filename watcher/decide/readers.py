@@ -19,6 +19,7 @@ from watcher.decide.endpoint import each_of
 from watcher.decide.model import (
     Actual,
     Alarm,
+    Candidate,
     Choose,
     Endpoint,
     Leadership,
@@ -39,19 +40,6 @@ class ReadPolicy:
     choose: Choose = Choose.ALL
     to_primary: bool = True
     settle: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A member as one that may serve reads: `problem` None if it counts; `stays` if it does where it serves
-    reads already; `due_at` is when time alone changes that.
-    """
-
-    name: str
-    endpoint: Endpoint | None
-    problem: Unfit | None
-    stays: bool = False
-    due_at: float | None = None
 
 
 Address = Callable[[str, Member | None], Endpoint | str]

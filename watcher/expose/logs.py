@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from loguru import logger
 
 from watcher.decide.errors import FileChanged, PrimaryRefuses, WatcherError
-from watcher.decide.model import Actual, Desired, Reason, Switch
+from watcher.decide.model import Actual, Desired, Endpoint, Reason, Switch
 from watcher.expose.audience import Listener
 from watcher.expose.units import printable
 
@@ -246,6 +246,14 @@ class LogReporter(Listener):
             (switch.confirmed_at - switch.heard_at) * 1000,
             "" if held_ms is None else f", clients waited {held_ms:.0f} ms",
             ", ".join(f"{name} {ms}" for name, ms in parts.items()),
+        )
+
+    def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None:
+        servers = [str(endpoint) for endpoint in to]
+        others = {one.name: str(one.problem) for one in wish.candidates if one.problem is not None}
+        why = ", ".join(f"{name} ({problem})" for name, problem in others.items())
+        self._log.bind(event="reads", target=target, servers=servers, others=others).info(
+            "reads go to {}{}", ", ".join(servers), why and f"; not to {why}"
         )
 
     def failed(self, target: str, error: WatcherError, failures: int) -> None:
