@@ -56,7 +56,7 @@ def test_a_replica_that_lags_is_left_and_comes_back(stage: ReadStage) -> None:
     tell("lagging", seen)
     assert seen.failures == []
     assert seen.on(victim, led_at) == []
-    seen, _ = stage.seen(partial(victim.sql, "SELECT pg_wal_replay_resume()"), stage.ready)
+    seen, _ = stage.seen(partial(stage.catch_up, victim), stage.ready)
     tell("lagging no more", seen)
     assert seen.failures == []
 

@@ -373,6 +373,7 @@ class FakeTarget:
             case Reload():
                 if self.pgbouncer.down:
                     raise TargetUnreachable(self.name, "connection refused", "is PgBouncer running there?")
+                self._spare_who_is_held()
                 self.pgbouncer.reload()
                 self._reload_owed = self._reload_owed and self._console
             case Confirm(endpoint):
@@ -381,6 +382,18 @@ class FakeTarget:
                 self._release(endpoint, reload)
             case Hold() | Watch() | WatchReaders():
                 self._tell_agent(step)
+
+    def _spare_who_is_held(self) -> None:
+        """Databases for reads are led elsewhere only while nobody is held."""
+        shown = self.pgbouncer.shown
+        reads = [
+            db
+            for db in parse(self.pgbouncer.text, self.pgbouncer.block, self.name).databases
+            if db.role is Role.REPLICA
+        ]
+        moves = any(shown.get(db.name) not in (None, db.endpoint) for db in reads)
+        if self._holds and moves and any(agent.held is not None for agent in self.pgbouncer.agents):
+            raise TargetRefused(self.name, "clients are held [held]", "it is done when they go on")
 
     def _tell_agent(self, step: Hold | Watch | WatchReaders) -> None:
         match step:
@@ -428,7 +441,8 @@ class FakeTarget:
 
     def _led_elsewhere(self, shown: tuple[ConsoleDatabase, ...], endpoint: Endpoint) -> list[str]:
         ends = {row.name: Endpoint(row.host or "", row.port) for row in shown}
-        block = parse(self.pgbouncer.text, self.pgbouncer.block, self.name)
+        text = self.pgbouncer.text if self._text is None else self._text
+        block = parse(text, self.pgbouncer.block, self.name)
         goals = {db.name: db.endpoint if db.role is Role.REPLICA else endpoint for db in block.databases}
         return [name for name, goal in goals.items() if name != "*" and ends.get(name) != goal]
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
+
 from tests.support.attempts import Attempt, Attempts
 from tests.support.bed import Bed
 from tests.support.crowd import Crowd, said
@@ -138,13 +140,21 @@ class ReadStage(AbstractContextManager["ReadStage"]):
             yield
 
     def make_lag(self, node: Node) -> None:
-        """It receives, and does not replay; the leader goes on writing more than `MAX_LAG` at each look."""
-        node.sql("SELECT pg_wal_replay_pause()")
-        self.write_much()
-
-    def write_much(self) -> None:
-        """Four times `MAX_LAG` of WAL."""
+        """It receives, and does not replay, and the leader writes four times `MAX_LAG`. Not by
+        `pg_wal_replay_pause`, which Patroni takes back (ha.py, handle_parameter_change).
+        """
+        replays(node).suspend()
         self.bed.leader().sql(_MUCH_WAL)
+
+    def catch_up(self, node: Node) -> None:
+        """It replays again."""
+        replays(node).resume()
+
+
+def replays(node: Node) -> psutil.Process:
+    """The process of the replica that replays WAL."""
+    postmaster = psutil.Process(node.postmaster_pid())
+    return next(one for one in postmaster.children() if "startup" in " ".join(one.cmdline()))
 
 
 @contextmanager

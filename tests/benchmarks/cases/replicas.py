@@ -60,7 +60,7 @@ def _drained(stage: ReadStage) -> Seen:
 def _lagging(stage: ReadStage) -> Seen:
     victim, *rest = stage.ready()
     seen, _ = stage.seen(partial(stage.make_lag, victim), lambda: rest)
-    victim.sql("SELECT pg_wal_replay_resume()")
+    stage.catch_up(victim)
     return seen
 
 
