@@ -41,8 +41,9 @@ test-long: bed ## what takes longest: every alert and its runbook, secrets sough
 	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 .PHONY: every-step
-every-step: bed ## kill, freeze and cut off watcher and agent at every single step of a switch; six minutes
-	@$(SUDO) WATCHER_TESTS_EVERY_STEP=1 $(PYTHON) -m pytest tests/e2e/test_killed_at_every_step.py
+every-step: bed ## kill, freeze and cut off watcher and agent at every single step of a switch; a quarter of an hour
+	@$(SUDO) WATCHER_TESTS_EVERY_STEP=1 $(PYTHON) -m pytest tests/e2e/test_killed_at_every_step.py \
+		tests/e2e/test_takeover.py
 
 .PHONY: soak-hostile
 soak-hostile: venv ## search for inputs that break a promise, at every door; INPUTS=1000000 SEED=1

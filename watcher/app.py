@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,12 +25,16 @@ from watcher.board import Board
 from watcher.decide.decision import ConnectVia, desired
 from watcher.decide.endpoint import parse_address
 from watcher.decide.errors import SourceError
-from watcher.decide.model import Alarm, Desired, Endpoint, Sighting, View
+from watcher.decide.model import Alarm, Desired, Endpoint, OtherSite, Sighting, View
+from watcher.decide.precedence import Standing
 from watcher.decide.readiness import wanted
 from watcher.expose.audience import Listener, everyone
 from watcher.expose.calendar import Calendar
+from watcher.expose.candidate import Candidate
 from watcher.expose.herald import Herald
+from watcher.expose.leased import Connect, OnState
 from watcher.expose.logs import LogReporter
+from watcher.expose.rank import Rank
 from watcher.expose.window import Shown, Window
 from watcher.mailbox import Mailbox
 from watcher.observe.certificates import expiries
@@ -65,9 +70,14 @@ class Watcher:
         self.board = Board(time.monotonic(), settings.replicas.max_lag)
         self.window = window or Window(settings.cluster.name, self._names(), self._shown(), Calendar())
         self._reporter = everyone(LogReporter(settings.cluster.name, time.monotonic), self.window.listener)
+        self._rank = Rank(
+            settings.cluster.prefix, settings.etcd.silence_limit, self._reporter, time.monotonic
+        )
         self._mailboxes: list[Mailbox[View]] = []
         self._workers: dict[str, Reconciler] = {}
         self._herald = herald(settings, self._reporter) if settings.barrier.enabled else None
+        there = settings.of_other_site()
+        self._other = None if there is None else _OtherSite(there, self._reporter)
         self._threads = [
             threading.Thread(target=job, args=(self._stop,), name=name, daemon=True)
             for name, job in self._jobs()
@@ -77,6 +87,10 @@ class Watcher:
         self.settings_read()
         for thread in self._threads:
             thread.start()
+
+    def stand(self, candidate: Candidate | None) -> None:
+        """Among several watchers, by this candidate from now on; None: all act."""
+        self._rank.stand(candidate, self.board.view)
 
     def settings_read(self) -> None:
         """The settings were read, and this is what is at work by them from now on."""
@@ -92,7 +106,10 @@ class Watcher:
         def wish(target: str) -> Desired:
             return desired(self.board.view, policy, time.monotonic(), target, time.time())
 
-        return Shown(lambda: self.board.view, self._ailing, lambda: expiries(files), wish)
+        def standing() -> Standing:
+            return self._rank.standing(self.board.view)
+
+        return Shown(lambda: self.board.view, self._ailing, lambda: expiries(files), wish, standing)
 
     def _ailing(self) -> str:
         """Which thread has died, or which worker has not turned for longer than any turn may take."""
@@ -109,6 +126,8 @@ class Watcher:
         """Every thread ends at the end of what it is about; nothing new is begun."""
         self._stop.set()
         self._wake_readiness.set()
+        if self._other is not None:
+            self._other.nudge()
         for mailbox in self._mailboxes:
             mailbox.nudge()
         if self._herald is not None:
@@ -123,6 +142,7 @@ class Watcher:
     def _jobs(self) -> Iterator[tuple[str, Job]]:
         policy = self.settings.policy()
         self.board.listen(lambda view, _: self.window.viewed(view))
+        self.board.listen(self._rank.viewed)
         for target in self.settings.targets:
             yield f"target {target.name}", self._reconciler(target).run
         self.board.listen(
@@ -130,6 +150,9 @@ class Watcher:
         )
         yield "readiness", readiness_probe(self.settings, self.board, self._wake_readiness).run
         yield "health check", health_probe(self.settings, self.board).run
+        if self._other is not None:
+            self._other.board.listen(lambda view, _: self.board.post(OtherSite(view)))
+            yield from self._other.jobs()
         if self._herald is not None:
             yield "herald", self._herald.run
 
@@ -149,6 +172,8 @@ class Watcher:
             wall=time.time,
             acknowledge=lambda stop_id: self._acknowledge(target, stop_id),
             last_hold=self.settings.stop_limit,
+            standing=self._rank.standing,
+            patience=self.settings.controller.ttl,
         )
         return worker
 
@@ -165,7 +190,10 @@ class Watcher:
         """What the agent beside a PgBouncer says unasked: to the board, to the worker, to the log."""
 
         def alarm(endpoint: Endpoint, refuses: bool, problem: str) -> None:
-            self.board.post(Alarm(target, endpoint, refuses, time.monotonic(), problem))
+            told = Alarm(target, endpoint, refuses, time.monotonic(), problem)
+            self.board.post(told)
+            if self._other is not None:
+                self._other.board.post(told)
 
         def reader(endpoint: Endpoint, refuses: bool, problem: str) -> None:
             self.board.post(Alarm(target, endpoint, refuses, time.monotonic(), problem, of_reader=True))
@@ -188,6 +216,32 @@ class Watcher:
         tell_of_etcd(self.window.listener, state)
 
 
+class _OtherSite:
+    """What is heard of the cluster at the other site, by the settings `there`; `board` has it. Nobody is led
+    by it but through the view of this site's cluster.
+    """
+
+    def __init__(self, there: s.Settings, listener: Listener) -> None:
+        self._there = there
+        self._listener = listener
+        self._wake = threading.Event()
+        self.board = Board(time.monotonic())
+
+    def jobs(self) -> Iterator[tuple[str, Job]]:
+        there, board, policy = self._there, self.board, self._there.policy()
+        board.listen(lambda view, is_news: self._wake.set() if is_news and wanted(view, policy) else None)
+        yield "other site", etcd_watch(there, board.post, on_state=self._on_state).run
+        yield "other site's readiness", readiness_probe(there, board, self._wake).run
+        yield "other site's health check", health_probe(there, board).run
+
+    def nudge(self) -> None:
+        """So that whoever waits for something to ask notices that it shall end."""
+        self._wake.set()
+
+    def _on_state(self, state: EtcdState) -> None:
+        self._listener.source_state("other_site", state.connected, state.endpoint, state.problem)
+
+
 def tell_of_etcd(listener: Listener, state: EtcdState) -> None:
     listener.source_state("etcd", state.connected, state.endpoint, state.problem, str(state.reason))
 
@@ -201,10 +255,13 @@ def dead_threads(threads: Iterable[threading.Thread]) -> list[str]:
 
 
 def etcd_watch(
-    settings: s.Settings, post: Callable[[Sighting], None], endpoints: tuple[str, ...] = ()
+    settings: s.Settings,
+    post: Callable[[Sighting], None],
+    endpoints: tuple[str, ...] = (),
+    on_state: Callable[[EtcdState], None] = lambda _: None,
 ) -> EtcdWatch:
     """The watch on the cluster's prefix; `endpoints` instead of all of the settings'."""
-    return EtcdWatch(etcd_access(settings, endpoints), settings.cluster.prefix, post)
+    return EtcdWatch(etcd_access(settings, endpoints), settings.cluster.prefix, post, on_state)
 
 
 def etcd_access(settings: s.Settings, endpoints: tuple[str, ...] = ()) -> EtcdAccess:
@@ -295,14 +352,26 @@ def readiness_probe(
 
 def herald(settings: s.Settings, reporter: Listener) -> Herald:
     """What tells `watcher barrier` of our targets and holds; nothing is connected yet."""
-    access = replace(etcd_access(settings), timeout=min(settings.etcd.timeout, _HERALD_LIMIT))
-    turn = itertools.cycle(access.parsed())
     return Herald(
         settings.cluster.prefix,
-        lambda wanted: EtcdClient(access, next(turn), wanted),
+        _connect(settings, _HERALD_LIMIT),
         lambda connected, place, problem: reporter.source_state("barrier", connected, place, problem),
         ttl=settings.barrier.ttl,
     )
+
+
+def candidate(settings: s.Settings, on_state: OnState) -> Candidate:
+    """What asks etcd to be the active one of several watchers; nothing is connected yet."""
+    controller = settings.controller
+    connect = _connect(settings, controller.ttl / 2)
+    return Candidate(controller.name or socket.gethostname(), connect, on_state, ttl=controller.ttl)
+
+
+def _connect(settings: s.Settings, limit: float) -> Connect:
+    """To the endpoints in turn; no call takes longer than `limit` seconds."""
+    access = replace(etcd_access(settings), timeout=min(settings.etcd.timeout, limit))
+    turn = itertools.cycle(access.parsed())
+    return lambda wanted: EtcdClient(access, next(turn), wanted)
 
 
 # --- targets ---------------------------------------------------------------------------------------
@@ -400,6 +469,8 @@ def certificate_files(settings: s.Settings) -> Iterator[tuple[str, Path]]:
         ("patroni.tls", settings.patroni.tls),
         ("cluster.sql.tls", settings.cluster.sql.tls if settings.cluster.sql else None),
     ]
+    if settings.cluster.other_site is not None:
+        sections.append(("cluster.other_site.etcd.tls", settings.cluster.other_site.etcd.tls))
     sections += [
         (f"targets.{target.name}.console.tls", target.console.tls)
         for target in settings.targets

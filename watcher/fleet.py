@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from watcher.app import Watcher, dead_threads, etcd_access, tell_of_etcd
+from watcher.app import Watcher, candidate, dead_threads, etcd_access, tell_of_etcd
+from watcher.decide.errors import SourceError
 from watcher.expose.logs import LogReporter
 from watcher.expose.window import Window
 from watcher.observe.etcd import EtcdState, EtcdWatch
@@ -63,6 +64,8 @@ class Fleet:
     def ask_to_stop(self, but_for: Iterable[Watcher] = ()) -> None:
         """Every thread ends at the end of what it is about; nothing new is begun."""
         self._stop.set()
+        for source in self._sources:
+            source.nudge()
         for watcher in set(self.watchers.values()) - set(but_for):
             watcher.ask_to_stop()
 
@@ -79,7 +82,7 @@ _NOT_ITS_OWN = ("http", "log")
 
 
 class _Source:
-    """One watch on etcd, for one cluster or for all of a namespace."""
+    """One watch on etcd, for one cluster or for all of a namespace; and one lease where it is wanted."""
 
     def __init__(self, watchers: Sequence[Watcher], stop: threading.Event) -> None:
         first, *others = watchers
@@ -95,22 +98,39 @@ class _Source:
             known_as, self.name = cluster.name, "etcd"
             watch = EtcdWatch(etcd_access(first.settings), cluster.prefix, post, self._on_state)
         self._log = LogReporter(known_as, time.monotonic)
-        self._thread = threading.Thread(target=watch.run, args=(stop,), name=self.name, daemon=True)
+        leased = first.settings.controller.mode == "lease"
+        self._candidate = candidate(first.settings, self._on_lease) if leased else None
+        self._threads = [threading.Thread(target=watch.run, args=(stop,), name=self.name, daemon=True)]
+        if self._candidate is not None:
+            run, name = self._candidate.run, f"lease of {self.name}"
+            self._threads.append(threading.Thread(target=run, args=(stop,), name=name, daemon=True))
 
     def start(self) -> None:
         for watcher in self._watchers:
             watcher.source_ails = self.ails
-        self._thread.start()
+            watcher.stand(self._candidate)
+        for thread in self._threads:
+            thread.start()
+
+    def nudge(self) -> None:
+        """Looks at once whether to stop."""
+        if self._candidate is not None:
+            self._candidate.nudge()
 
     def ails(self) -> str:
         """Why etcd is not listened to, empty if it is."""
-        dead = dead_threads([self._thread])
+        dead = dead_threads(self._threads)
         return f"no longer at work: {dead[0]}" if dead and not self._stop.is_set() else ""
 
     def is_busy_at(self, until: float) -> bool:
         """Whether it has not ended by then, having been asked to."""
-        self._thread.join(max(0.0, until - time.monotonic()))
-        return self._thread.is_alive()
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return any(thread.is_alive() for thread in self._threads)
+
+    def _on_lease(self, connected: bool, place: str, problem: SourceError | None) -> None:
+        for listener in (self._log, *(watcher.window.listener for watcher in self._watchers)):
+            listener.source_state("controller", connected, place, problem)
 
     def _on_state(self, state: EtcdState) -> None:
         tell_of_etcd(self._log, state)

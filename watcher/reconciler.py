@@ -22,7 +22,6 @@ from watcher.decide.model import (
     Hold,
     Reason,
     Release,
-    Reload,
     Role,
     Route,
     Source,
@@ -31,13 +30,15 @@ from watcher.decide.model import (
     View,
     Watch,
     WatchReaders,
-    Write,
 )
+from watcher.decide.precedence import Share, Standing, leads, share
 from watcher.decide.readers import in_use
+from watcher.decide.view import led_since
 from watcher.mailbox import Mailbox
 
 _LOGIN_LIMIT = 30.0
 _LINK_CHECK = 5.0  # seconds between two looks whether the connection still stands
+_LOOK_AGAIN = 0.1  # seconds until a standby looks again whether the active watcher has done its work
 _LOGIN_AGAIN = 0.05  # seconds until a primary that takes no login yet is asked again: clients wait for it
 
 
@@ -104,10 +105,13 @@ class Reconciler:
         wall: Callable[[], float] | None = None,
         acknowledge: Callable[[str | None], None] = lambda _: None,
         last_hold: float = 0.0,
+        standing: Callable[[View], Standing] = lambda _: Standing.TOGETHER,
+        patience: float = 0.0,
     ) -> None:
         """`acknowledge` is told for which stop of the primary all clients wait by now, empty for none, None
         while they could not be made to; at the end a hold may go on for `last_hold` seconds, so that a switch
-        under way is finished.
+        under way is finished. By its `standing` this watcher leaves to another, for `patience` seconds, what
+        leads clients elsewhere.
         """
         self.beat_at = clock()
         self.name = target.name
@@ -130,6 +134,9 @@ class Reconciler:
         self._acknowledge = acknowledge
         self._acknowledged: str | None = None
         self._last_hold = last_hold
+        self._standing = standing
+        self._patience = patience
+        self._share = Share(())
         self._held_since: float | None = None
         self._ended_since: float | None = None
         self._told_hold: Held | None = None
@@ -219,18 +226,27 @@ class Reconciler:
 
     def _reconcile(self, view: View, wish: Desired, actual: Actual) -> None:
         wish = self._no_longer_than_it_is(wish, actual)
-        steps = plan(actual, wish)
-        if wish.route is not None and any(_leads(step) for step in steps):
-            self._begin(view, wish.route, actual)
+        steps = self._steps_of_ours(view, plan(actual, wish))
+        if wish.route is not None and any(map(leads, steps)):
+            self._begin(view, wish, wish.route, actual)
         failure = self._take(steps) or actual.hold_problem
         self._tell_hold(wish)
         self._acknowledge_hold(wish)
         if not steps and actual.console_problem is not None:
             failure = actual.console_problem
-        self._finish(wish, failure is None)
+        if self._share.waits_until is None:
+            self._finish(wish, failure is None)
         if failure is not None:
             self._read_at = float("-inf")  # look again at the next try, it may be back
             raise failure
+
+    def _steps_of_ours(self, view: View, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """What is left to the active watcher is looked for at the next turn, in the target itself."""
+        standing = self._standing(view)
+        self._share = share(steps, standing, self._share.since, self._clock(), self._patience)
+        if self._share.waits_until is not None:
+            self._read_at = float("-inf")
+        return self._share.steps
 
     def _no_longer_than_it_is(self, wish: Desired, actual: Actual) -> Desired:
         """A hold of which we did not know before this look, a failed step having made us forget it, is as
@@ -293,11 +309,11 @@ class Reconciler:
         self._read_at = now
         return actual
 
-    def _begin(self, view: View, route: Route, actual: Actual) -> None:
+    def _begin(self, view: View, wish: Desired, route: Route, actual: Actual) -> None:
         """Where the target was led there before, somebody changed it: then the time begins now."""
         if self._undertaking is None or self._undertaking.route.endpoint != route.endpoint:
             drifted = self._settled == route.endpoint
-            heard_at = self.beat_at if drifted else _heard_at(view, route, self.beat_at)
+            heard_at = self.beat_at if drifted else _heard_at(view, wish, route, self.beat_at)
             heard_at = max(heard_at, self._resumed_at)
             held_since = None if actual.held is None else actual.held.since
             led = _led_elsewhere(actual, route)
@@ -365,6 +381,8 @@ class Reconciler:
 
     def _until_next(self, wish: Desired) -> float:
         now = self._clock()
+        if self._share.waits_until is not None:
+            return max(0.0, min(_LOOK_AGAIN, self._share.waits_until - now))
         due = self._read_at + self._resync_interval
         if wish.recheck_at is not None:
             due = min(due, wish.recheck_at)
@@ -373,11 +391,6 @@ class Reconciler:
 
 def _asks(wish: Desired) -> tuple[object, ...]:
     return wish.route, wish.held, wish.hold_until, wish.guard, wish.stop_id
-
-
-def _leads(step: Step) -> bool:
-    """Whether it is part of leading clients elsewhere."""
-    return isinstance(step, Write | Reload) or (isinstance(step, Release) and step.reload)
 
 
 def _led_elsewhere(actual: Actual, route: Route) -> tuple[Endpoint, ...]:
@@ -398,8 +411,10 @@ def _unexpected(place: str, error: Exception) -> WatcherError:
     return unexpected
 
 
-def _heard_at(view: View, route: Route, now: float) -> float:
-    """When the reign was first seen; for the health check, when its round was."""
-    source = view.health.at if view.health is not None else now
-    heard = source if route.source is Source.HEALTH_CHECK else view.leader_since
+def _heard_at(view: View, wish: Desired, route: Route, now: float) -> float:
+    """When it was first seen who leads; for the health check, when its round was."""
+    there = view.other if wish.at_other_site and view.other is not None else view
+    source = there.health.at if there.health is not None else now
+    by_health_check = route.source is Source.HEALTH_CHECK
+    heard = source if by_health_check else led_since(view, wish.at_other_site)
     return min(now if heard is None else heard, now)

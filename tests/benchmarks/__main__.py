@@ -34,6 +34,7 @@ CASES = (
     "fleet",
     "clusters",
     "replicas",
+    "takeover",
 )
 
 

@@ -37,6 +37,7 @@ class Counts:
     fleet_idle: float = 60.0
     clusters: int = 200
     cluster_changes: int = 1500
+    takeovers: int = 90
 
 
 QUICK = Counts(
@@ -61,6 +62,7 @@ QUICK = Counts(
     fleet_idle=5.0,
     clusters=10,
     cluster_changes=60,
+    takeovers=6,
 )
 """To see that everything works. Its figures say nothing."""
 

@@ -229,7 +229,25 @@ CLUSTERS = Table(
         _ours("idle: of one core", "clusters.idle_cpu_percent", "%", 2),
     ),
 )
-TABLES = (CLIENTS, HOLDS, READS, SPEED, FLEET, CLUSTERS)
+MODES = ("together", "lease")
+
+
+def _takeover(label: str, figure: str, unit: str = "", digits: int = 0) -> Row:
+    """The same figure of both modes."""
+    return Row(label, tuple(f"takeover.{mode}.{figure}" for mode in MODES), unit, digits)
+
+
+TAKEOVER = Table(
+    ("two watchers, the one that acts killed, frozen or cut off amid a switchover", *MODES),
+    (
+        _takeover("takeovers", "takeovers"),
+        _takeover("… transactions", "transactions"),
+        _takeover("… failed", "failed"),
+        _takeover("… until a client commits on the new primary, p50", "seconds.p50", "s", 2),
+        _takeover("… p99", "seconds.p99", "s", 2),
+    ),
+)
+TABLES = (CLIENTS, HOLDS, READS, SPEED, FLEET, CLUSTERS, TAKEOVER)
 
 
 def text(figures: Mapping[str, Any]) -> str:

@@ -158,6 +158,13 @@ class FakeClient:
         for key in filter(self._etcd.has, deletes):
             self._etcd.delete(key)
 
+    def claim(self, key: str, value: str, lease: int) -> bool:
+        self._check()
+        is_free = not self._etcd.has(key)
+        if is_free:
+            self.write({key: value}, (), lease)
+        return is_free
+
     def keep_alive(self, lease: int) -> bool:
         self._check()
         return lease in self._etcd.leases

@@ -90,6 +90,9 @@ class HoldWorld(Protocol):
     def settings(self) -> dict[str, str]:
         """PgBouncer's own, where it has any."""
 
+    def breaks(self) -> int:
+        """How often it was told by now what breaks off logins that are under way."""
+
     def operator(self, word: str, database: str = "app") -> None:
         """Somebody else says PAUSE or RESUME."""
 
@@ -176,6 +179,9 @@ class FakeHoldWorld:
 
     def settings(self) -> dict[str, str]:
         return {}
+
+    def breaks(self) -> int:
+        return self._pgbouncer.reloads
 
     def operator(self, word: str, database: str = "app") -> None:
         (self._pgbouncer.paused.add if word == "PAUSE" else self._pgbouncer.paused.discard)(database)
@@ -319,6 +325,10 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
 
     def settings(self) -> dict[str, str]:
         return {row["key"]: row["value"] for row in self.pgbouncer.console("SHOW CONFIG")}
+
+    def breaks(self) -> int:
+        said = self.pgbouncer.log.read_text()
+        return said.count("RELOAD command issued") + said.count("RECONNECT 'app' command issued")
 
     def operator(self, word: str, database: str = "app") -> None:
         try:

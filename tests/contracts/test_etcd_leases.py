@@ -1,4 +1,4 @@
-"""One suite on the etcd in memory and on a real one: what the herald may rely on."""
+"""One suite on the etcd in memory and on a real one: what the herald and the candidate may rely on."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -9,14 +9,14 @@ from tests.contracts.fake_etcd import FakeClient, FakeEtcd
 from tests.support.etcd import EtcdCluster
 from tests.support.folders import bed_folder
 from tests.support.waiting import wait_for
-from watcher.expose.herald import Client as HeraldClient
+from watcher.expose.leased import Client as LeaseClient
 from watcher.observe.etcd_access import EtcdAccess
 from watcher.observe.etcd_client import EtcdClient, EtcdUnheard, Said
 
 P = "/service/demo/"
 
 
-class Client(HeraldClient, Protocol):
+class Client(LeaseClient, Protocol):
     """… and what a test looks with."""
 
     def list_keys(self, prefix: str, limit: float) -> Said: ...
@@ -73,6 +73,25 @@ def test_a_lease_that_has_gone_says_so_to_whoever_keeps_it_alive_or_writes(clien
     assert not client.keep_alive(lease)
     with pytest.raises(EtcdUnheard, match="lease not found"):
         client.write({P + "a": "1"}, (), lease)
+
+
+def test_a_key_is_claimed_by_the_first_who_asks_and_by_nobody_while_it_is_there(client: Client) -> None:
+    ours, others = client.grant(60), client.grant(60)
+    assert client.claim(P + "a", "ours", ours)
+    assert not client.claim(P + "a", "theirs", others)
+    assert not client.claim(P + "a", "ours again", ours)
+    assert keys(client) == {"a": "ours"}
+    client.revoke(ours)
+    assert client.claim(P + "a", "theirs", others)
+    assert keys(client) == {"a": "theirs"}
+
+
+def test_nothing_is_claimed_with_a_lease_that_has_gone(client: Client) -> None:
+    lease = client.grant(60)
+    client.revoke(lease)
+    with pytest.raises(EtcdUnheard, match="lease not found"):
+        client.claim(P + "a", "1", lease)
+    assert keys(client) == {}
 
 
 def test_a_lease_that_nobody_keeps_alive_takes_its_keys_along() -> None:

@@ -221,6 +221,32 @@ def test_who_knows_the_new_route_releases_whatever_the_other_knows(world: HoldWo
     assert not world.is_paused()
 
 
+def test_the_slower_of_two_that_release_breaks_off_no_login(world: HoldWorld) -> None:
+    """Clients go on already: a second RELOAD would break off their first logins to the new server."""
+    one = world.begin()
+    other = world.another()
+    hold(world, one)
+    hold(world, other)
+    one.take(Write(route(world.b)))
+    one.take(Release(world.b, reload=True))
+    assert world.query().server() == world.b
+    before = world.breaks()
+    other.take(Release(world.b, reload=True))
+    assert world.breaks() == before
+    assert held(other) is None
+    assert not world.is_paused()
+
+
+def test_who_was_resumed_by_hand_before_the_reload_is_led_all_the_same(world: HoldWorld) -> None:
+    target = world.begin()
+    hold(world, target)
+    target.take(Write(route(world.b)))
+    world.operator("RESUME")
+    assert world.query().server() == world.a
+    target.take(Release(world.b, reload=True))
+    assert world.query().server() == world.b
+
+
 def test_a_watched_server_that_dies_is_held_for_at_once(world: HoldWorld) -> None:
     target = world.begin()
     target.take(Watch(world.a))

@@ -25,10 +25,10 @@ def standby(bed: Bed) -> Iterator[PatroniCluster]:
         yield patroni
 
 
-def _settings(bed: Bed, patroni: PatroniCluster, bouncer: int, *, follow: bool) -> Settings:
+def _settings(bed: Bed, patroni: PatroniCluster, bouncer: int, *, standby: str) -> Settings:
     return settings_for(
         bed,
-        cluster={"scope": patroni.scope, "follow_standby_leader": follow},
+        cluster={"scope": patroni.scope, "standby": standby},
         patroni={"nodes": []},
         targets=[ssh_target(bed.bouncers[bouncer])],
     )
@@ -43,11 +43,10 @@ def test_a_standby_leader_is_followed_by_policy_and_a_promoted_one_always(
     key = f"{standby.prefix}leader"
     reign = facts_of(bed.etcd, key)["create_revision"]
     with (
-        WatcherProcess(tmp_path, _settings(bed, standby, 0, follow=False), "stays") as stays_away,
-        WatcherProcess(tmp_path, _settings(bed, standby, 1, follow=True), "follows") as follows,
+        WatcherProcess(tmp_path, _settings(bed, standby, 0, standby="keep"), "stays") as stays_away,
+        WatcherProcess(tmp_path, _settings(bed, standby, 1, standby="standby_leader"), "follows") as follows,
     ):
-        line = stays_away.wait_for_line("wish", reason="standby_cluster")
-        assert "follow_standby_leader is off" in line["message"]
+        stays_away.wait_for_line("wish", reason="standby_cluster")
         wait_until_led([second], at(node), follows)
         assert not node.accepts_writes()
         stays(lambda: trace(first).file == before.file, 1, "who may not follow leaves the file alone")

@@ -6,11 +6,14 @@ import sys
 import time
 
 from tests.simulation.many import verdicts
-from tests.simulation.schedule import Schedule
+from tests.simulation.schedule import LEASED, Schedule
 
 
 def main() -> int:
     options = _parser().parse_args()
+    if options.leased:
+        options.start += LEASED
+        options.seed = None if options.seed is None else options.seed + LEASED
     if options.seed is not None:
         verdict = Schedule(options.seed).run()
         kept = (
@@ -43,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many processes")
     parser.add_argument("--first", action="store_true", help="no further than the first that breaks")
     parser.add_argument("--seed", type=int, help="this schedule alone, with its story")
+    parser.add_argument("--leased", action="store_true", help="one of several watchers is active by a lease")
     return parser
 
 

@@ -208,6 +208,14 @@ class Link:
     def _lag(self) -> float:
         return self.lag.draw(self._chance)
 
+    @property
+    def is_cut(self) -> bool:
+        return self._cut
+
+    def draw_lag(self) -> float:
+        """What the next message takes."""
+        return self._lag()
+
     def _beat(self) -> None:
         """The progress that etcd tells on a stream that has nothing new."""
         if self.ended:

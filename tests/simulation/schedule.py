@@ -8,10 +8,11 @@ from functools import lru_cache, partial
 from tests.simulation.cluster import TTL, Cluster
 from tests.simulation.etcd import Etcd, Lag
 from tests.simulation.hosts import END, Host, Way
+from tests.simulation.leases import Leases
 from tests.simulation.loop import Loop
 from tests.simulation.watchers import LIMIT, Parts, Watcher
 from tests.simulation.witness import Broken, Witness
-from watcher.decide.config_block import parse
+from tests.support.fake_target import read_block
 from watcher.decide.model import PAUSE_KEY, STOP_KEYS, Endpoint, Paused, Stamp, StopRequest
 
 LOOK_EVERY = 0.5
@@ -34,6 +35,10 @@ class Verdict:
     story: tuple[str, ...] = field(repr=False)
 
 
+LEASED = 1_000_000_000
+"""From this seed on there are two or three watchers, and one of them is active by a lease."""
+
+
 class Schedule:
     """Everything is drawn from `seed`, so the same seed is the same story."""
 
@@ -52,8 +57,12 @@ class Schedule:
             for n in range(self.chance.choice((1, 1, 2)))
         ]
         resync = self.chance.choice((1.0, 5.0, 10.0))
-        self.parts = Parts(self.loop, self.etcd, self.cluster, self.hosts, self.witness, self.chance, resync)
-        self.watchers = [Watcher(f"w{n}", self.parts) for n in range(self.chance.choice((1, 1, 2, 2, 3)))]
+        leases = Leases(self.loop, self.etcd) if seed >= LEASED else None
+        self.parts = Parts(
+            self.loop, self.etcd, self.cluster, self.hosts, self.witness, self.chance, resync, leases
+        )
+        count = self.chance.choice((1, 1, 2, 2, 3) if leases is None else (2, 2, 3))
+        self.watchers = [Watcher(f"w{n}", self.parts) for n in range(count)]
         self.witness.say(
             f"{len(self.watchers)} watchers, {len(self.hosts)} PgBouncers, hold.limit {LIMIT:g} s"
         )
@@ -214,13 +223,13 @@ class Schedule:
 
 @lru_cache(maxsize=1000)
 def _stamp_of(text: str) -> Stamp | None:
-    return parse(text, "demo", "file").stamp
+    return read_block(text, "demo", "file").stamp
 
 
 @lru_cache(maxsize=1000)
 def _led_by(text: str) -> Endpoint:
     """Where the block leads; it has one database."""
-    return parse(text, "demo", "file").databases[0].endpoint
+    return read_block(text, "demo", "file").databases[0].endpoint
 
 
 # --- faults -----------------------------------------------------------------------------------------------

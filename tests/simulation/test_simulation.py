@@ -3,7 +3,7 @@
 import pytest
 
 from tests.simulation.deliberate import FAULTS, Fault, caught
-from tests.simulation.schedule import Schedule
+from tests.simulation.schedule import LEASED, Schedule
 
 ROUNDS, EACH = 8, 25
 SOME = FAULTS[::5]
@@ -13,6 +13,15 @@ SOME = FAULTS[::5]
 def test_whatever_breaks_the_promises_are_kept_and_all_is_right_in_the_end(number: int) -> None:
     verdicts = [Schedule(seed).run() for seed in range(number * EACH, (number + 1) * EACH)]
     assert [(one.seed, one.why) for one in verdicts if one.why] == []
+
+
+def test_with_one_watcher_active_by_a_lease_the_same_promises_are_kept() -> None:
+    """`python -m tests.simulation --leased` plays thousands."""
+    verdicts = [Schedule(LEASED + number).run() for number in range(EACH)]
+    assert [(one.seed, one.why) for one in verdicts if one.why] == []
+    stood = [line for one in map(Schedule, (LEASED, LEASED + 1)) for line in one.run().story]
+    assert any("is the active watcher" in line for line in stood)
+    assert any("stands by for" in line for line in stood)
 
 
 def test_a_seed_tells_the_same_story_again() -> None:

@@ -10,6 +10,7 @@ from tests.simulation.cluster import Cluster, Node
 from tests.simulation.etcd import Etcd, Link
 from tests.simulation.hosts import Host, Way
 from tests.simulation.knowledge import Knowledge
+from tests.simulation.leases import LeaseClient, Leases
 from tests.simulation.loop import Fiber, Loop
 from tests.simulation.witness import Broken, Witness
 from tests.support.fake_target import Reports
@@ -28,12 +29,17 @@ from watcher.decide.model import (
     Verdict,
     View,
 )
+from watcher.decide.precedence import Standing, in_words
 from watcher.decide.readiness import Want, wanted
+from watcher.expose.audience import Listener
+from watcher.expose.candidate import Candidate
+from watcher.expose.rank import Rank
 from watcher.mailbox import Mailbox
 from watcher.reconciler import Reconciler
 
 LIMIT = 20.0
 POLICY = Policy(hold=HoldPolicy(limit=LIMIT, announced_limit=8.0))
+PATIENCE = 2.0
 ASK_EVERY = 0.1
 ROUND_EVERY, CALM_ROUND_EVERY = 1.0, 30.0
 
@@ -81,6 +87,26 @@ class Telling(Reports):
     def _say(self, text: str) -> None:
         if self.witness is not None and self.host is not None:
             self.witness.say(f"{self.who} {self.host.name}: {text}")
+
+
+class _Standing(Listener):
+    """To the story."""
+
+    def __init__(self, who: str, witness: Witness) -> None:
+        self._who, self._witness = who, witness
+
+    def stands(self, standing: Standing, first: str) -> None:
+        self._witness.say(f"{self._who} {in_words(standing, first)}")
+
+
+class _Stop(threading.Event):
+    """Never set; to wait for it takes virtual time."""
+
+    fiber: Fiber
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.fiber.wait(timeout or 0.0)
+        return False
 
 
 class Bell:
@@ -137,6 +163,8 @@ class Parts:
     chance: random.Random
     resync: float
     """`resync_interval`, in virtual seconds."""
+    leases: Leases | None = None
+    """Where watchers ask to be the active one; None: all act."""
 
 
 class Watcher:
@@ -159,9 +187,13 @@ class Watcher:
         self._round_at = self._loop.now
         self.knowledge = Knowledge(self._loop.clock)
         self.board.listen(self._learns)
+        self.rank = Rank("", POLICY.silence_limit, _Standing(name, parts.witness), self._loop.clock)
+        self.board.listen(self.rank.viewed)
         for host in parts.hosts:
             self._serve(host)
         self.link = Link(self._loop, parts.etcd, parts.chance, self._read)
+        if parts.leases is not None:
+            self._stand(parts.leases)
         self._round()
 
     # --- life ------------------------------------------------------------------------------------------
@@ -206,11 +238,32 @@ class Watcher:
             clock=self._loop.clock,
             random=parts.chance.random,
             wall=lambda: self._loop.now + self.jump,
+            standing=self.rank.standing,
+            patience=PATIENCE,
         )
         fiber = bell.fiber = way.fiber = Fiber(self._loop, partial(worker.run, threading.Event()))
         self._fibers.append(fiber)
         self.board.listen(box.put)
         fiber.resume()
+
+    def _stand(self, leases: Leases) -> None:
+        """As one of several, by a candidate in a fiber of its own."""
+        stop = _Stop()
+        name = f"{self.name}@{self._loop.now:.3f}"
+        candidate = Candidate(
+            self.name,
+            lambda _: LeaseClient(leases, self.link, stop.fiber, name),
+            ttl=PATIENCE,
+            watcher=name,
+            backoff=Backoff(),
+            clock=self._loop.clock,
+            random=self._parts.chance.random,
+        )
+        bell = candidate._bell._changed = Bell(self._loop, self._parts.chance)  # type: ignore[assignment] # as above
+        stop.fiber = bell.fiber = Fiber(self._loop, partial(candidate.run, stop))
+        self._fibers.append(stop.fiber)
+        self.rank.stand(candidate, self.board.view)
+        stop.fiber.resume()
 
     def _later(self, event: Callable[[], None]) -> None:
         """Now, or once it is thawed; never if it is dead."""

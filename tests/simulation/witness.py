@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from tests.simulation.cluster import Node
 from tests.simulation.hosts import BEGIN, END, Host, Way
 from tests.simulation.knowledge import LONG_AGO, ROUNDS_FOR, Knowledge
-from watcher.decide.config_block import parse
+from tests.support.fake_target import read_block
 from watcher.decide.fence import UNREADABLE
 from watcher.decide.model import Endpoint, Entry, Stamp, View
 
@@ -71,7 +71,7 @@ class Witness:
             return
         if _outside(before) != _outside(after):
             raise Broken(f"{host.name}: a byte outside the block changed")
-        block = parse(after, host.block, host.name)
+        block = read_block(after, host.block, host.name)
         stamp = block.stamp
         if stamp is None or stamp == UNREADABLE:
             raise Broken(f"{host.name}: written without a stamp that can be read")

@@ -8,6 +8,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from watcher.decide.config_block import goal, parse, rewrite
 from watcher.decide.decision import ConnectVia, Policy, ReadyBy, unconfirmed
@@ -46,6 +47,10 @@ NODES = {f"node{n}": Endpoint(f"10.0.0.{n}", 5432) for n in (1, 2, 3)}
 POLICY = Policy(
     connect_via=ConnectVia.ADDRESSES, addresses=NODES, ready_by=ReadyBy.LEADER_KEY, silence_limit=1e9
 )
+
+
+read_block = lru_cache(4096)(parse)
+"""What a text says is asked for many times a second of a simulation."""
 
 
 def led_by(name: str | None, revision: int, at: float, *, proven: bool = True) -> View:
@@ -127,6 +132,7 @@ class FakePgBouncer:
     paused: set[str] = field(default_factory=set)
     closed: set[Endpoint] = field(default_factory=set)
     agents: "list[FakeAgent]" = field(default_factory=list)
+    reloads: int = 0
 
     def __post_init__(self) -> None:
         self.reload()
@@ -135,8 +141,9 @@ class FakePgBouncer:
         """What RELOAD and SIGHUP do; it knows the databases of the block alone."""
         if self.deaf or self.down:
             return
+        self.reloads += 1
         try:
-            found = {db.name: db.endpoint for db in parse(self.text, self.block, "fake").databases}
+            found = {db.name: db.endpoint for db in read_block(self.text, self.block, "fake").databases}
         except BlockError:
             return
         self.fallback = found.pop("*", None)
@@ -341,7 +348,7 @@ class FakeTarget:
 
     def _owe_reload(self) -> None:
         """For a text of somebody else's, where PgBouncer cannot show whether it has read it."""
-        block = parse(self.pgbouncer.text, self.pgbouncer.block, self.name)
+        block = read_block(self.pgbouncer.text, self.pgbouncer.block, self.name)
         self._reload_owed |= not self._console or any(db.name == "*" for db in block.databases)
 
     def take(self, step: Step) -> None:
@@ -410,7 +417,7 @@ class FakeTarget:
         """
         pgbouncer = self.pgbouncer
         text = pgbouncer.text if self._first_seen is None else self._first_seen[0]
-        databases = parse(text, pgbouncer.block, self.name).databases
+        databases = read_block(text, pgbouncer.block, self.name).databases
         primary = {db.endpoint for db in databases if db.role is not Role.REPLICA}
         names = [db.name for db in databases if db.endpoint in primary]
         derived = pgbouncer.in_use if "*" in names else set()
@@ -427,7 +434,7 @@ class FakeTarget:
             return
         if endpoint is not None and endpoint in self.pgbouncer.closed:
             raise PrimaryRefuses(self.name, f"{endpoint} takes no login: it refuses", "clients wait")
-        if reload:
+        if reload and not self._goes_on_at(endpoint):
             self.pgbouncer.reload()
         shown = self.pgbouncer.rows()
         wrong = [] if endpoint is None else self._led_elsewhere(shown, endpoint)
@@ -439,10 +446,17 @@ class FakeTarget:
             released = tuple(replace(row, paused=self.pgbouncer.waits(row.name)) for row in shown)
             self._last = replace(self._last, shown=released, reload_owed=self._reload_owed)
 
+    def _goes_on_at(self, endpoint: Endpoint | None) -> bool:
+        """Whether another has led them there already, and let them go."""
+        rows = {row.name: row for row in self.pgbouncer.rows()}
+        found = [rows.get(name) for name in self._names()]
+        ends = {None if row is None or row.paused else Endpoint(row.host or "", row.port) for row in found}
+        return endpoint is not None and ends == {endpoint}
+
     def _led_elsewhere(self, shown: tuple[ConsoleDatabase, ...], endpoint: Endpoint) -> list[str]:
         ends = {row.name: Endpoint(row.host or "", row.port) for row in shown}
         text = self.pgbouncer.text if self._text is None else self._text
-        block = parse(text, self.pgbouncer.block, self.name)
+        block = read_block(text, self.pgbouncer.block, self.name)
         goals = {db.name: db.endpoint if db.role is Role.REPLICA else endpoint for db in block.databases}
         return [name for name, goal in goals.items() if name != "*" and ends.get(name) != goal]
 
@@ -450,7 +464,7 @@ class FakeTarget:
         known = self.pgbouncer.text if self._text is None else self._text
         if known != self.pgbouncer.text:
             raise FileChanged(self.name, "somebody else wrote the file meanwhile", "it is read again")
-        before = parse(known, self.pgbouncer.block, self.name).databases
+        before = read_block(known, self.pgbouncer.block, self.name).databases
         self.pgbouncer.text = self._text = rewrite(known, self.pgbouncer.block, step.route, self.name)
         elsewhere = [db for db in before if goal(db, step.route) not in (None, db.endpoint)]
         self._was_fallback = next((db.endpoint for db in elsewhere if db.name == "*"), self._was_fallback)
@@ -471,7 +485,7 @@ class FakeTarget:
 
     def _actual(self, shown: tuple[ConsoleDatabase, ...] | None, problem: WatcherError | None) -> Actual:
         text = self.pgbouncer.text if self._text is None else self._text
-        block = parse(text, self.pgbouncer.block, self.name)
+        block = read_block(text, self.pgbouncer.block, self.name)
         if self._first_seen is None or self._first_seen[0] != text:
             self._first_seen = text, self._clock()
         return Actual(

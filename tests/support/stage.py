@@ -155,7 +155,9 @@ class PauseWitness(_Thread):
 
 
 class Client(_Thread):
-    """Commits a row again and again through PgBouncer; `server` took the last one, begun at `at`."""
+    """Commits a row again and again through PgBouncer; `server` took the last one, begun at `at`.
+    `firsts` are when each server's first one had ended, `commits` how many there were.
+    """
 
     def __init__(self, pgbouncer: PgBouncer) -> None:
         super().__init__(_POLL)
@@ -163,6 +165,8 @@ class Client(_Thread):
         self._link: pg8000.native.Connection | None = None
         self.server = ""
         self.at = 0.0
+        self.firsts: dict[str, float] = {}
+        self.commits = 0
         self.errors: list[str] = []
 
     def _turn(self) -> None:
@@ -170,6 +174,8 @@ class Client(_Thread):
         try:
             rows = self._connected().run(_INSERT)
             self.server, self.at = ":".join(map(str, (rows or [[]])[0])), began
+            self.firsts.setdefault(self.server, time.monotonic())
+            self.commits += 1
         except _ERRORS as error:
             self.errors.append(repr(error))
             self._hang_up()
@@ -299,6 +305,13 @@ class Stage(AbstractContextManager["Stage"]):
     def is_paused(self, database: str = APP) -> bool:
         """Whether clients of that database wait."""
         return bool(int(self._console.databases()[database]["paused"]))
+
+    def is_at_rest(self) -> bool:
+        """Whether clients wait, and no transaction of theirs runs any more."""
+        if not self.is_paused():  # first: what is idle before that may not be idle behind it
+            return False
+        pools = [row for row in self._console.rows("SHOW POOLS") if row["database"] == APP]
+        return not any(int(row["sv_active"]) for row in pools)
 
     def shown_route(self) -> str:
         """Where PgBouncer itself leads clients: host:port."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from watcher.decide.decision import ConnectVia, Policy, ReadyBy, desired
+from watcher.decide.decision import ConnectVia, Policy, ReadyBy, Standby, desired
 from watcher.decide.model import (
     Config,
     Desired,
@@ -93,7 +93,7 @@ UNCHANGED: dict[str, tuple[View, Reason, str]] = {
     "a standby cluster": (
         having(GOOD, entry("config", Config(standby_cluster=True))),
         Reason.STANDBY_CLUSTER,
-        "follow_standby_leader is off",
+        "a standby cluster",
     ),
     "a leader without a member key": (replace(GOOD, members={}), Reason.LEADER_UNUSABLE, "has no member key"),
     "a leader without an address": (
@@ -194,7 +194,7 @@ def test_by_the_leader_key_alone_nobody_is_asked() -> None:
 
 def test_a_standby_leader_is_followed_where_that_is_asked_for() -> None:
     view = having(GOOD, entry("config", Config(standby_cluster=True)))
-    policy = replace(POLICY, follow_standby_leader=True)
+    policy = replace(POLICY, standby=Standby.STANDBY_LEADER)
     assert wished(view, policy).reason is Reason.LEADER_NOT_READY
     standby = replace(view, readiness=replace(READY, role=Role.STANDBY_LEADER))
     assert wished(standby, policy).route is not None

@@ -43,6 +43,9 @@ BY_ETCD: list[tuple[str, Stamp | None, Stamp, float | None, bool]] = [
     ("over a fallback, proven", replace(OLD, cluster_id=0, revision=0), NEW, 100.1, True),
     ("over a stamp that cannot be read", UNREADABLE, replace(NEW, revision=2**62), None, False),
     ("over a stamp that cannot be read, proven", UNREADABLE, NEW, 100.1, True),
+    ("a site chosen since", replace(OLD, site=5), replace(NEW, site=6), None, True),
+    ("a site chosen before", replace(OLD, site=5), replace(NEW, revision=11, site=4), None, False),
+    ("a site chosen before, proven", replace(OLD, site=5), replace(NEW, revision=11, site=4), 100.1, True),
     (
         "the timeline is etcd's affair",
         replace(OLD, timeline=9),

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from watcher.decide.decision import ConnectVia, HoldPolicy, Policy, ReadyBy
+from watcher.decide.decision import ConnectVia, HoldPolicy, Policy, ReadyBy, Standby
 from watcher.decide.model import (
     Alarm,
     Config,
@@ -74,13 +74,13 @@ def test_the_leader_key_alone_may_be_enough() -> None:
 def test_a_standby_leader_is_wanted_in_its_own_role_and_only_by_policy() -> None:
     view = seen(leader=Leader("node1"), members__node1=MEMBER, config=Config(standby_cluster=True))
     assert wanted(view, POLICY) is None
-    want = wanted(view, Policy(follow_standby_leader=True))
+    want = wanted(view, Policy(standby=Standby.STANDBY_LEADER))
     assert want is not None
     assert want.role is Role.STANDBY_LEADER
 
 
 def test_a_cluster_that_leaves_standby_mode_is_asked_again_in_the_same_reign() -> None:
-    policy = Policy(follow_standby_leader=True)
+    policy = Policy(standby=Standby.STANDBY_LEADER)
     view = seen(leader=Leader("node1"), members__node1=MEMBER, config=Config(standby_cluster=True))
     view = ready(view, role=Role.STANDBY_LEADER)
     assert wanted(view, policy) is None

@@ -26,6 +26,7 @@ from tests.unit.expose_scene import (
 )
 from watcher.decide.errors import SourceError, WatcherError
 from watcher.decide.model import Desired, Held, NodeReport, Paused, Reason, Role, Source, View
+from watcher.decide.precedence import Standing
 from watcher.expose.audience import everyone
 from watcher.expose.chronicle import Chronicle
 from watcher.expose.families import FAMILIES, SESSION_ENDS
@@ -48,6 +49,7 @@ class World:
         self.clock = Clock()
         self.view: View = view()
         self.wish: Desired | None = None
+        self.stands = Standing.TOGETHER
         self.told: Chronicle = chronicle(self.clock, *(targets or ("pgb1", "pgb2")))
         facts = Facts(
             lambda: self.view,
@@ -55,6 +57,7 @@ class World:
             wish=lambda _: self.wish,
             certificates=lambda: {"etcd.tls.ca": EPOCH},
             settings_read=lambda: (False, EPOCH + 7),
+            standing=lambda: self.stands,
         )
         self.metrics = Metrics("demo", targets or ("pgb1", "pgb2"), facts, self.clock.calendar())
 
@@ -185,6 +188,12 @@ def test_a_reign_counts_once_however_often_its_view_comes_and_the_first_is_no_ch
     for leader in ("pg2", "pg2", None, "pg2", "pg1"):
         world.metrics.viewed(view(leader))
     assert world.samples()["leader_changes_total{source=etcd}"] == 1
+
+
+def test_who_is_active_is_told_where_a_lease_says_so_and_only_there(world: World) -> None:
+    assert "active{}" not in world.samples()
+    for world.stands, value in ((Standing.ACTIVE, 1), (Standing.STANDBY, 0), (Standing.NOBODY, 0)):
+        assert world.samples()["active{}"] == value
 
 
 def test_the_state_is_one_of_all_reasons(world: World) -> None:

@@ -28,6 +28,8 @@ from tests.unit.expose_scene import (
 )
 from watcher.decide.errors import SourceError
 from watcher.decide.model import (
+    ACTIVE_KEY,
+    ActiveWatcher,
     Actual,
     Config,
     Desired,
@@ -43,6 +45,7 @@ from watcher.decide.model import (
     Verdict,
     View,
 )
+from watcher.decide.precedence import Standing
 from watcher.expose.chronicle import Chronicle
 from watcher.expose.page import page_of
 from watcher.expose.status import Status, schema, status_of
@@ -248,6 +251,40 @@ def test_a_pause_hides_no_pgbouncer_that_leads_elsewhere(
     status = seen(told, clock, view(paused=Paused("dba@host", "an upgrade", EPOCH)))
     assert (status.health, status.words) == (health, words)
     assert "paused by dba@host, 16 min 40 s ago: an upgrade" in page_of(status)
+
+
+ACTIVE = Entry(ACTIVE_KEY, ActiveWatcher("ctl2-7-ab", "ctl2"), 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("stands", "active", "words"),
+    [
+        (Standing.ACTIVE, "ctl2", "is the active watcher"),
+        (Standing.STANDBY, "ctl2", "stands by for ctl2, the active watcher"),
+        (Standing.NOBODY, None, "acts, as every other does: no watcher is known to be active"),
+    ],
+)
+def test_where_a_watcher_stands_among_several_is_said_with_the_active_one_s_name(
+    clock: Clock, stands: Standing, active: str | None, words: str
+) -> None:
+    told = chronicle(clock)
+    told.source_state("controller", True, "10.0.0.9:2379", None)
+    at = replace(view(), entries={**view().entries, ACTIVE_KEY: ACTIVE})
+    status = status_of("demo", at, told, clock.calendar(), EPOCH, stands=stands)
+    found = status.cluster.controller
+    assert found is not None
+    assert (found.standing, found.active, found.words) == (stands, active, words)
+    assert found.lease is not None
+    assert found.lease.connected
+    page = page_of(status)
+    assert f"<dt>this watcher</dt><dd>{words}</dd>" in page
+    assert "<dt>lease</dt><dd>heard at 10.0.0.9:2379" in page
+
+
+def test_of_watchers_that_act_together_nothing_is_said(clock: Clock) -> None:
+    status = seen(chronicle(clock), clock)
+    assert status.cluster.controller is None
+    assert "<dt>this watcher</dt>" not in page_of(status)
 
 
 def test_settings_that_were_refused_are_told_of(clock: Clock) -> None:

@@ -59,6 +59,8 @@ TLS = {"ca": "/ca"}
 ETCD = {"endpoints": ["a:1"], "username": "u"}
 SQL = {"user": "u"}
 TARGET = GOOD["targets"][0]
+OTHER_SITE = {"etcd": {"endpoints": ["b:2379"]}}
+SITES = {"scope": "main", "standby": "other_site", "other_site": OTHER_SITE}
 
 FAULTS: list[tuple[str, Any, str, str, str]] = [
     # changed, to what, place in the message, problem, remedy
@@ -77,12 +79,36 @@ FAULTS: list[tuple[str, Any, str, str, str]] = [
     ("cluster.addresses", {"n": "h h"}, "cluster.addresses.n", "'h h' is not host:port", "one host and port"),
     ("cluster.ready_by", "sql", "cluster.sql", "is missing", "set `sql.user`"),
     ("cluster.sql", SQL, "cluster.sql", "has no effect", "set `ready_by: sql`"),
+    ("cluster.standby", "perhaps", "cluster.standby", "'perhaps' is none of its values", "'standby_leader'"),
     (
         "cluster.follow_standby_leader",
-        "perhaps",
+        True,
         "cluster.follow_standby_leader",
-        "neither true nor",
-        "standby",
+        "is no setting any more",
+        "`standby: standby_leader`",
+    ),
+    ("cluster.standby", "other_site", "cluster.other_site", "is missing", "name where it is heard of"),
+    ("cluster.other_site", OTHER_SITE, "cluster.other_site", "has no effect", "set `standby: other_site`"),
+    (
+        "cluster",
+        SITES | {"connect_via": "addresses", "addresses": {"n": "h"}},
+        "cluster.other_site.addresses",
+        "is empty",
+        "name every member there",
+    ),
+    (
+        "cluster",
+        SITES | {"other_site": OTHER_SITE | {"addresses": {"n": "h"}}},
+        "cluster.other_site.addresses",
+        "has no effect",
+        "set `connect_via: addresses`",
+    ),
+    (
+        "cluster",
+        SITES | {"other_site": {"scope": "b"}},
+        "cluster.other_site.etcd",
+        "is required",
+        "endpoints",
     ),
     ("cluster.unknown_limit", 0, "cluster.unknown_limit", "0 is not above 0", "at most 300 seconds"),
     ("etcd", REMOVE, "etcd", "is required", "which needs endpoints"),

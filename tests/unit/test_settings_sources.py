@@ -9,7 +9,7 @@ import pydantic
 import pytest
 
 from watcher.decide.backoff import Backoff
-from watcher.decide.decision import Announced, ConnectVia, HoldPolicy, Policy, ReadyBy
+from watcher.decide.decision import Announced, ConnectVia, HoldPolicy, Policy, ReadyBy, Standby
 from watcher.decide.errors import SettingsError
 from watcher.decide.model import Endpoint
 from watcher.settings import Loaded, load, redacted
@@ -247,7 +247,7 @@ def test_every_value_in_force_has_one_line_and_one_source(file: Path) -> None:
         f"etcd.endpoints = [a:2379, b:2379]   (file {file}:3)",
         "cluster.connect_via = conn_url   (default)",
         "cluster.addresses = {}   (default)",
-        "cluster.follow_standby_leader = false   (default)",
+        "cluster.standby = keep   (default)",
         "targets[0].ssh = none   (default)",
     ):
         assert expected in lines
@@ -317,7 +317,7 @@ def test_the_policy_is_what_was_settled(file: Path) -> None:
         "cluster.addresses": {"n1": "10.0.0.1", "n2": "[::1]:6000"},
         "cluster.ready_by": "leader_key",
         "cluster.unknown_limit": 1,
-        "cluster.follow_standby_leader": True,
+        "cluster.standby": "standby_leader",
         "etcd.silence_limit": 20,
         "patroni.interval": 2,
         "patroni.timeout": 1,
@@ -333,7 +333,7 @@ def test_the_policy_is_what_was_settled(file: Path) -> None:
         unknown_limit=1.0,
         silence_limit=20.0,
         health_fresh=4.0,
-        follow_standby_leader=True,
+        standby=Standby.STANDBY_LEADER,
         hold=HoldPolicy(40.0, Announced.AT_BARRIER, 5.0, on_crash=False),
     )
 

@@ -31,7 +31,7 @@ class LocalPlace:
     def __init__(self, name: str, agent_options: Sequence[str]) -> None:
         self.name = name
         self._options = tuple(agent_options)
-        self._source = bundle.source().encode()
+        self._source = bundle.as_sent()
         self._children: list[tuple[subprocess.Popen[bytes], SocketStream]] = []
 
     @property

@@ -101,7 +101,9 @@ class Pooler:
     @property
     def last(self) -> Actual | None:
         """What was seen last; its hold as it is now."""
-        return None if self._last is None else self._with_hold(self._last)
+        if self._last is not None:
+            self._last = self._with_hold(self._last)
+        return self._last
 
     def read(self) -> Actual:
         """What the target shows now: its file, and its console where it has one.
@@ -228,7 +230,7 @@ class Pooler:
         holding = self._holding
         if holding is None:
             return actual
-        return replace(
+        after = replace(
             actual,
             can_hold=self._hold_problem is None and bool(_of_primary(actual.databases)),
             can_watch=self._hold_problem is None,
@@ -237,6 +239,7 @@ class Pooler:
             read_guards=holding.read_guards,
             hold_problem=self._hold_problem,
         )
+        return actual if after == actual else after
 
     def _can_hold(self) -> Holding:
         if self._holding is None:

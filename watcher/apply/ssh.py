@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -53,7 +54,7 @@ class SshPlace:
         self.name = name
         self._access = access
         self._options = tuple(agent_options)
-        self._source = bundle.source().encode()
+        self._source = bundle.as_sent()
         self._connection: Connection | None = None
 
     @property
@@ -88,7 +89,7 @@ class SshPlace:
             access.host,
             user=access.user,
             port=access.port,
-            config=Config(lazy=True, overrides={"load_ssh_configs": False}),
+            config=_no_ssh_configs(),
             connect_timeout=access.connect_timeout,
             connect_kwargs=_connect_options(access),
         )
@@ -154,6 +155,12 @@ class SshPlace:
         except (paramiko.SSHException, InvalidHostKey, OSError, EOFError, ValueError) as error:
             self.close()
             raise _explain(error, self.name, self._access) from error
+
+
+@cache
+def _no_ssh_configs() -> Config:
+    """What Fabric is to know beside our own words; one for all targets, for it is no small thing."""
+    return Config(lazy=True, overrides={"load_ssh_configs": False})
 
 
 def _connect_options(access: SshAccess) -> dict[str, Any]:

@@ -17,7 +17,17 @@ from watcher.commands.saying import say, say_error
 from watcher.decide.endpoint import parse_address
 from watcher.decide.errors import SettingsError, SourceError
 from watcher.decide.model import Endpoint
-from watcher.expose.status import Cluster, Fleet, Health, Status, Switch, Target, paused_words, refused_words
+from watcher.expose.status import (
+    Cluster,
+    Fleet,
+    Health,
+    Source,
+    Status,
+    Switch,
+    Target,
+    paused_words,
+    refused_words,
+)
 from watcher.expose.units import ago, clock, of_bytes, printable
 from watcher.settings import Settings
 
@@ -163,6 +173,8 @@ def _cluster_lines(cluster: Cluster, now: datetime) -> Iterator[str]:
     yield f"cluster {cluster.name}: {cluster.leader or 'no leader by etcd'}{since}; {cluster.detail}"
     if cluster.paused is not None:
         yield f"  {paused_words(cluster.paused, now)}"
+    if cluster.controller is not None:
+        yield f"  this watcher {cluster.controller.words}"
     for member in cluster.members:
         lag = "" if member.lag_bytes is None else f", lag {of_bytes(member.lag_bytes)}"
         gone = "" if member.present else ", its key has gone"
@@ -170,14 +182,24 @@ def _cluster_lines(cluster: Cluster, now: datetime) -> Iterator[str]:
         what = f"{role:14} {member.state:12} timeline {member.timeline or '?'}"
         yield f"  {member.name:16} {what}{lag}{gone}"
     if cluster.etcd is not None:
-        heard = "heard" if cluster.etcd.connected else "NOT heard"
-        yield f"  etcd             {heard} at {cluster.etcd.place} for {ago(now, cluster.etcd.since)}"
-        if cluster.etcd.problem is not None:
-            yield f"                   {cluster.etcd.problem.problem}. What now: {cluster.etcd.problem.hint}"
-        if not cluster.etcd.connected and cluster.health_check_at is not None:
-            yield f"  by the nodes' own word, {ago(now, cluster.health_check_at)} ago:"
-            for node in cluster.nodes:
-                yield f"  {node.name or node.url:16} {node.answer}"
+        yield from _etcd_lines(cluster, cluster.etcd, now)
+    if cluster.other_site is not None:
+        yield _heard("other site", cluster.other_site, now)
+
+
+def _etcd_lines(cluster: Cluster, etcd: Source, now: datetime) -> Iterator[str]:
+    yield _heard("etcd", etcd, now)
+    if etcd.problem is not None:
+        yield f"                   {etcd.problem.problem}. What now: {etcd.problem.hint}"
+    if not etcd.connected and cluster.health_check_at is not None:
+        yield f"  by the nodes' own word, {ago(now, cluster.health_check_at)} ago:"
+        for node in cluster.nodes:
+            yield f"  {node.name or node.url:16} {node.answer}"
+
+
+def _heard(name: str, source: Source, now: datetime) -> str:
+    heard = "heard" if source.connected else "NOT heard"
+    return f"  {name:16} {heard} at {source.place} for {ago(now, source.since)}"
 
 
 def _target_lines(target: Target, now: datetime) -> Iterator[str]:

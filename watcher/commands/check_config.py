@@ -13,7 +13,7 @@ from watcher.commands.saying import say
 from watcher.decide.advice import PROMOTION, advise, of_block
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import Leadership, View
-from watcher.decide.view import config, leadership
+from watcher.decide.view import config, is_empty, leadership
 from watcher.settings import Loaded, Settings, redacted
 
 
@@ -30,6 +30,8 @@ def _check(settings: Settings) -> ExitCode:
     board = Board(0.0)
     outcomes = [_check_etcd(settings, board, endpoint) for endpoint in settings.etcd.endpoints]
     outcomes += [_check_node(settings, url) for url in dict.fromkeys(app.node_urls(settings, board.view))]
+    if (there := settings.of_other_site()) is not None:
+        outcomes += _check_other_site(there)
     ttl = config(board.view).ttl
     if settings.hold.enabled and settings.hold.limit < ttl + PROMOTION:
         say(f"advice   {_hold_is_short(settings.hold.limit, ttl)}")
@@ -37,6 +39,13 @@ def _check(settings: Settings) -> ExitCode:
     outcomes += [outcome for target in of_targets for outcome in target]
     say(f"{sum(outcomes)} of {len(outcomes)} checks passed")
     return ExitCode.OK if all(outcomes) else ExitCode.BAD_SETTINGS
+
+
+def _check_other_site(there: Settings) -> list[bool]:
+    board = Board(0.0)
+    outcomes = [_check_etcd(there, board, endpoint, "other site's ") for endpoint in there.etcd.endpoints]
+    nodes = dict.fromkeys(app.node_urls(there, board.view))
+    return outcomes + [_check_node(there, url, "other site's ") for url in nodes]
 
 
 def _hold_is_short(limit: float, ttl: float) -> str:
@@ -62,12 +71,12 @@ def _problem(subject: str, error: WatcherError) -> str:
     return f"{place}: {error.problem}" if place and place not in subject else error.problem
 
 
-def _check_etcd(settings: Settings, board: Board, endpoint: str) -> bool:
+def _check_etcd(settings: Settings, board: Board, endpoint: str, whose: str = "") -> bool:
     def attempt() -> str:
         board.post(app.etcd_watch(settings, board.post, endpoints=(endpoint,)).read_once())
         return _leader_in(board.view)
 
-    return _tried(f"etcd {endpoint}", attempt)
+    return _tried(f"{whose}etcd {endpoint}", attempt)
 
 
 def _leader_in(view: View) -> str:
@@ -76,18 +85,18 @@ def _leader_in(view: View) -> str:
         return f"{reign.name} leads since revision {reign.create_revision}"
     if reign is not None:
         raise WatcherError(reign.place, reign.problem, reign.hint)
-    if view.entries:
+    if not is_empty(view):
         raise WatcherError("etcd", "it answers, but nobody leads", "patronictl list tells more")
     hint = "compare `cluster.scope` and `cluster.namespace` with Patroni's configuration"
     raise WatcherError("etcd", "it answers, but holds no key of this cluster", hint)
 
 
-def _check_node(settings: Settings, url: str) -> bool:
+def _check_node(settings: Settings, url: str, whose: str = "") -> bool:
     def attempt() -> str:
         node = app.patroni_rest(settings).report(url)
         return f"{node.name} is {node.role}, {node.state}"
 
-    return _tried(f"Patroni {url}", attempt)
+    return _tried(f"{whose}Patroni {url}", attempt)
 
 
 def _check_target(pooler: Pooler, ttl: float, hold_limit: float) -> list[bool]:

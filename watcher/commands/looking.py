@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from watcher import app
@@ -15,8 +15,9 @@ from watcher.commands.exit_code import ExitCode
 from watcher.commands.saying import say
 from watcher.decide.decision import Policy, desired
 from watcher.decide.errors import SourceError
-from watcher.decide.model import Desired, Reason, Verdict
+from watcher.decide.model import Desired, OtherSite, Reason, Verdict
 from watcher.decide.readiness import wanted
+from watcher.decide.view import config
 from watcher.settings import Settings
 
 T = TypeVar("T")
@@ -36,14 +37,33 @@ def look(settings: Settings) -> Look:
 
     Takes at most etcd's time-outs and `unknown_limit`. An etcd that does not answer counts as silent.
     """
-    policy, now = replace(settings.policy(), hold=None), time.monotonic()  # who does not stay holds nobody
+    policy, now = settings.policy().without_holds(), time.monotonic()
     board = Board(began_at=now - policy.silence_limit)
     try:
         board.post(app.etcd_watch(settings, board.post).read_once())
     except SourceError as error:
         board.post(app.health_probe(settings, board).look_once())
         return Look(desired(board.view, policy, time.monotonic()), (error,))
-    return Look(_once_ready(settings, board, policy), ())
+    problems = _look_at_other_site(settings, board) if config(board.view).standby_cluster else ()
+    return Look(_once_ready(settings, board, policy), problems)
+
+
+def _look_at_other_site(settings: Settings, board: Board) -> tuple[SourceError, ...]:
+    """The same there, for this site's is a standby cluster; what could not be heard."""
+    there = settings.of_other_site()
+    if there is None:
+        return ()
+    policy = there.policy().without_holds()
+    other = Board(began_at=time.monotonic() - policy.silence_limit)
+    problems: tuple[SourceError, ...] = ()
+    try:
+        other.post(app.etcd_watch(there, other.post).read_once())
+        _once_ready(there, other, policy)
+    except SourceError as error:
+        other.post(app.health_probe(there, other).look_once())
+        problems = (error,)
+    board.post(OtherSite(other.view))
+    return problems
 
 
 def _once_ready(settings: Settings, board: Board, policy: Policy) -> Desired:

@@ -115,11 +115,17 @@ def write_stamp(stamp: Stamp) -> str:
     """
     >>> write_stamp(Stamp(0xCDF8, "730", 1042, 3, "node 2"))
     'cluster=cdf8 system=730 revision=1042 timeline=3 leader=node%202'
+
+    Of two sites, also when it was said from which of them to take the leader:
+
+    >>> write_stamp(Stamp(0xCDF8, "730", 1042, 3, "node2", site=99))
+    'cluster=cdf8 system=730 revision=1042 timeline=3 leader=node2 site=99'
     """
     timeline = "" if stamp.timeline is None else str(stamp.timeline)
+    site = f" site={stamp.site}" if stamp.site else ""
     return (
         f"cluster={stamp.cluster_id:x} system={_quote(stamp.system_id)} revision={stamp.revision} "
-        f"timeline={timeline} leader={_quote(stamp.leader)}"
+        f"timeline={timeline} leader={_quote(stamp.leader)}{site}"
     )
 
 
@@ -139,6 +145,7 @@ def _read_stamp(line: str) -> Stamp:
             revision=int(fields["revision"]),
             timeline=int(fields["timeline"]) if fields["timeline"] else None,
             leader=unquote(fields["leader"]),
+            site=int(fields.get("site", "0")),
         )
     except (KeyError, ValueError):
         return UNREADABLE

@@ -12,7 +12,10 @@
 | no leader key while Patroni is paused                        | unchanged  | no   |
 | a leader key that cannot be read                             | unchanged  | no   |
 | leader without a usable address                              | unchanged  | yes  |
-| a standby cluster, and `follow_standby_leader` is off        | unchanged  | no   |
+| a standby cluster (`cluster.standby`): `keep`                | unchanged  | no   |
+| … `standby_leader`                                           | its leader, as above |
+| … `other_site`                                               | the other site's, as above |
+| … and the other site is one too, since lately                | unchanged  | yes  |
 | etcd silent, exactly one node says primary, accepts writes   | that node  | no   |
 | etcd silent, and anything else; or Patroni is paused         | unchanged  | no   |
 | `watcher pause` was said                                     | unchanged  | no   |
@@ -64,7 +67,15 @@ from watcher.decide.model import (
     Write,
 )
 from watcher.decide.readers import ReadPolicy, candidates, guarded, place_for, readers
-from watcher.decide.view import config, leadership, paused, system_id, timeline
+from watcher.decide.view import (
+    config,
+    config_is_known,
+    is_empty,
+    leadership,
+    paused,
+    system_id,
+    timeline,
+)
 
 
 class ConnectVia(StrEnum):
@@ -73,6 +84,14 @@ class ConnectVia(StrEnum):
     CONN_URL = "conn_url"
     PROXY_URL = "proxy_url"
     ADDRESSES = "addresses"
+
+
+class Standby(StrEnum):
+    """Where clients of a standby cluster belong."""
+
+    KEEP = "keep"
+    STANDBY_LEADER = "standby_leader"
+    OTHER_SITE = "other_site"
 
 
 class ReadyBy(StrEnum):
@@ -103,7 +122,9 @@ class HoldPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the user settled. Durations in seconds. Without `hold` nobody is ever held."""
+    """What the user settled. Durations in seconds. Without `hold` nobody is ever held. `other_site` is the
+    policy by which the other site's leader is followed, exactly with `Standby.OTHER_SITE`.
+    """
 
     connect_via: ConnectVia = ConnectVia.CONN_URL
     addresses: Mapping[str, Endpoint] = field(default_factory=dict)
@@ -111,9 +132,15 @@ class Policy:
     unknown_limit: float = 3.0
     silence_limit: float = 10.0
     health_fresh: float = 6.0
-    follow_standby_leader: bool = False
+    standby: Standby = Standby.KEEP
+    other_site: Policy | None = None
     hold: HoldPolicy | None = None
     reads: ReadPolicy = field(default_factory=ReadPolicy)
+
+    def without_holds(self) -> Policy:
+        """The same for who does not stay, and so holds nobody."""
+        other = None if self.other_site is None else self.other_site.without_holds()
+        return replace(self, hold=None, other_site=other)
 
 
 def desired(view: View, policy: Policy, now: float, target: str = "", wall: float | None = None) -> Desired:
@@ -137,6 +164,10 @@ def but_for_pause(
         return _while_refused(_by_health_check(view, policy, now), view, policy, target)
     if view.contact_at is None:
         return Desired(Reason.STARTING, "etcd has not been heard yet", recheck_at=silent_from)
+    if policy.other_site is not None and view.entries and not config_is_known(view):
+        return Desired(Reason.BLIND, _NO_CONFIG, recheck_at=silent_from)
+    if policy.other_site is not None and config(view).standby_cluster:
+        return _by_other_site(view, policy, policy.other_site, Moment(now, wall), target, silent_from)
     wish = _by_leader_key(view, policy, now, silent_from)
     wish = _with_readers(wish, view, policy, now, target)
     return _with_hold(wish, view, policy, Moment(now, wall), target)
@@ -162,6 +193,7 @@ def _sooner(known: float | None, at: float) -> float:
     return at if known is None else min(known, at)
 
 
+_NO_CONFIG = "the cluster's `config` key cannot be read, so which site has the primary is not known"
 _NO_CLUSTER = "etcd holds no key of this cluster; compare cluster.scope and cluster.namespace with Patroni's"
 
 
@@ -170,23 +202,19 @@ _NO_CLUSTER = "etcd holds no key of this cluster; compare cluster.scope and clus
 
 def _by_leader_key(view: View, policy: Policy, now: float, silent_from: float) -> Desired:
     reign = leadership(view)
-    if reign is None and not view.entries:
+    if reign is None and is_empty(view):
         return Desired(Reason.NO_CLUSTER, _NO_CLUSTER, recheck_at=silent_from)
+    if config(view).standby_cluster and policy.standby is not Standby.STANDBY_LEADER:
+        return Desired(Reason.STANDBY_CLUSTER, "a standby cluster", recheck_at=silent_from)
     if reign is None:
         return Desired(Reason.NO_LEADER, "no leader key", recheck_at=silent_from)
     if isinstance(reign, Malformed):
         return Desired(Reason.LEADER_UNUSABLE, _what_is_wrong(reign), recheck_at=silent_from)
-    if needed_role(view, policy) is None:
-        detail = "a standby cluster; follow_standby_leader is off"
-        return Desired(Reason.STANDBY_CLUSTER, detail, recheck_at=silent_from)
     endpoint = address(reign.name, view.members.get(reign.name), policy)
     if isinstance(endpoint, str):
         detail = _malformed_member(view, reign.name, policy) or endpoint
         return Desired(Reason.LEADER_UNUSABLE, detail, recheck_at=silent_from)
-    stamp = Stamp(
-        view.cluster_id or 0, system_id(view), reign.create_revision, timeline(view, reign), reign.name
-    )
-    route, proven_at = Route(endpoint, stamp), view.listed_asked_at
+    route, proven_at = Route(endpoint, _stamp(view, policy, reign)), view.listed_asked_at
     given_up_at = _given_up_at(view, policy, reign)
     if given_up_at is not None and now < given_up_at:
         return Desired(
@@ -202,7 +230,7 @@ def _by_leader_key(view: View, policy: Policy, now: float, silent_from: float) -
 
 def _with_readers(wish: Desired, view: View, policy: Policy, now: float, target: str) -> Desired:
     """Who serves reads, as far as a leader is known to lead clients to."""
-    if wish.route is None:
+    if wish.route is None or not isinstance(leadership(view), Leadership):
         return wish
     known = replicas(view, policy, now, target)
     recheck_at = wish.recheck_at
@@ -229,6 +257,17 @@ def replicas(view: View, policy: Policy, now: float, target: str) -> tuple[Candi
     return candidates(view, reign, where, policy.reads, now, target)
 
 
+def _stamp(view: View, policy: Policy, reign: Leadership) -> Stamp:
+    return Stamp(
+        cluster_id=view.cluster_id or 0,
+        system_id=system_id(view),
+        revision=reign.create_revision,
+        timeline=timeline(view, reign),
+        leader=reign.name,
+        site=0 if policy.other_site is None else view.entries["config"].mod_revision,
+    )
+
+
 def _what_is_wrong(value: Malformed) -> str:
     return f"{value.place}: {value.problem}; {value.hint}"
 
@@ -244,7 +283,7 @@ def needed_role(view: View, policy: Policy) -> Role | None:
     """The role that a leader must have to be sent clients; None if no leader may."""
     if not config(view).standby_cluster:
         return Role.PRIMARY
-    return Role.STANDBY_LEADER if policy.follow_standby_leader else None
+    return Role.STANDBY_LEADER if policy.standby is Standby.STANDBY_LEADER else None
 
 
 def is_ready(view: View, policy: Policy, reign: Leadership) -> bool:
@@ -275,7 +314,7 @@ def _given_up_at(view: View, policy: Policy, reign: Leadership) -> float | None:
     pulse = _pulse(view, reign)
     if pulse is not None and pulse.verdict is not Verdict.UNKNOWN:
         return float("inf")
-    since = view.leader_since or view.began_at
+    since = max(view.leader_since or view.began_at, view.turned_at or view.began_at)
     return _silent_from(since, view, pulse) + policy.unknown_limit
 
 
@@ -300,6 +339,46 @@ def address(name: str, member: Member | None, policy: Policy) -> Endpoint | str:
         return found
     why = member.problem or f"has no {policy.connect_via}"
     return f"member key of {name!r}: {why}; correct it there or map the member in `cluster.addresses`"
+
+
+# --- the other site -------------------------------------------------------------------------------
+
+
+def _by_other_site(
+    view: View, policy: Policy, followed: Policy, moment: Moment, target: str, silent_from: float
+) -> Desired:
+    """This site is a standby cluster: what would be wished for at the other one, on the word of both."""
+    if view.other is None:
+        return Desired(Reason.STANDBY_CLUSTER, "a standby cluster, and the other site was not asked")
+    wish = but_for_pause(view.other, followed, moment.now, target, moment.wall)
+    if wish.reason is Reason.STANDBY_CLUSTER:
+        wish = replace(wish, held=policy.hold is not None and _turns(view, view.other))
+    return replace(
+        wish,
+        detail=f"a standby cluster; the other site: {wish.detail}",
+        route=None if wish.route is None else _as_told_here(wish.route, view),
+        proven_at=_proven_by_both(view.listed_asked_at, wish.proven_at),
+        recheck_at=silent_from if wish.recheck_at is None else min(wish.recheck_at, silent_from),
+        stop_id="",  # the barrier there waits for that site's own PgBouncers
+        at_other_site=True,
+    )
+
+
+def _turns(*sites: View) -> bool:
+    """Whether the primary is on its way from one site to the other, as was seen. Where neither site was ever
+    seen to have it, clients would wait for nothing.
+    """
+    return any(site.turned_at is not None for site in sites)
+
+
+def _as_told_here(route: Route, view: View) -> Route:
+    if route.source is Source.HEALTH_CHECK:
+        return route
+    return replace(route, stamp=replace(route.stamp, site=view.entries["config"].mod_revision))
+
+
+def _proven_by_both(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else min(one, other)
 
 
 # --- whether clients should wait --------------------------------------------------------------------

@@ -8,6 +8,10 @@ older watcher, one that was frozen, one that listens to a member of etcd that la
 * Otherwise (another cluster id, or a lower revision) the histories differ: etcd was restored from a
   backup or built anew. A linearizable read that began *after* this block was first seen proves it, for in
   one history it could not have shown an older leader. Nothing less does.
+* Of two sites with an etcd each, revisions of one say nothing of the other's: from one site's leader to the
+  other's, such a read of both leads. Within one site's etcd an event is enough as long as what made that
+  site the one to follow (`site`) is no older either. A block that came back to a leader differs in it from
+  what it was.
 * What the health check wrote carries no revision: it may know of a later promotion than any event that was
   under way meanwhile, so it too gives way to such a read alone.
 * The health check knows no revision. It may replace a route only by one of the same PostgreSQL cluster
@@ -33,7 +37,7 @@ def admits(actual: Actual, desired: Desired, route: Route) -> str:
         return ""
     if route.source is Source.HEALTH_CHECK:
         return _older_by_timeline(old, new)
-    if old.cluster_id == new.cluster_id and new.revision >= old.revision:
+    if old.cluster_id == new.cluster_id and new.revision >= old.revision and new.site >= old.site:
         return ""
     if desired.proven_at is not None and desired.proven_at > actual.file_read_at:
         return ""

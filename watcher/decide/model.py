@@ -140,6 +140,18 @@ class Paused:
     since: float | None = None
 
 
+ACTIVE_KEY = "pgbouncer-watcher/active"
+"""Below the cluster's prefix, on a lease: the one of several watchers that goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveWatcher:
+    """The value of `pgbouncer-watcher/active`: `id` is of one life of one watcher, `name` is for people."""
+
+    id: str
+    name: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Malformed:
     """A key of ours whose value cannot be understood. Unknown, which is not the same as absent."""
@@ -149,7 +161,9 @@ class Malformed:
     hint: str
 
 
-Value: TypeAlias = Leader | Member | Failover | Config | Status | SystemId | StopRequest | Paused | Malformed
+Value: TypeAlias = (
+    Leader | Member | Failover | Config | Status | SystemId | StopRequest | Paused | ActiveWatcher | Malformed
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +290,14 @@ class Alarm:
     of_reader: bool = False
 
 
-Sighting: TypeAlias = Listing | Change | Contact | HealthRound | Readiness | Alarm
+@dataclass(frozen=True, slots=True)
+class OtherSite:
+    """All that is known of the same PostgreSQL's cluster at the other site, by that site's etcd."""
+
+    view: View
+
+
+Sighting: TypeAlias = Listing | Change | Contact | HealthRound | Readiness | Alarm | OtherSite
 
 
 # --- what is known, wanted, and there -------------------------------------------------------------
@@ -360,7 +381,9 @@ class View:
     keys are gone. `contact_at` is when etcd was last heard, `leader_since` when this reign was first seen,
     `seen_at` when each key's present revision was. `readiness` stays READY for the rest of a reign, `pulse`
     is the last answer whatever it was; `silent_since` when the leader, which had answered in this reign,
-    began not to. `alarms` are each target's last.
+    began not to. `alarms` are each target's last. `turned_at` is when the cluster was seen to become a
+    standby cluster, or to be one no longer; None where it was seen so from the start. `other` is what is
+    known of the other site, None where none is named.
 
     Of reads: who is behind by more than `max_lag` bytes does not stand well; `standings` are the members', by
     name; `refusals` the last alarm of each target's about each server that serves reads.
@@ -384,6 +407,8 @@ class View:
     standings: Mapping[str, Standing] = field(default_factory=lambda: _EMPTY)
     wal_mark: WalMark | None = None
     refusals: Mapping[tuple[str, Endpoint], Alarm] = field(default_factory=lambda: MappingProxyType({}))
+    turned_at: float | None = None
+    other: View | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,7 +416,9 @@ class Stamp:
     """What the block's comment line carries for the fence.
 
     `cluster_id` is etcd's, `system_id` PostgreSQL's, both 0 and empty where unknown. `revision` is the
-    create revision of the leader key that the route was taken from. `timeline` is a lower bound.
+    create revision of the leader key that the route was taken from. `timeline` is a lower bound. `site` is
+    the revision of the `config` key, in the etcd of PgBouncer's own site, that said which site's leader to
+    take; 0 where there is one site only.
     """
 
     cluster_id: int
@@ -399,6 +426,7 @@ class Stamp:
     revision: int
     timeline: int | None
     leader: str
+    site: int = 0
 
 
 class Source(StrEnum):
@@ -451,6 +479,7 @@ class Desired:
     is where clients should be while that is known and nothing may be done about it (`watcher pause`).
     `readers` is who may serve reads, `read_guards` are the servers that are watched for them from beside
     PgBouncer; None: leave that as it is. `candidates` is how every member stands in that, while it is known.
+    `at_other_site`: it is taken from the other site, since this one is a standby cluster.
     """
 
     reason: Reason
@@ -467,6 +496,7 @@ class Desired:
     readers: Readers | None = None
     read_guards: tuple[Endpoint, ...] | None = None
     candidates: tuple[Candidate, ...] = ()
+    at_other_site: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 """What Patroni writes → model, or `MalformedPayload`. The only place that knows Patroni's formats, and
-those of the keys beside them which `watcher barrier` and `watcher pause` write.
+those of the keys beside them which `watcher barrier`, `watcher pause` and watchers themselves write.
 
 Keys under `/{namespace}/{scope}/` (Patroni dcs/__init__.py) and REST bodies (Patroni api.py), as
 written by Patroni 2, 3 and 4: the role was `master` before 4.0 and is `primary` since.
@@ -15,8 +15,10 @@ from typing import Any
 from watcher.decide.endpoint import check_host, parse_conn_url
 from watcher.decide.errors import MalformedPayload
 from watcher.decide.model import (
+    ACTIVE_KEY,
     PAUSE_KEY,
     STOP_KEYS,
+    ActiveWatcher,
     Config,
     Endpoint,
     Entry,
@@ -185,6 +187,14 @@ def read_paused(value: bytes, place: str) -> Paused:
     )
 
 
+def read_active(value: bytes, place: str) -> ActiveWatcher:
+    data = _object(value, place)
+    watcher = _string(data, "watcher")
+    if not 0 < len(watcher) <= 200 or not watcher.isprintable():
+        raise MalformedPayload(place, "has no readable `watcher`", "see who else writes here")
+    return ActiveWatcher(watcher, _line(_string(data, "name")))
+
+
 def _line(text: str) -> str:
     """As much of it as a line of a log or a page holds, without control characters."""
     return "".join(char if char.isprintable() else " " for char in text)[:200].strip()
@@ -212,6 +222,7 @@ _READERS: Mapping[str, Callable[[bytes, str], Value]] = {
     "status": read_status,
     "optime/leader": read_status,
     PAUSE_KEY: read_paused,
+    ACTIVE_KEY: read_active,
 }
 
 

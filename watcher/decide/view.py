@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from watcher.decide.model import (
+    ACTIVE_KEY,
     PAUSE_KEY,
     Alarm,
     Change,
@@ -20,6 +21,7 @@ from watcher.decide.model import (
     Listing,
     Malformed,
     Member,
+    OtherSite,
     Paused,
     Readiness,
     Role,
@@ -44,6 +46,8 @@ def fold(view: View, sighting: Sighting) -> View:
             return replace(view, health=sighting)
         case Readiness():
             return _fold_readiness(view, sighting)
+        case OtherSite():
+            return replace(view, other=sighting.view)
         case Alarm():  # pragma: no branch - there is no other sighting
             return _fold_alarm(view, sighting)
 
@@ -90,7 +94,15 @@ def _with_entries(view: View, entries: Mapping[str, Entry], revision: int, at: f
         contact_at=_later(view.contact_at, at),
     )
     after = stand(view, after, at)
+    if _turned(view, after):  # the reign may go on, and what its leader said of itself before is of no use
+        after = replace(after, turned_at=at, readiness=None, pulse=None, silent_since=None)
     return after if leadership(after) == leadership(view) else replace(after, leader_since=at)
+
+
+def _turned(before: View, after: View) -> bool:
+    """Whether it became a standby cluster, or ceased to be one, since etcd was heard before."""
+    known = before.contact_at is not None and config_is_known(before) and config_is_known(after)
+    return known and config(before).standby_cluster != config(after).standby_cluster
 
 
 def _first_seen(view: View, entries: Mapping[str, Entry], at: float) -> Mapping[str, float]:
@@ -147,10 +159,21 @@ def leadership(view: View) -> Leadership | Malformed | None:
     return entry.value if isinstance(entry.value, Malformed) else None
 
 
+def is_empty(view: View) -> bool:
+    """Whether etcd holds no key of such a cluster; one of ours makes none of it."""
+    return view.entries.keys() <= {ACTIVE_KEY}
+
+
 def config(view: View) -> Config:
     """The dynamic configuration; Patroni's defaults where it is absent or cannot be read."""
     entry = view.entries.get("config")
     return entry.value if entry is not None and isinstance(entry.value, Config) else Config()
+
+
+def config_is_known(view: View) -> bool:
+    """Whether the dynamic configuration is there, and can be read."""
+    entry = view.entries.get("config")
+    return entry is not None and isinstance(entry.value, Config)
 
 
 def paused(view: View) -> Paused | None:
@@ -166,8 +189,18 @@ def says_the_same(before: View, after: View) -> bool:
 
 def _facts(view: View) -> tuple[object, ...]:
     values = {key: (entry.value, entry.create_revision) for key, entry in view.entries.items()}
-    known = (view.cluster_id, view.leader_since, view.readiness, view.pulse, view.alarms, view.health, values)
-    return *known, view.standings, view.refusals
+    told = view.leader_since, view.readiness, view.pulse, view.alarms, view.health
+    reads = view.standings, view.refusals
+    return view.cluster_id, told, values, reads, None if view.other is None else _facts(view.other)
+
+
+def led_since(view: View, at_other_site: bool = False) -> float | None:
+    """Since when clients belong to the leader that is there, or at the other site: its reign began, or its
+    cluster became the one with the primary.
+    """
+    there = view.other if at_other_site else view
+    moments = [view.turned_at] if there is None else [there.leader_since, there.turned_at, view.turned_at]
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def system_id(view: View) -> str:

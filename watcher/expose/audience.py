@@ -8,6 +8,7 @@ from typing import Any
 
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import Actual, Desired, Endpoint, Switch
+from watcher.decide.precedence import Standing
 
 
 class Listener:
@@ -56,7 +57,14 @@ class Listener:
     def source_state(
         self, source: str, connected: bool, place: str, problem: WatcherError | None, reason: str = ""
     ) -> None:
-        """A source of knowledge (`etcd`, `barrier`) came or went; `reason` is of a closed set."""
+        """A source of knowledge (`etcd`, `other_site`), or a way to tell something there (`barrier`,
+        `controller`), came or went; `reason` is of a closed set.
+        """
+
+    def stands(self, standing: Standing, first: str) -> None:
+        """Who of several watchers goes first has changed: what this one is among them, and the name of the
+        active one, empty where nobody is known to be.
+        """
 
 
 def everyone(*listeners: Listener) -> Listener:

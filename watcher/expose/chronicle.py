@@ -12,6 +12,7 @@ from typing import TypeAlias
 from watcher.decide.decision import is_in_sync
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import Actual, Desired, Endpoint, Leadership, Switch, View
+from watcher.decide.precedence import Standing, in_words
 from watcher.decide.view import leadership
 from watcher.expose.audience import Listener
 from watcher.expose.calendar import Calendar
@@ -226,6 +227,10 @@ class Chronicle(Listener):
                 self._note(source, f"{problem.place}: {problem.problem}", bad=True)
             else:
                 self._note(source, f"heard at {place}")
+
+    def stands(self, standing: Standing, first: str) -> None:
+        with self._lock:
+            self._note("watcher", in_words(standing, first))
 
     def _note(self, about: str, text: str, bad: bool = False) -> None:
         self._happenings.append(Happening(self._calendar.wall(), about, text, bad))

@@ -24,6 +24,7 @@ HOLDS = (
     Reason.LEADER_NOT_READY,
     Reason.LEADER_UNUSABLE,
     Reason.PRIMARY_REFUSES,
+    Reason.STANDBY_CLUSTER,
 )
 SESSION_ENDS = (
     "closed",
@@ -76,6 +77,11 @@ _ALL = (
     _gauge("state", "1 for why the wish is what it is, 0 for every other reason.", "reason"),
     _gauge("paused", "Whether an operator said `watcher pause`."),
     _gauge("paused_since_timestamp_seconds", "When that was; absent while nobody did."),
+    _gauge(
+        "active",
+        "Whether this watcher is the active one, by its lease in etcd; absent with"
+        " `controller.mode: together`.",
+    ),
     # the settings
     _gauge("settings_last_read_successful", "Whether the settings had no fault when they were last read."),
     _gauge("settings_read_timestamp_seconds", "When the settings in force were read."),
@@ -101,6 +107,10 @@ _ALL = (
     _gauge(
         "barrier_connected",
         "Whether targets and holds can be told to etcd for `watcher barrier`; absent where it is off.",
+    ),
+    _gauge(
+        "other_site_connected",
+        "Whether a watch on the other site's etcd stands; absent where none is named (`cluster.other_site`).",
     ),
     # the leader
     _gauge("leader_known", "Whether etcd names a leader, by all that was heard."),

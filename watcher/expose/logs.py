@@ -21,6 +21,7 @@ from loguru import logger
 
 from watcher.decide.errors import FileChanged, PrimaryRefuses, WatcherError
 from watcher.decide.model import Actual, Desired, Endpoint, Reason, Switch
+from watcher.decide.precedence import Standing, in_words
 from watcher.expose.audience import Listener
 from watcher.expose.units import printable
 
@@ -273,6 +274,11 @@ class LogReporter(Listener):
             log.log("INFO" if was_bad is None else "WARNING", "{} is heard at {}", source, place)
         elif problem is not None and self._news(source, str(problem)):
             log.warning("{}", _sentence(problem))
+
+    def stands(self, standing: Standing, first: str) -> None:
+        self._log.bind(event="standing", standing=str(standing), active=first).info(
+            "this watcher {}", in_words(standing, first)
+        )
 
     def _news(self, subject: str, text: str) -> bool:
         """Whether this was not said of the subject within the last minute, also when faults take turns."""

@@ -29,6 +29,7 @@ from watcher.decide.model import (
     Switch,
     View,
 )
+from watcher.decide.precedence import Standing
 from watcher.decide.readers import in_use
 from watcher.decide.view import leadership, paused
 from watcher.expose.audience import Listener
@@ -48,6 +49,7 @@ class Facts:
     wish: Wish = nobody_knows
     certificates: Callable[[], Mapping[str, float]] = dict
     settings_read: Callable[[], tuple[bool, float]] = lambda: (True, 0.0)
+    standing: Callable[[], Standing] = lambda: Standing.TOGETHER
 
 
 class Metrics(Listener):
@@ -270,12 +272,13 @@ class _State(Collector):
 
     def _of_etcd(self, view: View) -> dict[str, _Rows]:
         sources = self._facts.chronicle.sources
-        etcd, barrier = sources.get("etcd"), sources.get("barrier")
+        etcd, barrier, other = (sources.get(name) for name in ("etcd", "barrier", "other_site"))
         return {
             "etcd_watch_connected": [((), float(etcd is not None and etcd.connected))],
             "etcd_revision": [((), float(view.revision))],
             "etcd_last_contact_timestamp_seconds": [((), self._date(view.contact_at))],
             "barrier_connected": [((), None if barrier is None else float(barrier.connected))],
+            "other_site_connected": [((), None if other is None else float(other.connected))],
         }
 
     def _of_leader(self, view: View) -> dict[str, _Rows]:
@@ -300,9 +303,11 @@ class _State(Collector):
 
     def _of_wishes(self, view: View, targets: tuple[TargetState, ...]) -> dict[str, _Rows]:
         reasons = {target.wish.reason for target in targets if target.wish is not None}
-        keeps_off = paused(view)
+        keeps_off, stands = paused(view), self._facts.standing()
+        together = stands is Standing.TOGETHER
         return {
             "state": [((str(reason),), float(reason in reasons)) for reason in Reason],
+            "active": [((), None if together else float(stands is Standing.ACTIVE))],
             "paused": [((), float(keeps_off is not None))],
             "paused_since_timestamp_seconds": [((), None if keeps_off is None else keeps_off.since)],
         }

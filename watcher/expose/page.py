@@ -256,6 +256,12 @@ def _cluster(cluster: Cluster, now: datetime) -> str:
     ]
     if cluster.barrier is not None:
         rows.append(("barrier", _source(cluster.barrier, now)))
+    if cluster.controller is not None:
+        rows.append(("this watcher", cluster.controller.words))
+        if cluster.controller.lease is not None:
+            rows.append(("lease", _source(cluster.controller.lease, now)))
+    if cluster.other_site is not None:
+        rows.append(("other site", _source(cluster.other_site, now)))
     if cluster.paused is not None:
         rows.append(("maintenance", paused_words(cluster.paused, now)))
     problem = _problem(cluster.etcd.problem) if cluster.etcd is not None else ""

@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 from watcher.decide.decision import leads_writes
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import (
+    ActiveWatcher,
     Desired,
     Endpoint,
     HealthRound,
@@ -24,6 +25,7 @@ from watcher.decide.model import (
     Role,
     View,
 )
+from watcher.decide.precedence import Standing, active, in_words
 from watcher.decide.readers import in_use
 from watcher.decide.view import config, leadership, paused
 from watcher.expose.calendar import Calendar
@@ -85,6 +87,15 @@ class Maintenance(_Part):
     since: AwareDatetime | None
 
 
+class Controller(_Part):
+    """This watcher among several of the cluster, with `controller.mode: lease`."""
+
+    standing: Standing
+    words: str = Field(description="The same in a sentence.")
+    active: str | None = Field(description="Name of the active watcher; None where nobody is known to be.")
+    lease: Source | None = Field(description="etcd, where the lease is asked for; None until it was needed.")
+
+
 class Cluster(_Part):
     """The cluster as etcd and the health check tell of it."""
 
@@ -102,6 +113,8 @@ class Cluster(_Part):
     etcd_revision: int
     etcd_heard_at: AwareDatetime | None
     barrier: Source | None = Field(description="None where `barrier.enabled` is off.")
+    controller: Controller | None = Field(description="None with `controller.mode: together`.")
+    other_site: Source | None = Field(description="None where `cluster.other_site` is not set.")
     paused: Maintenance | None
 
 
@@ -228,13 +241,14 @@ def status_of(
     started_at: float,
     wish: Wish = nobody_knows,
     settings_read: tuple[bool, float] | None = None,
+    stands: Standing = Standing.TOGETHER,
 ) -> Status:
     """As of now."""
     states = chronicle.judged(wish)
     targets = tuple(map(_target, states))
     wishes = [state.wish for state in states if state.wish is not None]
     foremost = max(wishes, key=_weight, default=None)
-    cluster = _cluster(scope, view, chronicle, calendar, foremost)
+    cluster = _cluster(scope, view, chronicle, calendar, foremost, stands)
     now = _date(calendar.wall())
     health, words = _verdict(view, wishes, cluster, targets, now)
     refused = settings_read is not None and not settings_read[0]
@@ -296,14 +310,18 @@ def _while_led(
         return "failing", doubt
     if who["unknown"]:
         return "unknown", f"Where clients are led is not known yet: {cluster.detail}."
-    reach = f"Clients reach the {_title(view)}"
+    title, leader = _whom(view, wishes, cluster)
+    reach = f"Clients reach the {title}"
     if who["failing"]:
         return "failing", f"{reach} as far as is known, but {who['failing']} cannot be looked after."
-    return "ok", f"{reach}, {cluster.leader}."
+    return "ok", f"{reach}, {leader}."
 
 
-def _title(view: View) -> str:
-    return "standby cluster's leader" if config(view).standby_cluster else "primary"
+def _whom(view: View, wishes: Sequence[Desired], cluster: Cluster) -> tuple[str, str]:
+    there = next((wish.route.stamp.leader for wish in wishes if wish.at_other_site and wish.route), None)
+    if there is not None:
+        return "primary at the other site", there
+    return "standby cluster's leader" if config(view).standby_cluster else "primary", str(cluster.leader)
 
 
 def _by(pause: Maintenance) -> str:
@@ -349,6 +367,8 @@ def _lacks_primary(view: View, wish: Desired) -> bool:
     """Whether nobody takes writes, by all that is known. A leader key that ended while Patroni is paused says
     nothing of that.
     """
+    if wish.at_other_site and view.other is not None:
+        view = view.other
     if wish.reason is Reason.BLIND:
         return view.health is not None and not view.health.failures and not _primaries(view.health)
     return wish.reason in _WITHOUT_PRIMARY and not (wish.reason is Reason.NO_LEADER and config(view).pause)
@@ -368,6 +388,8 @@ def _doubt(view: View, wish: Desired, cluster: Cluster, now: datetime) -> str:
     if etcd is not None and not etcd.connected and leader:
         heard = "" if cluster.etcd_heard_at is None else f", {ago(now, cluster.etcd_heard_at)} ago"
         return f"Clients are led to {leader}, the primary when etcd was last heard{heard}."
+    if wish.at_other_site and view.other is not None:
+        view = view.other
     if wish.reason is Reason.LEADER and _disowns(view, leader):
         return f"Clients are led to {leader}, which holds the leader key and says that it is a replica."
     return ""
@@ -467,7 +489,12 @@ def _problem(error: WatcherError | None) -> Problem | None:
 
 
 def _cluster(
-    scope: str, view: View, chronicle: Chronicle, calendar: Calendar, wish: Desired | None
+    scope: str,
+    view: View,
+    chronicle: Chronicle,
+    calendar: Calendar,
+    wish: Desired | None,
+    stands: Standing,
 ) -> Cluster:
     reign, keeps_off = leadership(view), paused(view)
     known = isinstance(reign, Leadership)
@@ -500,10 +527,19 @@ def _cluster(
         etcd_revision=view.revision,
         etcd_heard_at=day(view.contact_at),
         barrier=source("barrier"),
+        controller=_controller(stands, active(view), source("controller")),
+        other_site=source("other_site"),
         paused=None
         if keeps_off is None
         else Maintenance(by=keeps_off.by, why=keeps_off.why, since=_date_or_none(keeps_off.since)),
     )
+
+
+def _controller(stands: Standing, first: ActiveWatcher | None, lease: Source | None) -> Controller | None:
+    if stands is Standing.TOGETHER:
+        return None
+    known = None if first is None or stands is Standing.NOBODY else first.name
+    return Controller(standing=stands, words=in_words(stands, known or ""), active=known, lease=lease)
 
 
 def _members(view: View) -> Iterable[MemberState]:

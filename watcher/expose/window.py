@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from watcher.decide.model import View
+from watcher.decide.precedence import Standing
 from watcher.expose import page
 from watcher.expose.audience import Listener, everyone
 from watcher.expose.calendar import Calendar
@@ -35,6 +36,7 @@ class Shown:
     ailing: Callable[[], str]
     certificates: Callable[[], Mapping[str, float]]
     wish: Wish = nobody_knows
+    standing: Callable[[], Standing] = lambda: Standing.TOGETHER
 
 
 class Window:
@@ -55,6 +57,7 @@ class Window:
             wish=lambda target: self._shown.wish(target),
             certificates=lambda: self._shown.certificates(),
             settings_read=lambda: self._read,
+            standing=lambda: self._shown.standing(),
         )
         self.metrics = Metrics(scope, names, facts, calendar)
         self.listener: Listener = everyone(self.chronicle, self.metrics)
@@ -86,6 +89,7 @@ class Window:
             self._started_at,
             self._shown.wish,
             self._read,
+            self._shown.standing(),
         )
 
     def pages(self) -> Mapping[str, Page]:

@@ -170,6 +170,14 @@ class EtcdClient:
         request = etcdrpc.TxnRequest(success=operations)
         self._call(self._client.kvstub.Txn, request, self._access.timeout)
 
+    def claim(self, key: str, value: str, lease: int) -> bool:
+        """Whether the key was not there, and is now, with `lease`; at one revision, whoever else tries."""
+        absent = etcdrpc.Compare(
+            key=key.encode(), target=etcdrpc.Compare.CREATE, result=etcdrpc.Compare.EQUAL, create_revision=0
+        )
+        request = etcdrpc.TxnRequest(compare=[absent], success=[_put(key, value, lease)])
+        return bool(self._call(self._client.kvstub.Txn, request, self._access.timeout).succeeded)
+
     def keep_alive(self, lease: int) -> bool:
         """Whether the lease still lived; if so, it lives for its whole time again."""
         request = etcdrpc.LeaseKeepAliveRequest(ID=lease)

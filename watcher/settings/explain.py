@@ -106,11 +106,19 @@ _PROBLEMS: dict[str, str] = {
 
 def _words(item: Any, place: Place) -> tuple[str, str]:
     kind = item["type"]
+    if kind == "extra_forbidden" and dotted(place) in _GONE:
+        return "is no setting any more", _GONE[dotted(place)]
     if kind == "extra_forbidden":
         return "is no setting", _known_names(place)
     problem = _PROBLEMS.get(kind, f"is not accepted ({kind})").format(**item.get("ctx", {}))
     remedy = _REMEDIES.get(kind, _describe)
     return problem, remedy(item, place)
+
+
+_GONE = {
+    "cluster.follow_standby_leader": "write `standby: standby_leader` in its place where it was true, and"
+    " nothing where it was false",
+}
 
 
 def _known_names(place: Place) -> str:

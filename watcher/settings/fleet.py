@@ -19,7 +19,7 @@ from watcher.settings.layers import Layer, read_secret_files
 from watcher.settings.tree import Place, dotted
 
 INLINE, FILES = "clusters", "cluster_files"
-FOR_ALL = ("http", "log", "stop_limit", INLINE, FILES)
+FOR_ALL = ("http", "log", "stop_limit", "controller", INLINE, FILES)
 """What one watcher has only once."""
 OF_EACH = (("cluster", "scope"), ("targets",))
 """What no two clusters can share."""

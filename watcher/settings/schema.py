@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from watcher.decide.backoff import Backoff
-from watcher.decide.decision import Announced, ConnectVia, HoldPolicy, Policy, ReadyBy
+from watcher.decide.decision import Announced, ConnectVia, HoldPolicy, Policy, ReadyBy, Standby
 from watcher.decide.endpoint import check_host, parse_address
 from watcher.decide.errors import MalformedPayload
 from watcher.decide.model import MAX_LAG, Choose, Endpoint
@@ -103,6 +103,9 @@ class Kind:
 Number = Annotated[float, BeforeValidator(_not_bool)]
 Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=_LINE)]
 Path = Annotated[Text, AfterValidator(_check_path), Kind("absolute path")]
+Scope = Annotated[
+    Text, Field(pattern=r"^[^/\s\x00-\x1f\x7f]([^/\x00-\x1f\x7f]*[^/\s\x00-\x1f\x7f])?$"), Kind("text")
+]
 Secret = Annotated[SecretStr, Field(min_length=1)]
 Host = Annotated[Text, AfterValidator(_check_host), Kind("host")]
 HostPort = Annotated[Text, AfterValidator(_check_host_port), Kind("host:port")]
@@ -170,86 +173,6 @@ class Sql(Section):
     tls: Tls | None = Field(default=None, description="TLS towards PostgreSQL. Not set: a plain connection.")
 
 
-class Cluster(Section):
-    scope: Annotated[
-        Text, Field(pattern=r"^[^/\s\x00-\x1f\x7f]([^/\x00-\x1f\x7f]*[^/\s\x00-\x1f\x7f])?$")
-    ] = Field(description="The cluster's name: `scope` in Patroni's configuration. No slash.")
-    namespace: Text = Field(
-        default="service",
-        description="Where Patroni keeps its keys: `namespace` in its configuration, without outer slashes.",
-    )
-    group: Group | None = Field(
-        default=None,
-        description="In a Citus cluster, the group that is followed, 0 being the coordinator's: `citus.group`"
-        " in Patroni's configuration.",
-    )
-    connect_via: ConnectVia = Field(
-        default=ConnectVia.CONN_URL,
-        description="Which address of the leader clients are sent to: `conn_url` or `proxy_url` as its"
-        " Patroni publishes them, or the one in `addresses`.",
-    )
-    addresses: dict[Text, Address] = Field(
-        default_factory=dict,
-        description="Member name to `host:port` (port 5432 if none is given); with `connect_via: addresses`.",
-    )
-    follow_standby_leader: bool = Field(
-        default=False,
-        description="In a standby cluster, lead clients to its leader, which is read-only."
-        " Off: the route stays as it is.",
-    )
-    ready_by: ReadyBy = Field(
-        default=ReadyBy.REST,
-        description="How a new leader proves that it takes clients: `rest`, its own Patroni says that it runs"
-        " as primary; `sql`, its PostgreSQL says so; `leader_key`, the key in etcd is enough.",
-    )
-    unknown_limit: Number = _seconds(
-        3.0, 300, "A leader that does not answer the question for so long gets its clients all the same."
-    )
-    sql: Sql | None = Field(
-        default=None, description="Login to the leader's PostgreSQL; exactly with `ready_by: sql`."
-    )
-
-    def _contradictions(self) -> Iterator[Fault]:
-        by_table = self.connect_via is ConnectVia.ADDRESSES
-        if by_table and not self.addresses:
-            yield Fault(
-                "addresses",
-                "is empty, but `connect_via` is `addresses`",
-                "name every member and its host:port",
-            )
-        if self.addresses and not by_table:
-            problem = f"has no effect: `connect_via` is `{self.connect_via}`"
-            yield Fault("addresses", problem, "set `connect_via: addresses`, or leave `addresses` out")
-        if self.ready_by is ReadyBy.SQL and self.sql is None:
-            yield Fault(
-                "sql", "is missing, but `ready_by` is `sql`", "set `sql.user`, and what its login needs"
-            )
-        if self.sql is not None and self.ready_by is not ReadyBy.SQL:
-            problem = f"has no effect: `ready_by` is `{self.ready_by}`"
-            yield Fault("sql", problem, "set `ready_by: sql`, or leave `sql` out")
-        if not self.namespace.strip("/"):
-            yield Fault(
-                "namespace",
-                "is empty",
-                "copy `namespace` from Patroni's configuration (its default: service)",
-            )
-
-    @property
-    def prefix(self) -> str:
-        """Of all keys of the cluster in etcd, with the slash at its end."""
-        return f"{self.namespace_prefix}{self.name}/"
-
-    @property
-    def name(self) -> str:
-        """By which logs, metrics, pages and commands know it: the scope; `scope/group` of a Citus group."""
-        return self.scope if self.group is None else f"{self.scope}/{self.group}"
-
-    @property
-    def namespace_prefix(self) -> str:
-        """Of all keys of all clusters of its namespace."""
-        return f"/{self.namespace.strip('/')}/"
-
-
 class Etcd(Section):
     endpoints: Annotated[tuple[HostPort, ...], AfterValidator(_distinct)] = Field(
         min_length=1, description="Client addresses of etcd's members, `host:port`; tried in this order."
@@ -285,6 +208,140 @@ class Etcd(Section):
     def addresses(self) -> tuple[Endpoint, ...]:
         """The endpoints as values."""
         return tuple(parse_address(text, "etcd.endpoints") for text in self.endpoints)
+
+
+class OtherSite(Section):
+    etcd: Etcd = Field(description="The etcd that the other site's Patroni uses.")
+    scope: Scope | None = Field(
+        default=None, description="`scope` in Patroni's configuration there. Not set: as here."
+    )
+    namespace: Text | None = Field(
+        default=None, description="`namespace` in Patroni's configuration there. Not set: as here."
+    )
+    addresses: dict[Text, Address] = Field(
+        default_factory=dict,
+        description="Member name there to `host:port`; with `connect_via: addresses`.",
+    )
+    nodes: Annotated[tuple[NodeUrl, ...], AfterValidator(_distinct)] = Field(
+        default=(), description="REST URLs of the nodes there, beside those that the member keys tell."
+    )
+
+
+class Cluster(Section):
+    scope: Scope = Field(description="The cluster's name: `scope` in Patroni's configuration. No slash.")
+    namespace: Text = Field(
+        default="service",
+        description="Where Patroni keeps its keys: `namespace` in its configuration, without outer slashes.",
+    )
+    group: Group | None = Field(
+        default=None,
+        description="In a Citus cluster, the group that is followed, 0 being the coordinator's: `citus.group`"
+        " in Patroni's configuration.",
+    )
+    connect_via: ConnectVia = Field(
+        default=ConnectVia.CONN_URL,
+        description="Which address of the leader clients are sent to: `conn_url` or `proxy_url` as its"
+        " Patroni publishes them, or the one in `addresses`.",
+    )
+    addresses: dict[Text, Address] = Field(
+        default_factory=dict,
+        description="Member name to `host:port` (port 5432 if none is given); with `connect_via: addresses`.",
+    )
+    standby: Standby = Field(
+        default=Standby.KEEP,
+        description="While it is a standby cluster: `keep` the route as it is; lead clients to its"
+        " `standby_leader`, which is read-only; or to the primary of the `other_site` (docs/sites.md).",
+    )
+    other_site: OtherSite | None = Field(
+        default=None,
+        description="Where the cluster of the other site is heard of; exactly with `standby: other_site`.",
+    )
+    ready_by: ReadyBy = Field(
+        default=ReadyBy.REST,
+        description="How a new leader proves that it takes clients: `rest`, its own Patroni says that it runs"
+        " as primary; `sql`, its PostgreSQL says so; `leader_key`, the key in etcd is enough.",
+    )
+    unknown_limit: Number = _seconds(
+        3.0, 300, "A leader that does not answer the question for so long gets its clients all the same."
+    )
+    sql: Sql | None = Field(
+        default=None, description="Login to the leader's PostgreSQL; exactly with `ready_by: sql`."
+    )
+
+    def _contradictions(self) -> Iterator[Fault]:
+        by_table = self.connect_via is ConnectVia.ADDRESSES
+        if by_table and not self.addresses:
+            yield Fault(
+                "addresses",
+                "is empty, but `connect_via` is `addresses`",
+                "name every member and its host:port",
+            )
+        if self.addresses and not by_table:
+            problem = f"has no effect: `connect_via` is `{self.connect_via}`"
+            yield Fault("addresses", problem, "set `connect_via: addresses`, or leave `addresses` out")
+        if self.ready_by is ReadyBy.SQL and self.sql is None:
+            yield Fault(
+                "sql", "is missing, but `ready_by` is `sql`", "set `sql.user`, and what its login needs"
+            )
+        if self.sql is not None and self.ready_by is not ReadyBy.SQL:
+            problem = f"has no effect: `ready_by` is `{self.ready_by}`"
+            yield Fault("sql", problem, "set `ready_by: sql`, or leave `sql` out")
+        yield from self._contradictions_of_sites()
+        if not self.namespace.strip("/"):
+            yield Fault(
+                "namespace",
+                "is empty",
+                "copy `namespace` from Patroni's configuration (its default: service)",
+            )
+
+    def _contradictions_of_sites(self) -> Iterator[Fault]:
+        by_site = self.standby is Standby.OTHER_SITE
+        if by_site and self.other_site is None:
+            yield Fault(
+                "other_site", "is missing, but `standby` is `other_site`", "name where it is heard of"
+            )
+        if self.other_site is not None and not by_site:
+            problem = f"has no effect: `standby` is `{self.standby}`"
+            yield Fault("other_site", problem, "set `standby: other_site`, or leave `other_site` out")
+        if self.other_site is None:
+            return
+        by_table = self.connect_via is ConnectVia.ADDRESSES
+        if by_table and not self.other_site.addresses:
+            remedy = "name every member there and its host:port"
+            yield Fault("other_site.addresses", "is empty, but `connect_via` is `addresses`", remedy)
+        if self.other_site.addresses and not by_table:
+            problem = f"has no effect: `connect_via` is `{self.connect_via}`"
+            remedy = "set `connect_via: addresses`, or leave `addresses` out"
+            yield Fault("other_site.addresses", problem, remedy)
+
+    def of_other_site(self) -> Cluster | None:
+        """The cluster there, as a cluster of its own."""
+        other = self.other_site
+        if other is None:
+            return None
+        named = {
+            "scope": other.scope or self.scope,
+            "namespace": other.namespace or self.namespace,
+            "addresses": other.addresses,
+            "standby": Standby.KEEP,
+            "other_site": None,
+        }
+        return self.model_copy(update=named)
+
+    @property
+    def prefix(self) -> str:
+        """Of all keys of the cluster in etcd, with the slash at its end."""
+        return f"{self.namespace_prefix}{self.name}/"
+
+    @property
+    def name(self) -> str:
+        """By which logs, metrics, pages and commands know it: the scope; `scope/group` of a Citus group."""
+        return self.scope if self.group is None else f"{self.scope}/{self.group}"
+
+    @property
+    def namespace_prefix(self) -> str:
+        """Of all keys of all clusters of its namespace."""
+        return f"/{self.namespace.strip('/')}/"
 
 
 class Patroni(Section):
@@ -486,6 +543,30 @@ class Barrier(Section):
     )
 
 
+class Controller(Section):
+    mode: Literal["together", "lease"] = Field(
+        default="together",
+        description="How several watchers of the same targets share the work: `together`, each does all of"
+        " it; `lease`, one is active by a lease in etcd and leads clients elsewhere, the others stand by. The"
+        " etcd user must then be able to write below `pgbouncer-watcher/` of the cluster's keys.",
+    )
+    ttl: Number = Field(
+        default=2.0,
+        ge=2,
+        le=60,
+        allow_inf_nan=False,
+        description="So long at the most the others wait for the active one, whatever became of it.",
+        json_schema_extra={"unit": "seconds"},
+    )
+    name: Annotated[Text, Field(max_length=100)] | None = Field(
+        default=None, description="By which the others show this one. Not set: the name of its host."
+    )
+
+    def _contradictions(self) -> Iterator[Fault]:
+        if self.mode == "together" and self.name is not None:
+            yield Fault("name", "has no effect: `mode` is `together`", "set `mode: lease`, or leave it out")
+
+
 # --- reads ----------------------------------------------------------------------------------------
 
 
@@ -570,7 +651,7 @@ class Settings(BaseSettings):
         default=(),
         description="Several clusters in one watcher (docs/fleet.md): each a section with `cluster.scope` and"
         " `targets`, and whatever of the other settings shall not be for it as it is for all. A cluster has"
-        " none of `http`, `log`, `stop_limit`.",
+        " none of `controller`, `http`, `log`, `stop_limit`.",
     )
     cluster_files: Path | None = Field(
         default=None,
@@ -592,6 +673,10 @@ class Settings(BaseSettings):
     )
     replicas: Replicas = Field(
         default_factory=lambda: Replicas(), description="Databases for reads, which follow the replicas."
+    )
+    controller: Controller = Field(
+        default_factory=lambda: Controller(),
+        description="Several watchers of the same targets (docs/controllers.md).",
     )
     resync_interval: Number = _seconds(
         10.0, 3600, "Each target is read again this often, and put right if somebody changed it."
@@ -645,12 +730,21 @@ class Settings(BaseSettings):
             unknown_limit=cluster.unknown_limit,
             silence_limit=self.etcd.silence_limit,
             health_fresh=2 * (patroni.interval_when_silent + patroni.timeout),
-            follow_standby_leader=cluster.follow_standby_leader,
+            standby=cluster.standby,
+            other_site=None if (other := self.of_other_site()) is None else other.policy(),
             hold=self._hold_policy(),
             reads=ReadPolicy(
                 self.replicas.choose, self.replicas.otherwise == "primary", self.replicas.settle
             ),
         )
+
+    def of_other_site(self) -> Settings | None:
+        """All that is settled of the other site's cluster; the targets are ours."""
+        other, cluster = self.cluster.other_site, self.cluster.of_other_site()
+        if other is None or cluster is None:
+            return None
+        patroni = self.patroni.model_copy(update={"nodes": other.nodes})
+        return self.model_copy(update={"cluster": cluster, "etcd": other.etcd, "patroni": patroni})
 
     def _hold_policy(self) -> HoldPolicy | None:
         hold = self.hold

@@ -11,7 +11,7 @@ from tests.hostile.doors.pages import EPOCH, check_told
 from watcher.decide.config_block import parse, rewrite
 from watcher.decide.decision import ConnectVia, HoldPolicy, Policy, ReadyBy, desired
 from watcher.decide.errors import MalformedPayload
-from watcher.decide.model import PAUSE_KEY, STOP_KEYS, Entry, HealthRound, Leader, Listing, View
+from watcher.decide.model import ACTIVE_KEY, PAUSE_KEY, STOP_KEYS, Entry, HealthRound, Leader, Listing, View
 from watcher.decide.patroni import read_cluster_endpoints, read_entry, read_node_report
 from watcher.decide.view import fold
 
@@ -144,6 +144,11 @@ DOORS = (
             b'"since":"2027-01-15T08:00:00+00:00"}',
             b"0001-01-01T00:00:00+23:59",
         ),
+    ),
+    _key_door(
+        "active",
+        ACTIVE_KEY,
+        (b'{"watcher":"ctl1-7-ab",', b'"name":"<evil>"}', b'"name":"\xe2\x80\xa8"}', b"x" * 201),
     ),
     Door(
         "other_keys",

@@ -7,6 +7,7 @@ from functools import cache
 from html.parser import HTMLParser
 
 from watcher.decide.model import Actual, Database, Desired, Endpoint, Malformed, Reason, Stamp, View
+from watcher.decide.precedence import Standing
 from watcher.expose.calendar import Calendar
 from watcher.expose.window import Shown, Window
 
@@ -17,7 +18,7 @@ EPOCH = 1_800_000_000.0
 def _window() -> tuple[Window, list[View]]:
     """One that shows the last view of the list; made once, for it is slow to make."""
     views = [View(began_at=0.0)]
-    shown = Shown(lambda: views[-1], str, dict)
+    shown = Shown(lambda: views[-1], str, dict, standing=lambda: Standing.STANDBY)
     return Window("demo", ("pgb1",), shown, Calendar(lambda: 2.0, lambda: EPOCH)), views
 
 

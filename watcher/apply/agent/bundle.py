@@ -20,6 +20,12 @@ def source() -> str:
     return f'#!/usr/bin/python3\n"""{about}\n"""\n\n' + "\n\n".join(parts)
 
 
+@cache
+def as_sent() -> bytes:
+    """The same, once for all targets."""
+    return source().encode()
+
+
 def _without_own_imports(text: str) -> str:
     lines = text.splitlines(keepends=True)
     for node in ast.parse(text).body:

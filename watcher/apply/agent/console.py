@@ -72,9 +72,9 @@ class Reply:
         self.tag = ""
         self.error = ""
         self._columns: List[str] = []
-        self._bodies: List[bytes] = []
+        self._bodies: List[bytearray] = []
 
-    def add(self, kind: bytes, body: bytes) -> None:
+    def add(self, kind: bytearray, body: bytearray) -> None:
         """One message of the server's (PostgreSQL protocol 3, «Message Formats»)."""
         if kind == b"D":
             self._bodies.append(body)
@@ -83,7 +83,7 @@ class Reply:
         elif kind == b"C":
             self.tag = body.rstrip(b"\0").decode("utf-8", "replace")
         elif kind == b"E":
-            self.error = error_fields(body).get("M", "an error without a message")
+            self.error = error_fields(bytes(body)).get("M", "an error without a message")
 
     @property
     def rows(self) -> List[Dict[str, Optional[str]]]:
@@ -151,24 +151,29 @@ class Console:
 
     def _reply(self, until: float) -> Reply:
         reply, at = Reply(), 0
-        while True:
-            end = self._end_of_message(at, until)
-            kind, body = bytes(self._pending[at : at + 1]), bytes(self._pending[at + 5 : end])
-            at = end
-            if kind == b"Z":
-                del self._pending[:at]
-                return reply
-            with _as_pgbouncer_speaks():
-                reply.add(kind, body)
+        with _as_pgbouncer_speaks():
+            while True:
+                end = self._end_of_message(at, until)
+                kind = self._pending[at : at + 1]
+                if kind == b"Z":
+                    break
+                reply.add(kind, self._pending[at + 5 : end])
+                at = end
+        del self._pending[:end]
+        return reply
 
     def _end_of_message(self, at: int, until: float) -> int:
         """Of the one that begins at `at`, once all of it is there."""
-        while len(self._pending) < at + 5 or len(self._pending) < self._end(at):
+        while True:
+            arrived = len(self._pending)
+            if arrived >= at + 5:
+                end = self._end(at)
+                if arrived >= end:
+                    return end
             if not select.select([self._pooler], [], [], max(0.0, until - time.monotonic()))[0]:
                 self.close()  # or what it says late would be taken for the answer to something else
                 raise OSError("PgBouncer's console did not answer in time")
             self._receive()
-        return self._end(at)
 
     def _end(self, at: int) -> int:
         return at + 1 + int(_LENGTH.unpack_from(self._pending, at + 1)[0])
@@ -190,7 +195,7 @@ class Console:
         return False
 
 
-def _column_names(body: bytes) -> List[str]:
+def _column_names(body: bytearray) -> List[str]:
     names: List[str] = []
     at = 2
     for _ in range(_COUNT.unpack_from(body)[0]):
@@ -200,7 +205,7 @@ def _column_names(body: bytes) -> List[str]:
     return names
 
 
-def _values(body: bytes, first: int = 65535) -> List[Optional[str]]:
+def _values(body: bytearray, first: int = 65535) -> List[Optional[str]]:
     """The `first` columns of a row, or all there are."""
     values: List[Optional[str]] = []
     at = 2

@@ -40,6 +40,13 @@ LOGIN_RETRY = "0.01"
 """`server_login_retry` around RESUME, so that a pool marked as failed tries at once. Never 0, which spins."""
 
 LOGIN_LIMIT = 2.0
+LOGINS_AFTER = 0.25
+"""Seconds after a release until it is looked at whether each pool has its server: not while clients of other
+PgBouncers on this host still wait for theirs."""
+
+NOT_FILLED = {"min_pool_size": "0"}
+"""Or a paused pool goes on logging in, and each login is broken off."""
+
 FAST_CLOSE_SECONDS = 1.0  # PgBouncer looks at its servers every third of a second
 LONGEST_HOLD = 600.0
 """No hold is longer, whatever is asked for."""
@@ -92,6 +99,10 @@ def _named(row: Dict[str, Optional[str]], column: str) -> str:
 
 def _count(row: Dict[str, Optional[str]], *columns: str) -> int:
     return sum(int(row.get(column) or 0) for column in columns)
+
+
+def _paused_in(rows: List[Dict[str, Optional[str]]]) -> Set[str]:
+    return {_named(row, "name") for row in rows if _count(row, "paused")}
 
 
 def _quoted(name: str) -> str:
@@ -297,7 +308,7 @@ class Holder:
         return reply
 
     def _paused(self) -> Set[str]:
-        return {_named(row, "name") for row in self._rows("SHOW DATABASES") if _count(row, "paused")}
+        return _paused_in(self._rows("SHOW DATABASES"))
 
     def _resume(self, databases: List[str]) -> None:
         """One that is not paused any more is as good as resumed."""
@@ -311,17 +322,20 @@ class Holder:
     def _config(self) -> Dict[str, str]:
         return self._answer_to("SHOW CONFIG").pairs("key", "value")
 
-    def _change(self, config: Dict[str, str], name: str, value: str) -> None:
-        """Set it for a while; what it was goes on record first, as whoever changed it before us knew it."""
-        if name not in config or config[name] == value:
+    def _change(self, config: Dict[str, str], **settings: str) -> None:
+        """Set them for a while; what they were goes on record first, as whoever changed them before us knew
+        it.
+        """
+        settings = {name: value for name, value in settings.items() if config.get(name, value) != value}
+        if not settings:
             return
-        original = config[name]
         for other in self._known_records().others():
-            original = other["settings"].get(name, original)
-        self._changed.setdefault(name, original)
-        self._set_to[name] = value
+            config = dict(config, **other["settings"])
+        for name in settings:
+            self._changed.setdefault(name, config[name])
+        self._set_to.update(settings)
         self._note()
-        self._set({name: value})
+        self._set(settings)
 
     def _change_back(self, *names: str) -> None:
         known = {name: self._changed[name] for name in names if name in self._changed}
@@ -405,7 +419,7 @@ class Holder:
         try:
             if at_once:
                 self._send_pauses(fresh)
-                self._stop_filling_pools(self._config())
+                self._change(self._config(), **NOT_FILLED)
             else:
                 self._let_logins_end(fresh)
                 self._send_pauses(fresh)
@@ -417,16 +431,10 @@ class Holder:
 
     def _let_logins_end(self, databases: List[str], limit: float = QUIET_LIMIT) -> None:
         """No login begins from here on, and the one that may be under way in each pool gets a moment."""
-        config = self._config()
-        self._stop_filling_pools(config)
-        self._change(config, "max_db_connections", "1")
+        self._change(self._config(), max_db_connections="1", **NOT_FILLED)
         until = time.monotonic() + limit
         while self._sums(databases, "sv_login") and time.monotonic() < until:
             time.sleep(0.001)
-
-    def _stop_filling_pools(self, config: Dict[str, str]) -> None:
-        """Or a paused pool goes on logging in, and each login is broken off."""
-        self._change(config, "min_pool_size", "0")
 
     def _sums(self, databases: List[str], *columns: str, **but: str) -> int:
         rows = (row for row in self._rows("SHOW POOLS") if _named(row, "database") in databases)
@@ -505,16 +513,33 @@ class Holder:
             return dict(self._status(), was_held=False)
         if request.get("greet"):
             self._check_logins(*request["greet"])
-        with self._known_records().turn(), self._moved(request.get("moves") or []) as moved:
-            rows = self._reload_and_look(bool(request.get("reload")), request.get("expect") or {}, moved)
-            names = self._held if request.get("sure") else self._not_shared()
-            old = self._old_servers(self._held)
-            self._make_room(old)
-            self._let_go_on(names)
+        with self._known_records().turn():
+            expect = request.get("expect") or {}
+            reload = bool(request.get("reload")) and not self._is_led(expect, request.get("greet"))
+            with self._moved((request.get("moves") or []) if reload else []) as moved:
+                rows = self._reload_and_look(reload, expect, moved)
+                names = self._held if request.get("sure") else self._not_shared()
+                old = self._old_servers(self._held)
+                self._make_room(old)
+                self._let_go_on([name for name in names if name in _paused_in(rows)])
         held, self._held = self._held, []
         held_for = self._over()
         self._after_release(held + moved, old, request)
         return dict(self._status(), was_held=True, held_for=held_for, shown=rows)
+
+    def _is_led(self, expect: Dict[str, Any], greet: Optional[List[Any]]) -> bool:
+        """Whether clients go on already, to where they should: another watcher was quicker. A RELOAD would
+        break off the logins that have begun since, and whoever waits for one of those would fail.
+        """
+        if not greet:
+            return False
+        led = {
+            _named(row, "name")
+            for row in self._rows("SHOW DATABASES")
+            if not _count(row, "paused") and _leads(row, expect.get(_named(row, "name")) or greet[:2])
+        }
+        names = {*self._held, *expect}
+        return bool(names) and names <= led
 
     # --- leading reads elsewhere --------------------------------------------------------------------
 
@@ -524,13 +549,20 @@ class Holder:
         """
         if self._is_held or any(other["databases"] for other in self._known_records().others()):
             raise Refused("held", "clients are held: a reload now would turn some of them away")
-        self._began = time.monotonic()
-        with self._known_records().turn(), self._moved(request["databases"]) as moved:
-            rows = self._reload_and_look(True, request.get("expect") or {}, moved)
+        expect = request["expect"]
+        with self._known_records().turn():
+            rows = self._rows("SHOW DATABASES")
+            led = {_named(row, "name") for row in rows if _leads(row, expect.get(_named(row, "name")))}
+            if led >= set(request["databases"]):  # another watcher was quicker
+                self._let_reads_go_on()
+                return {"shown": rows}
+            self._began = time.monotonic()
+            with self._moved(request["databases"]) as moved:
+                rows = self._reload_and_look(True, expect, moved)
         now = time.monotonic()
         old = self._old_servers(moved)
         self._make_room(old)
-        self._later.append((0.0, lambda: self._await_logins(moved, now + LOGIN_LIMIT)))
+        self._later.append((now + LOGINS_AFTER, lambda: self._await_logins(moved, now + LOGIN_LIMIT)))
         if old:
             self._later.append((0.0, lambda: self._see_drained(moved, now + LONGEST_DRAIN)))
         return {"shown": rows}
@@ -583,7 +615,7 @@ class Holder:
         self._note()
         self._later.append((self._began + LONGEST_MOMENT, self._let_reads_go_on))
         self._send_pauses(names)
-        self._stop_filling_pools(self._config())
+        self._change(self._config(), **NOT_FILLED)
 
     def _see_drained(self, databases: List[str], until: float) -> None:
         """Old connections take room in their pool until what runs on them is over."""
@@ -618,7 +650,7 @@ class Holder:
             if not _same(config.get(name), self._set_to.get(name)):
                 del self._changed[name]
         if float(config.get("server_login_retry") or 0) > float(LOGIN_RETRY):
-            self._change(config, "server_login_retry", LOGIN_RETRY)
+            self._change(config, server_login_retry=LOGIN_RETRY)
         self._config_now = config
         return rows
 
@@ -634,6 +666,7 @@ class Holder:
     def _words_to_go_on(self, databases: List[str]) -> List[str]:
         """RECONNECT first, which while paused does one thing: a client that logs in before the first server
         has waits for that, where a pool marked as failed would turn it away (objects.c, finish_client_login).
+        One that is not paused any more would break off logins by it.
         """
         return ["%s %s" % (word, _quoted(name)) for name in databases for word in ("RECONNECT", "RESUME")]
 
@@ -698,7 +731,7 @@ class Holder:
         if old:
             config = self._config_now
             size = int(config.get("default_pool_size") or 20) + len(old)
-            self._change(config, "default_pool_size", str(size))
+            self._change(config, default_pool_size=str(size))
 
     def _after_release(
         self, held: List[str], old: List[Dict[str, Optional[str]]], request: Dict[str, Any]
@@ -706,9 +739,9 @@ class Holder:
         now = time.monotonic()
         self._change_back("min_pool_size")
         if "server_login_retry" in self._changed:
-            self._later.append((now, lambda: self._await_logins(held, now + LOGIN_LIMIT)))
+            self._later.append((now + LOGINS_AFTER, lambda: self._await_logins(held, now + LOGIN_LIMIT)))
         if old and request.get("close_sessions"):
-            self._change(self._config_now, "server_fast_close", "1")
+            self._change(self._config_now, server_fast_close="1")
             self._later.append((now + FAST_CLOSE_SECONDS, lambda: self._change_back("server_fast_close")))
         if old:
             cut_after = request.get("cut_after")
@@ -761,7 +794,7 @@ class Holder:
             return
         limit = max(seconds, waits) + FAST_CLOSE_SECONDS + 0.1
         self._change_back("query_timeout")
-        self._change(self._config(), "query_timeout", "%.2f" % limit)
+        self._change(self._config(), query_timeout="%.2f" % limit)
         self._later.append(
             (time.monotonic() + FAST_CLOSE_SECONDS, lambda: self._change_back("query_timeout"))
         )
@@ -829,6 +862,10 @@ class Holder:
                 for row in self._rows("SHOW DATABASES")
             )
         return False
+
+
+def _leads(row: Dict[str, Optional[str]], end: Optional[List[Any]]) -> bool:
+    return end is not None and [_named(row, "host"), _count(row, "port")] == list(end)
 
 
 def _same(one: Optional[str], other: Optional[str]) -> bool:
