@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +22,23 @@ from watcher.apply.pooler import Pooler
 from watcher.apply.reporting_place import ReportingPlace
 from watcher.apply.ssh import SshAccess, SshPlace
 from watcher.board import Board
+from watcher.decide.canary import after_canary
 from watcher.decide.decision import ConnectVia, desired
 from watcher.decide.endpoint import parse_address
 from watcher.decide.errors import SourceError
-from watcher.decide.model import Alarm, Desired, Endpoint, OtherSite, Sighting, View
+from watcher.decide.model import (
+    Alarm,
+    Confirmed,
+    Desired,
+    Endpoint,
+    Leadership,
+    OtherSite,
+    Sighting,
+    View,
+)
 from watcher.decide.precedence import Standing
 from watcher.decide.readiness import wanted
+from watcher.decide.view import urgency
 from watcher.expose.audience import Listener, everyone
 from watcher.expose.calendar import Calendar
 from watcher.expose.candidate import Candidate
@@ -45,7 +56,9 @@ from watcher.observe.patroni_rest import PatroniRest, RestLimits
 from watcher.observe.postgres import Postgres, SqlLogin
 from watcher.observe.readiness import ReadinessProbe
 from watcher.observe.trust import Trust
+from watcher.pace import Pace, Turn
 from watcher.reconciler import Reconciler
+from watcher.rush import Rush
 
 Job = Callable[[threading.Event], None]
 
@@ -62,8 +75,10 @@ class Watcher:
     says why etcd is not listened to for it, empty if it is.
     """
 
-    def __init__(self, settings: s.Settings, window: Window | None = None) -> None:
+    def __init__(self, settings: s.Settings, window: Window | None = None, pace: Pace | None = None) -> None:
         self.settings = settings
+        self._pace = pace or Pace(settings.connect_at_once)
+        self._rush = Rush(time.monotonic)
         self.source_ails: Callable[[], str] = lambda: ""
         self._stop = threading.Event()
         self._wake_readiness = threading.Event()
@@ -73,27 +88,51 @@ class Watcher:
         self._rank = Rank(
             settings.cluster.prefix, settings.etcd.silence_limit, self._reporter, time.monotonic
         )
-        self._mailboxes: list[Mailbox[View]] = []
-        self._workers: dict[str, Reconciler] = {}
         self._herald = herald(settings, self._reporter) if settings.barrier.enabled else None
         there = settings.of_other_site()
         self._other = None if there is None else _OtherSite(there, self._reporter)
+        self.board.listen(lambda view, _: self.window.viewed(view))
+        self.board.listen(self._rank.viewed)
+        self._workers = {target.name: self._hired(target) for target in settings.targets}
+        self._leaving: list[_Worker] = []
         self._threads = [
             threading.Thread(target=job, args=(self._stop,), name=name, daemon=True)
             for name, job in self._jobs()
         ]
 
     def start(self) -> None:
-        self.settings_read()
-        for thread in self._threads:
+        self._show()
+        for thread in [*(worker.thread for worker in self._workers.values()), *self._threads]:
             thread.start()
+
+    def go_on_with(self, settings: s.Settings) -> None:
+        """The settings were read anew, and of this cluster nothing has changed but, perhaps, targets. Those
+        that are as they were are left alone, with their connections and holds.
+        """
+        before, self.settings = self._workers, settings
+        kept = {target.name for target in settings.targets if _serves(before.get(target.name), target)}
+        self._leaving = [worker for worker in self._leaving if worker.thread.is_alive()]
+        for name in before.keys() - kept:
+            self._leaving.append(before[name])
+            before[name].ask_to_stop()
+        hired = {target.name: self._hired(target) for target in settings.targets if target.name not in kept}
+        self._workers = {name: hired.get(name) or before[name] for name in self._names()}
+        self._show()
+        for worker in hired.values():
+            worker.thread.start()
+
+    def _hired(self, target: s.Target) -> _Worker:
+        boards = [self.board] if self._other is None else [self.board, self._other.board]
+        return _Worker(
+            target, self.settings, boards, self._reporter, self._herald, self._rank, self._pace, self._rush
+        )
 
     def stand(self, candidate: Candidate | None) -> None:
         """Among several watchers, by this candidate from now on; None: all act."""
         self._rank.stand(candidate, self.board.view)
 
-    def settings_read(self) -> None:
-        """The settings were read, and this is what is at work by them from now on."""
+    def _show(self) -> None:
+        """This is what is at work from now on."""
         self.window.show(self._names(), self._shown())
 
     def _names(self) -> list[str]:
@@ -101,10 +140,14 @@ class Watcher:
 
     def _shown(self) -> Shown:
         files = dict(certificate_files(self.settings))
-        policy = self.settings.policy()
 
         def wish(target: str) -> Desired:
-            return desired(self.board.view, policy, time.monotonic(), target, time.time())
+            worker = self._workers.get(target)
+            view, now = self.board.view, time.monotonic()
+            policy = self.settings.policy() if worker is None else worker.policy
+            leads = desired(view, policy, now, target, time.time())
+            seen = None if worker is None else worker.reconciler.seen
+            return after_canary(leads, seen, view, policy, now, target)
 
         def standing() -> Standing:
             return self._rank.standing(self.board.view)
@@ -115,11 +158,12 @@ class Watcher:
         """Which thread has died, or which worker has not turned for longer than any turn may take."""
         if (ails := self.source_ails()) and not self._stop.is_set():
             return ails
-        dead = dead_threads(self._threads)
+        workers = self._workers.values()
+        dead = dead_threads([*self._threads, *(worker.thread for worker in workers)])
         if dead and not self._stop.is_set():
             return f"no longer at work: {', '.join(dead)}"
         since = time.monotonic() - self.settings.resync_interval - _TURN_LIMIT
-        stuck = [worker.name for worker in self._workers.values() if worker.beat_at < since]
+        stuck = [worker.name for worker in workers if worker.reconciler.beat_at < since]
         return f"stuck: {', '.join(stuck)}" if stuck else ""
 
     def ask_to_stop(self) -> None:
@@ -128,23 +172,21 @@ class Watcher:
         self._wake_readiness.set()
         if self._other is not None:
             self._other.nudge()
-        for mailbox in self._mailboxes:
-            mailbox.nudge()
+        for worker in self._workers.values():
+            worker.ask_to_stop()
         if self._herald is not None:
             self._herald.nudge()
 
     def busy_at(self, until: float) -> list[str]:
         """Waits for every thread, which was asked to end; the names of those that have not by then."""
-        for thread in self._threads:
+        workers = [*self._workers.values(), *self._leaving]
+        threads = [*(worker.thread for worker in workers), *self._threads]
+        for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
-        return [thread.name for thread in self._threads if thread.is_alive()]
+        return [thread.name for thread in threads if thread.is_alive()]
 
     def _jobs(self) -> Iterator[tuple[str, Job]]:
         policy = self.settings.policy()
-        self.board.listen(lambda view, _: self.window.viewed(view))
-        self.board.listen(self._rank.viewed)
-        for target in self.settings.targets:
-            yield f"target {target.name}", self._reconciler(target).run
         self.board.listen(
             lambda view, is_news: self._wake_readiness.set() if is_news and wanted(view, policy) else None
         )
@@ -155,61 +197,6 @@ class Watcher:
             yield from self._other.jobs()
         if self._herald is not None:
             yield "herald", self._herald.run
-
-    def _reconciler(self, target: s.Target) -> Reconciler:
-        mailbox = Mailbox(self.board.view)
-        self._mailboxes.append(mailbox)
-        self.board.listen(mailbox.put)
-        worker = self._workers[target.name] = Reconciler(
-            pooler(self.settings, target, self._ear(target.name, mailbox), self._reporter),
-            mailbox,
-            self.settings.policy(),
-            self._reporter,
-            resync_interval=self.settings.resync_interval,
-            backoff=self.settings.retry.backoff(),
-            clock=time.monotonic,
-            random=random.random,
-            wall=time.time,
-            acknowledge=lambda stop_id: self._acknowledge(target, stop_id),
-            last_hold=self.settings.stop_limit,
-            standing=self._rank.standing,
-            patience=self.settings.controller.ttl,
-        )
-        return worker
-
-    def _acknowledge(self, target: s.Target, stop_id: str | None) -> None:
-        """To `watcher barrier`, which waits for those targets alone that could be held."""
-        if self._herald is None or not self.settings.can_hold(target):
-            return
-        if stop_id is None:
-            self._herald.withdraw(target.name)
-        else:
-            self._herald.tell(target.name, stop_id)
-
-    def _ear(self, target: str, mailbox: Mailbox[View]) -> Ear:
-        """What the agent beside a PgBouncer says unasked: to the board, to the worker, to the log."""
-
-        def alarm(endpoint: Endpoint, refuses: bool, problem: str) -> None:
-            told = Alarm(target, endpoint, refuses, time.monotonic(), problem)
-            self.board.post(told)
-            if self._other is not None:
-                self._other.board.post(told)
-
-        def reader(endpoint: Endpoint, refuses: bool, problem: str) -> None:
-            self.board.post(Alarm(target, endpoint, refuses, time.monotonic(), problem, of_reader=True))
-
-        return Ear(
-            changed=mailbox.nudge,
-            alarm=alarm,
-            reader=reader,
-            ended=lambda why, seconds: self._hold_ended(target, why, seconds),
-            cut=lambda count, how: self._reporter.cut(target, count, how),
-            left=lambda databases: self._reporter.left(target, databases),
-        )
-
-    def _hold_ended(self, target: str, why: str, seconds: float) -> None:
-        self._workers[target].hold_ended(seconds)
-        self._reporter.hold_ended(target, why, seconds)
 
     def on_etcd(self, state: EtcdState) -> None:
         """Told of the watch that posts to `board`. Whoever runs the watch writes it to the log."""
@@ -240,6 +227,119 @@ class _OtherSite:
 
     def _on_state(self, state: EtcdState) -> None:
         self._listener.source_state("other_site", state.connected, state.endpoint, state.problem)
+
+
+class _Worker:
+    """Whoever leads one target by the settings, on a thread of his own, until he is asked to stop."""
+
+    def __init__(
+        self,
+        target: s.Target,
+        settings: s.Settings,
+        boards: Sequence[Board],
+        reporter: Listener,
+        herald: Herald | None,
+        rank: Rank,
+        pace: Pace,
+        rush: Rush,
+    ) -> None:
+        """The first of `boards` has the view that it follows; all are told what it sees of a primary."""
+        self.name = target.name
+        self.mark = s.mark_of(target)
+        self.policy = settings.policy(target)
+        self._target = target
+        self._settings = settings
+        self._boards, self._board = boards, boards[0]
+        self._reporter = reporter
+        self._herald = herald
+        self._stop = threading.Event()
+        self._mailbox = Mailbox(self._board.view)
+        self.reconciler = self._reconciler(rank, pace, rush)
+        self.thread = threading.Thread(target=self._run, name=f"target {target.name}", daemon=True)
+        self._board.listen(self._mailbox.put)
+
+    def ask_to_stop(self) -> None:
+        """Nothing new is begun. A hold is brought to its end, and no barrier need wait for this target."""
+        self._stop.set()
+        self._mailbox.nudge()
+        if self._herald is not None:
+            self._herald.withdraw(self.name)
+
+    def _run(self) -> None:
+        self.reconciler.run(self._stop)
+        self._board.leave(self._mailbox.put)
+        for board in self._boards:
+            alarm = board.view.alarms.get(self.name)
+            if alarm is not None and alarm.refuses:  # nobody will say so when it is over
+                board.post(replace(alarm, refuses=False, at=time.monotonic()))
+
+    def _reconciler(self, rank: Rank, pace: Pace, rush: Rush) -> Reconciler:
+        settings, turn = self._settings, Turn(self._urgency, self._stop.is_set)
+        return Reconciler(
+            pooler(settings, self._target, self._ear(), self._reporter, lambda: pace.begin(turn)),
+            self._mailbox,
+            self.policy,
+            self._reporter,
+            resync_interval=settings.resync_interval,
+            backoff=settings.retry.backoff(),
+            clock=time.monotonic,
+            random=random.random,
+            wall=time.time,
+            acknowledge=self._acknowledge,
+            last_hold=settings.stop_limit,
+            confirm=self._confirm,
+            turned=lambda: pace.end(turn),
+            standing=rank.standing,
+            patience=settings.controller.ttl,
+            rush=rush,
+        )
+
+    def _urgency(self) -> float:
+        return urgency(self._board.view, time.monotonic())
+
+    def _confirm(self, reign: Leadership) -> None:
+        if self.name in self._settings.canary.targets:
+            self._board.post(Confirmed(self.name, reign))
+
+    def _acknowledge(self, stop_id: str | None) -> None:
+        """To `watcher barrier`, which waits for those targets alone that could be held."""
+        if self._herald is None or self._stop.is_set() or not self._settings.can_hold(self._target):
+            return
+        if stop_id is None:
+            self._herald.withdraw(self.name)
+        else:
+            self._herald.tell(self.name, stop_id)
+
+    def _ear(self) -> Ear:
+        """What the agent beside a PgBouncer says unasked: to the board, to the worker, to the log."""
+
+        def alarm(endpoint: Endpoint, refuses: bool, problem: str) -> None:
+            told = Alarm(self.name, endpoint, refuses, time.monotonic(), problem)
+            for board in () if self._stop.is_set() else self._boards:
+                board.post(told)
+
+        def reader(endpoint: Endpoint, refuses: bool, problem: str) -> None:
+            told = Alarm(self.name, endpoint, refuses, time.monotonic(), problem, of_reader=True)
+            if not self._stop.is_set():
+                self._board.post(told)
+
+        return Ear(
+            changed=self._mailbox.nudge,
+            alarm=alarm,
+            reader=reader,
+            ended=self._hold_ended,
+            cut=lambda count, how: self._reporter.cut(self.name, count, how),
+            left=lambda databases: self._reporter.left(self.name, databases),
+        )
+
+    def _hold_ended(self, why: str, seconds: float) -> None:
+        self.reconciler.hold_ended(seconds)
+        self._reporter.hold_ended(self.name, why, seconds)
+
+
+def _serves(worker: _Worker | None, target: s.Target) -> bool:
+    """Whether it goes on with the target as it is now, files that are named included."""
+    return worker is not None and worker.mark == s.mark_of(target)
 
 
 def tell_of_etcd(listener: Listener, state: EtcdState) -> None:
@@ -378,12 +478,17 @@ def _connect(settings: s.Settings, limit: float) -> Connect:
 
 
 def pooler(
-    settings: s.Settings, target: s.Target, ear: Ear | None = None, listener: Listener | None = None
+    settings: s.Settings,
+    target: s.Target,
+    ear: Ear | None = None,
+    listener: Listener | None = None,
+    may_log_in: Callable[[], bool] = lambda: True,
 ) -> Pooler:
     """One PgBouncer as the settings describe it; nothing is connected yet. With an `ear` its clients can be
-    held, where the settings let them; a `listener` hears of connections.
+    held, where the settings let them; a `listener` hears of connections. `may_log_in` is as
+    `SshPlace` has it.
     """
-    place = _place(target)
+    place = _place(target, may_log_in)
     if listener is not None:
         place = ReportingPlace(place, lambda problem: listener.connected(target.name, problem))
     return Pooler(
@@ -399,7 +504,7 @@ def pooler(
 
 
 def _holding(settings: s.Settings, target: s.Target, place: Place, ear: Ear) -> Holding:
-    hold, sql = settings.hold, settings.cluster.sql
+    hold, sql = settings.hold_of(target), settings.cluster.sql
     terms = Terms(
         on_refusal=hold.limit if hold.on_crash else None,
         close_sessions=hold.old_connections != "leave",
@@ -409,7 +514,7 @@ def _holding(settings: s.Settings, target: s.Target, place: Place, ear: Ear) -> 
     return Holding(place, _console_access(target), terms, target.step_timeout, ear, time.monotonic)
 
 
-def _place(target: s.Target) -> Place:
+def _place(target: s.Target, may_log_in: Callable[[], bool]) -> Place:
     options = _agent_options(target)
     if target.ssh is None:
         return LocalPlace(target.name, options)
@@ -426,7 +531,7 @@ def _place(target: s.Target) -> Place:
         python=ssh.python,
         connect_timeout=ssh.connect_timeout,
     )
-    return SshPlace(target.name, access, options)
+    return SshPlace(target.name, access, options, may_log_in)
 
 
 def _agent_options(target: s.Target) -> list[str]:

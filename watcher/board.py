@@ -32,6 +32,11 @@ class Board:
             self._listeners.append(listener)
             listener(self._view, True)
 
+    def leave(self, listener: Callable[[View, bool], None]) -> None:
+        """It hears of nothing more."""
+        with self._lock:
+            self._listeners.remove(listener)
+
     def post(self, sighting: Sighting) -> None:
         with self._lock:
             before, self._view = self._view, fold(self._view, sighting)

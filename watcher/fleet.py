@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from watcher.app import Watcher, candidate, dead_threads, etcd_access, tell_of_etcd
 from watcher.decide.errors import SourceError
 from watcher.expose.logs import LogReporter
 from watcher.expose.window import Window
 from watcher.observe.etcd import EtcdState, EtcdWatch
-from watcher.settings import Settings, files_read_later
+from watcher.pace import Pace
+from watcher.settings import Settings, mark_of
 
 
 class Fleet:
     """All that runs for one reading of the settings. `start` returns at once, `stop` within `stop_limit`.
 
     Of the fleet before it, whose place it takes, it keeps what goes on as it was: the watchers of clusters
-    for which nothing has changed, neither in the settings nor in a file that they name, and the windows of
-    all that are still followed. Nothing of that fleet changes until `start`.
+    for which nothing has changed but targets, neither in the settings nor in a file that they name, and the
+    windows of all that are still followed. Nothing of that fleet changes until `start`.
     """
 
     def __init__(self, clusters: Sequence[Settings], before: Fleet | None = None) -> None:
         self._stop = threading.Event()
         self._before = before
-        self._marks = {each.cluster.name: _mark(each) for each in clusters}
+        self._at_once = clusters[0].connect_at_once
+        self._pace: Pace = Pace(self._at_once) if before is None else before._pace
+        self._settings = {each.cluster.name: each for each in clusters}
+        self._marks = {each.cluster.name: mark_of(each, _NOT_ITS_OWN) for each in clusters}
         self.watchers = {each.cluster.name: self._watcher(each) for each in clusters}
         self._sources = [
             _Source([self.watchers[each.cluster.name] for each in group], self._stop)
@@ -37,8 +40,10 @@ class Fleet:
         name, before = settings.cluster.name, self._before
         known = None if before is None else before.watchers.get(name)
         if before is None or known is None:
-            return Watcher(settings)
-        return known if before._marks[name] == self._marks[name] else Watcher(settings, known.window)
+            return Watcher(settings, pace=self._pace)
+        return (
+            known if before._marks[name] == self._marks[name] else Watcher(settings, known.window, self._pace)
+        )
 
     @property
     def windows(self) -> list[Window]:
@@ -50,12 +55,13 @@ class Fleet:
         hangs in it must delay no other.
         """
         before, self._before = self._before, None
+        self._pace.at_once = self._at_once
         kept = set() if before is None else set(self.watchers.values()) & set(before.watchers.values())
         if before is not None:
             before.ask_to_stop(kept)
         for watcher in self.watchers.values():
             if watcher in kept:
-                watcher.settings_read()
+                watcher.go_on_with(self._settings[watcher.settings.cluster.name])
             else:
                 watcher.start()
         for source in self._sources:
@@ -78,7 +84,8 @@ class Fleet:
         return tuple(dict.fromkeys(busy))
 
 
-_NOT_ITS_OWN = ("http", "log")
+_NOT_ITS_OWN = ("http", "log", "connect_at_once", "targets")
+"""Of a cluster's settings: what its watcher does not depend on, or looks after by itself."""
 
 
 class _Source:
@@ -152,17 +159,3 @@ def _by_namespace(clusters: Iterable[Settings]) -> list[list[Settings]]:
 
 def _same_source(one: Settings, other: Settings) -> bool:
     return one.etcd == other.etcd and one.cluster.namespace_prefix == other.cluster.namespace_prefix
-
-
-def _mark(settings: Settings) -> Mapping[str, object]:
-    """What a watcher of them depends on: its settings, and the files that its connections read."""
-    told = {name: getattr(settings, name) for name in type(settings).model_fields if name not in _NOT_ITS_OWN}
-    return told | {file: _changed_at(file) for file in files_read_later(settings)}
-
-
-def _changed_at(file: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(file)  # noqa: PTH116 - a link's target, as whoever opens it
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino

@@ -12,14 +12,24 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from watcher.decide.backoff import Backoff
+from watcher.decide.canary import after_canary, reign_of, within_limits
 from watcher.decide.decision import Policy, but_for_pause, desired, plan, within_limit
-from watcher.decide.errors import FileChanged, LoginRefused, PrimaryRefuses, TargetError, WatcherError
+from watcher.decide.errors import (
+    FileChanged,
+    LoginRefused,
+    NotWanted,
+    PrimaryRefuses,
+    TargetError,
+    WatcherError,
+)
+from watcher.decide.fence import learns
 from watcher.decide.model import (
     Actual,
     Desired,
     Endpoint,
     Held,
     Hold,
+    Leadership,
     Reason,
     Release,
     Role,
@@ -30,11 +40,13 @@ from watcher.decide.model import (
     View,
     Watch,
     WatchReaders,
+    Write,
 )
 from watcher.decide.precedence import Share, Standing, leads, share
 from watcher.decide.readers import in_use
 from watcher.decide.view import led_since
 from watcher.mailbox import Mailbox
+from watcher.rush import Rush
 
 _LOGIN_LIMIT = 30.0
 _LINK_CHECK = 5.0  # seconds between two looks whether the connection still stands
@@ -105,13 +117,17 @@ class Reconciler:
         wall: Callable[[], float] | None = None,
         acknowledge: Callable[[str | None], None] = lambda _: None,
         last_hold: float = 0.0,
+        turned: Callable[[], None] = lambda: None,
+        confirm: Callable[[Leadership], None] = lambda _: None,
         standing: Callable[[View], Standing] = lambda _: Standing.TOGETHER,
         patience: float = 0.0,
+        rush: Rush | None = None,
     ) -> None:
         """`acknowledge` is told for which stop of the primary all clients wait by now, empty for none, None
-        while they could not be made to; at the end a hold may go on for `last_hold` seconds, so that a switch
-        under way is finished. By its `standing` this watcher leaves to another, for `patience` seconds, what
-        leads clients elsewhere.
+        while they could not be made to; `confirm`, that PgBouncer itself leads to the leader of a reign;
+        `turned`, that all is open that a turn needed. At the end a hold may go on for `last_hold` seconds, so
+        that a switch under way is finished. By its `standing` this watcher leaves to another, for `patience`
+        seconds, what leads clients elsewhere. What can wait is done once the `rush` of all is over.
         """
         self.beat_at = clock()
         self.name = target.name
@@ -134,9 +150,15 @@ class Reconciler:
         self._acknowledge = acknowledge
         self._acknowledged: str | None = None
         self._last_hold = last_hold
+        self._turned = turned
+        self._confirm = confirm
+        self._confirmed: Leadership | None = None
+        self.seen: Actual | None = None
         self._standing = standing
         self._patience = patience
         self._share = Share(())
+        self._rush = rush
+        self._waits_since: float | None = None
         self._held_since: float | None = None
         self._ended_since: float | None = None
         self._told_hold: Held | None = None
@@ -150,6 +172,8 @@ class Reconciler:
         From any thread; wake it by `mailbox.nudge()` afterwards.
         """
         self._ended_since = self._clock() - seconds
+        if self._policy.canary is not None:  # another watcher's may have confirmed, and led clients on
+            self._read_at = float("-inf")
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`; a turn that has begun is finished, and so is a hold, within `last_hold` seconds.
@@ -188,36 +212,43 @@ class Reconciler:
         if not is_news and self.beat_at < self._retry_at:  # woken by something that changes nothing here
             return self._retry_at - self.beat_at
         try:
-            actual = self._look()
+            actual = self.seen = self._look_in_turn()
             view, wish = self._as_of_now(view, wish)
             self._reconcile(view, wish, actual)
+        except NotWanted:
+            return 0.0
         except WatcherError as error:
             return self._after_failure(wish, error)
         except Exception as error:  # a bug of ours must not leave a target without its worker
             return self._after_failure(wish, _unexpected(self._target.name, error))
         self._failures, self._retry_at = 0, float("-inf")
+        self.seen = self._target.last
         self._reporter.looked(self._target.name, wish, self._target.last, None)
         return self._until_next(wish)
 
     def _wished(self, view: View) -> Desired:
         """What is wished for here; its hold no longer than the policy lets it be, from its first moment."""
         wall = self._wall() if self._wall is not None else None
-        wish = desired(view, self._policy, self.beat_at, self._target.name, wall)
+        at_once = desired(view, self._policy, self.beat_at, self._target.name, wall)
+        last = self._target.last
+        wish = after_canary(at_once, last, view, self._policy, self.beat_at, self._target.name)
         ended_since, self._ended_since = self._ended_since, None
         if not wish.held:
             paused = wish.reason is Reason.PAUSED
             if not (paused and but_for_pause(view, self._policy, self.beat_at, self._target.name, wall).held):
                 self._held_since = None  # while the same trouble lasts it is spent, also over a pause
             return wish
-        held = self._target.last.held if self._target.last is not None else None
+        held = None if last is None else last.held
         since = (self.beat_at, self._held_since, ended_since, None if held is None else held.since)
         self._held_since = min(moment for moment in since if moment is not None)
-        return within_limit(wish, self._policy, self._held_since, self.beat_at)
+        return within_limits(at_once, wish, self._policy, self._held_since, self.beat_at)
 
     def _as_of_now(self, view: View, wish: Desired) -> tuple[View, Desired]:
-        """What is known and wished for after the look, which may last as long as connecting does."""
+        """What is known and wished for after the look, which may last as long as connecting does. Whether a
+        canary goes first depends on what was seen by it.
+        """
         latest = self._mailbox.peek()
-        if latest is view:
+        if latest is view and self._policy.canary is None:
             return view, wish
         self.beat_at = self._clock()
         wish = self._wished(latest)
@@ -226,13 +257,17 @@ class Reconciler:
 
     def _reconcile(self, view: View, wish: Desired, actual: Actual) -> None:
         wish = self._no_longer_than_it_is(wish, actual)
-        steps = self._steps_of_ours(view, plan(actual, wish))
+        due = self._steps_of_ours(view, plan(actual, wish))
+        urgent = tuple(step for step in due if not _can_wait(step, actual))
+        steps = self._for_now(due, urgent)
         if wish.route is not None and any(map(leads, steps)):
             self._begin(view, wish, wish.route, actual)
         failure = self._take(steps) or actual.hold_problem
+        if urgent and self._rush is not None:
+            self._rush.hurried()
         self._tell_hold(wish)
         self._acknowledge_hold(wish)
-        if not steps and actual.console_problem is not None:
+        if not due and actual.console_problem is not None:
             failure = actual.console_problem
         if self._share.waits_until is None:
             self._finish(wish, failure is None)
@@ -247,6 +282,17 @@ class Reconciler:
         if self._share.waits_until is not None:
             self._read_at = float("-inf")
         return self._share.steps
+
+    def _for_now(self, steps: tuple[Step, ...], urgent: tuple[Step, ...]) -> tuple[Step, ...]:
+        """All of them once nobody is in a hurry."""
+        now, since, self._waits_since = self._clock(), self._waits_since, None
+        if self._rush is None or len(urgent) == len(steps):
+            return steps
+        since = now if since is None else since
+        if not urgent and now >= self._rush.over_at(since):
+            return steps
+        self._waits_since = since
+        return urgent
 
     def _no_longer_than_it_is(self, wish: Desired, actual: Actual) -> Desired:
         """A hold of which we did not know before this look, a failed step having made us forget it, is as
@@ -298,6 +344,12 @@ class Reconciler:
             self._acknowledged = told
             self._acknowledge(told)
 
+    def _look_in_turn(self) -> Actual:
+        try:
+            return self._look()
+        finally:
+            self._turned()
+
     def _look(self) -> Actual:
         """The last look while it is fresh and we are connected: what is written is compared there anyway."""
         now, last = self._clock(), self._target.last
@@ -342,6 +394,14 @@ class Reconciler:
         if is_whole and self._target.last is not None:
             self._tell_reads(wish, self._target.last)
             self._reporter.in_sync(self._target.name, self._target.last)
+            self._tell_confirmed(wish.route, wish.reason, self._target.last)
+
+    def _tell_confirmed(self, route: Route, reason: Reason, actual: Actual) -> None:
+        """Once for each reign, and by PgBouncer's own word alone."""
+        reign = reign_of(route)
+        if reason is Reason.LEADER and actual.shown is not None and reign != self._confirmed:
+            self._confirmed = reign
+            self._confirm(reign)
 
     def _tell_reads(self, wish: Desired, actual: Actual) -> None:
         """Whom databases for reads lead to, where that is new."""
@@ -386,11 +446,21 @@ class Reconciler:
         due = self._read_at + self._resync_interval
         if wish.recheck_at is not None:
             due = min(due, wish.recheck_at)
+        if self._rush is not None and self._waits_since is not None:
+            due = min(due, self._rush.over_at(self._waits_since))
         return max(0.0, due - now)
 
 
 def _asks(wish: Desired) -> tuple[object, ...]:
-    return wish.route, wish.held, wish.hold_until, wish.guard, wish.stop_id
+    return wish.route, wish.held, wish.hold_until, wish.guard, wish.stop_id, wish.readers
+
+
+def _can_wait(step: Step, actual: Actual) -> bool:
+    """Nobody waits for the guard against the next crash, nor for what a stamp has merely learned."""
+    if not isinstance(step, Write):
+        return isinstance(step, Watch)
+    leads_there = all(database.endpoint == step.route.endpoint for database in actual.databases)
+    return leads_there and learns(actual.stamp, step.route.stamp)
 
 
 def _led_elsewhere(actual: Actual, route: Route) -> tuple[Endpoint, ...]:

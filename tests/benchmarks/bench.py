@@ -35,9 +35,12 @@ class Counts:
     requests: int = 200
     fleet_switches: int = 50
     fleet_idle: float = 60.0
+    fleet_bouncers: int = 64
+    fleet_planned: int = 10
+    fleet_ansible: int = 3
     clusters: int = 200
     cluster_changes: int = 1500
-    takeovers: int = 90
+    takeovers: int = 48
 
 
 QUICK = Counts(
@@ -60,6 +63,9 @@ QUICK = Counts(
     requests=10,
     fleet_switches=3,
     fleet_idle=5.0,
+    fleet_bouncers=8,
+    fleet_planned=1,
+    fleet_ansible=1,
     clusters=10,
     cluster_changes=60,
     takeovers=6,

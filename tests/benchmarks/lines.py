@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,27 @@ class LogTail:
         self._log = log
         self._tail = Tail(log)
 
-    def new(self, event: str) -> list[Line]:
-        """The lines of `event` that were written since the last look."""
+    def new(self, *events: str) -> list[Line]:
+        """The lines of these events that were written since the last look."""
         lines = (json.loads(text) for text in self._tail.texts() if text.startswith(b"{"))
-        return [line for line in lines if line.get("event") == event]
+        return [line for line in lines if line.get("event") in events]
 
     def collect(self, event: str, count: int, timeout: float) -> list[Line]:
         """The next `count` lines of `event`. BedTimeoutError, with the log's end, if they do not come."""
-        found: list[Line] = []
+        return self.lines_of((event,), count, timeout)[event]
+
+    def lines_of(self, events: Sequence[str], count: int, timeout: float) -> dict[str, list[Line]]:
+        """The next lines of each event, `count` of each at least; else as `collect`."""
+        found: dict[str, list[Line]] = {event: [] for event in events}
         until = time.monotonic() + timeout
-        while len(found) < count:
-            found += self.new(event)
+        while any(len(lines) < count for lines in found.values()):
+            for line in self.new(*events):
+                found[line["event"]].append(line)
             if time.monotonic() > until:
-                raise BedTimeoutError(
-                    f"{len(found)} of {count} lines {event!r} within {timeout:g} s\n{log_tail(self._log)}"
+                short = ", ".join(
+                    f"{len(lines)} of {count} lines {event!r}" for event, lines in found.items()
                 )
+                raise BedTimeoutError(f"{short} within {timeout:g} s\n{log_tail(self._log)}")
             time.sleep(POLL)
         return found
 

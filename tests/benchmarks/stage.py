@@ -180,15 +180,17 @@ def stage(
     networks: bool = False,
     plan: Mapping[str, Any] | None = None,
     prepare: Callable[[Bed], None] = lambda _: None,
+    fleet: int = 0,
 ) -> Iterator[Stage]:
     """Everything started, all clients served. PgBouncer has the settings of `ini`, and ROOM.
 
     With `networks` each Patroni node has a network of its own; `prepare` is given the bed before it starts.
+    A `fleet` is so many PgBouncers, with the clients of the plan at each of them.
     """
     with ExitStack() as stack:
         if networks:
             stack.enter_context(own_network())
-        bed = Bed(ini_extra={**ini, **ROOM}, pool_mode=pool_mode)
+        bed = Bed(ini_extra={**ini, **ROOM}, pool_mode=pool_mode, **(_of_fleet(fleet) if fleet else {}))
         prepare(bed)
         segments = {
             node.name: stack.enter_context(_housed(bed, node)) for node in bed.patroni.nodes * networks
@@ -196,9 +198,16 @@ def stage(
         stack.enter_context(bed)
         door = stack.enter_context(contender(bed))
         keys = stack.enter_context(KeyWatch(bed.etcd.endpoints[0], bed.patroni.prefix))
-        traffic = stack.enter_context(Traffic(bed.folder, Plan(*door, **(plan or {}))))
+        others = [(host.pgbouncer.address, host.pgbouncer.port) for host in bed.bouncers[1:]] if fleet else []
+        traffic = stack.enter_context(Traffic(bed.folder, Plan(*door, doors=others, **(plan or {}))))
         reference = stack.enter_context(ReferenceWriter(bed.folder, bed.patroni))
         yield Stage(bed, traffic, reference, keys, segments)
+
+
+def _of_fleet(size: int) -> dict[str, Any]:
+    """Each PgBouncer has a pool of its own, so PostgreSQL has room for all of them."""
+    parameters = {"max_connections": 100 + 2 * size}
+    return {"bouncers": size, "patroni_options": {"dcs": {"postgresql": {"parameters": parameters}}}}
 
 
 @contextmanager

@@ -218,6 +218,31 @@ FLEET = Table(
         _fleet("threads", "threads"),
     ),
 )
+_BY_ANSIBLE = tuple(f"fleet_ansible.64.forks_{forks}.confirmed_ms" for forks in (5, 50))
+
+
+def _of_64(label: str, figure: str, unit: str = "", digits: int = 0) -> Row:
+    return Row(label, (f"fleet_planned.{figure}", None, None), unit, digits)
+
+
+def _all_confirmed(label: str, which: str) -> Row:
+    paths = ("fleet_planned.confirmed_ms", *_BY_ANSIBLE)
+    return Row(label, tuple(f"{path}.{which}" for path in paths), "ms", 0)
+
+
+FLEET_PLANNED = Table(
+    ("planned switchovers of 64 PgBouncers", "watcher, barrier", "Ansible, 5 forks", "Ansible, 50 forks"),
+    (
+        _of_64("switchovers", "switchovers"),
+        _of_64("transactions", "transactions"),
+        _of_64("… failed", "failed"),
+        _of_64("PostgreSQL is about to stop, to the last held, p50", "hold_ms.p50", "ms", 1),
+        _of_64("… p99", "hold_ms.p99", "ms", 1),
+        _of_64("stall, max", "stall_s.max", "s", 2),
+        _all_confirmed("leader key to the last confirmed, p50", "p50"),
+        _all_confirmed("… max", "max"),
+    ),
+)
 CLUSTERS = Table(
     ("200 clusters in one watcher, leaders changing at random", "watcher"),
     (
@@ -247,7 +272,7 @@ TAKEOVER = Table(
         _takeover("… p99", "seconds.p99", "s", 2),
     ),
 )
-TABLES = (CLIENTS, HOLDS, READS, SPEED, FLEET, CLUSTERS, TAKEOVER)
+TABLES = (CLIENTS, HOLDS, READS, SPEED, FLEET, FLEET_PLANNED, CLUSTERS, TAKEOVER)
 
 
 def text(figures: Mapping[str, Any]) -> str:

@@ -12,9 +12,19 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.runbook import CONFIG, Operator, commands
-from tests.e2e.test_stage import QUICK_PATRONI, Keys, at, is_led, settings_by_keys, stays, wait_until_led
+from tests.e2e.test_stage import (
+    QUICK_ETCD,
+    QUICK_PATRONI,
+    Keys,
+    at,
+    is_led,
+    settings_by_keys,
+    stays,
+    wait_until_led,
+)
 from tests.integration.test_alert_rules import NAMES
 from tests.support.bed import Bed
+from tests.support.etcd import EtcdCluster
 from tests.support.patroni import Node
 from tests.support.processes import run
 from tests.support.prometheus import Prometheus, quick
@@ -295,6 +305,24 @@ def test_an_etcd_that_is_silent_and_then_nodes_that_are_too(bed: Bed, tmp_path: 
             bed.etcd.thaw()
         scene.expect_none()
     bed.patroni.wait_for_replicas()
+
+
+def test_an_etcd_of_the_other_site_that_is_silent(bed: Bed, service_folder: Path, tmp_path: Path) -> None:
+    keys = real_keys(bed)
+    keys.put("config", '{"ttl": 20}')
+    with EtcdCluster(service_folder / "etcd", 1) as etcd:
+        there = Keys(etcd, keys.scope)
+        there.crown("there1")
+        heard = {"endpoints": etcd.endpoints, **QUICK_ETCD}
+        other_site = {"etcd": heard, "namespace": there.namespace}
+        cluster = {"standby": "other_site", "other_site": other_site}
+        settings = settings_by_keys(bed, keys, cluster=cluster)
+        with scene_of(bed, tmp_path, settings, keys) as scene:
+            scene.operator.places["10.1.0.11:2379"] = etcd.endpoints[0]
+            etcd.freeze()
+            scene.expect("WatcherOtherSiteUnheard")
+            etcd.thaw()
+            scene.expect_none()
 
 
 def test_a_certificate_that_is_about_to_expire(bed: Bed, tmp_path: Path) -> None:

@@ -319,6 +319,18 @@ CASES = [
         {f'watcher_leader_changes_total{AT},source="etcd"}}': "1x10 2 3 4 5 6 7x600"},
         "WatcherFlapping",
     ),
+    case(
+        "the other site is not heard",
+        3,
+        {f"watcher_other_site_connected{WATCHER}": "0x600"},
+        "WatcherOtherSiteUnheard",
+    ),
+    case("… for a moment", 3, {f"watcher_other_site_connected{WATCHER}": "0x2 1x600"}),
+    case(
+        "the standby cluster of clients that are at the other site has no leader of its own",
+        3,
+        {**UNKNOWN, **state("leader")},
+    ),
     case("a certificate has 15 days to live", 15, expires_in(15)),
     case("a certificate has 13 days to live", 15, expires_in(13), "WatcherCertificateExpiring"),
     case(
@@ -373,6 +385,64 @@ def test_a_hold_of_a_minute_is_told_of_before_it_ends_whenever_it_begins(begins:
         {"expr": told, "eval_time": f"{begins + 60}s", "exp_samples": [{"labels": labels, "value": 1}]},
         {"expr": told.replace("[2m]", "[1s]"), "eval_time": f"{begins + 40}s", "exp_samples": []},
     )
+
+
+OTHER = {
+    name.replace('cluster="demo"', 'cluster="other"').replace('scope="demo"', 'scope="other"'): values
+    for name, values in WELL.items()
+}
+"""A second cluster in the same watcher, with PgBouncers of the same names."""
+
+
+@pytest.mark.parametrize(
+    ("what", "series", "alert", "labels"),
+    [
+        (
+            "a PgBouncer of one cluster is lost",
+            LOST,
+            "WatcherTargetOutOfSync",
+            {"cluster": "demo", "target": "pgb1"},
+        ),
+        (
+            "one cluster has no leader",
+            {**UNKNOWN, **state("no_leader")},
+            "WatcherNoLeader",
+            {"cluster": "demo"},
+        ),
+        ("one cluster's PgBouncers disagree", BEHIND, "WatcherTargetsDisagree", {"cluster": "demo"}),
+        (
+            "the settings of all are refused",
+            {name: "0x600" for name in (*WELL, *OTHER) if "last_read_successful" in name},
+            "WatcherSettingsRefused",
+            {},
+        ),
+        (
+            "a certificate that all use expires",
+            {name: "1000x600" for name in (*WELL, *OTHER) if "certificate" in name},
+            "WatcherCertificateExpiring",
+            {"setting": "etcd.tls.ca"},
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)
+def test_of_several_clusters_an_alert_names_the_one_and_what_all_share_is_told_once(
+    what: str, series: Mapping[str, str], alert: str, labels: Mapping[str, str], tmp_path: Path
+) -> None:
+    by = "cluster, target, setting"
+    question = f'count by ({by}) (ALERTS{{alertname="{alert}",alertstate="firing"}})'
+    told = ",".join(f'{name}="{value}"' for name, value in labels.items())
+    expected = [{"labels": f"{{{told}}}", "value": 1}]
+    asked = {"expr": question, "eval_time": "20m", "exp_samples": expected}
+    promtool_agrees(tmp_path, {**WELL, **OTHER, **series}, "15s", asked)
+
+
+def test_an_alert_about_a_pgbouncer_says_which_and_of_which_cluster() -> None:
+    for alert in ALERTS:
+        about, said = re.findall(r"watcher_(target|hold)", alert["expr"]), alert["annotations"]["description"]
+        if about and "by (cluster" not in alert["expr"]:
+            assert "$labels.target" in said, alert["alert"]
+        if "$labels.target" in said:
+            assert "$labels.cluster" in said, alert["alert"]
 
 
 def test_every_alert_has_a_case_in_which_it_fires() -> None:

@@ -15,14 +15,14 @@ def main() -> int:
         options.start += LEASED
         options.seed = None if options.seed is None else options.seed + LEASED
     if options.seed is not None:
-        verdict = Schedule(options.seed).run()
+        verdict = Schedule(options.seed, options.canary).run()
         kept = (
             f"seed {options.seed}: no promise broken; right {verdict.right_after:.1f} s after the last fault"
         )
         print(*verdict.story, verdict.why or kept, sep="\n")
         return 1 if verdict.why else 0
     began, ran, failed, latest = time.monotonic(), 0, 0, 0.0
-    for verdict in verdicts(options.start, options.count, options.jobs):
+    for verdict in verdicts(options.start, options.count, options.jobs, options.canary):
         ran += 1
         latest = max(latest, verdict.right_after)
         if verdict.why:
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many processes")
     parser.add_argument("--first", action="store_true", help="no further than the first that breaks")
     parser.add_argument("--seed", type=int, help="this schedule alone, with its story")
+    parser.add_argument("--canary", action="store_true", help="one PgBouncer goes first")
     parser.add_argument("--leased", action="store_true", help="one of several watchers is active by a lease")
     return parser
 

@@ -258,8 +258,8 @@ FAULTS = (
     Fault(
         "a stamp without its revision",
         "decide/decision.py",
-        "view.cluster_id or 0, system_id(view), reign.create_revision,",
-        "view.cluster_id or 0, system_id(view), 1,",
+        "        revision=reign.create_revision,\n",
+        "        revision=1,\n",
         seed=0,
     ),
 )

@@ -10,7 +10,7 @@ from tests.simulation.etcd import Etcd, Lag
 from tests.simulation.hosts import END, Host, Way
 from tests.simulation.leases import Leases
 from tests.simulation.loop import Loop
-from tests.simulation.watchers import LIMIT, Parts, Watcher
+from tests.simulation.watchers import CANARY_FIRST, LIMIT, POLICY, Parts, Watcher
 from tests.simulation.witness import Broken, Witness
 from tests.support.fake_target import read_block
 from watcher.decide.model import PAUSE_KEY, STOP_KEYS, Endpoint, Paused, Stamp, StopRequest
@@ -40,9 +40,11 @@ LEASED = 1_000_000_000
 
 
 class Schedule:
-    """Everything is drawn from `seed`, so the same seed is the same story."""
+    """Everything is drawn from `seed`, so the same seed is the same story. With `canary` there are more
+    PgBouncers, of which the first is led to a new leader before the others.
+    """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, canary: bool = False) -> None:
         self.seed = seed
         self.chance = random.Random(seed)  # noqa: S311 - no secret
         self.loop = Loop()
@@ -54,13 +56,13 @@ class Schedule:
         start = self.cluster.nodes["node1"].endpoint
         self.hosts = [
             Host(f"pgb{n}", start, self.witness.written, self.witness.released)
-            for n in range(self.chance.choice((1, 1, 2)))
+            for n in range(self.chance.choice((2, 2, 3) if canary else (1, 1, 2)))
         ]
         resync = self.chance.choice((1.0, 5.0, 10.0))
         leases = Leases(self.loop, self.etcd) if seed >= LEASED else None
-        self.parts = Parts(
-            self.loop, self.etcd, self.cluster, self.hosts, self.witness, self.chance, resync, leases
-        )
+        self.parts = Parts(self.loop, self.etcd, self.cluster, self.hosts, self.witness, self.chance, resync)
+        self.parts.leases = leases
+        self.parts.policy = CANARY_FIRST if canary else POLICY
         count = self.chance.choice((1, 1, 2, 2, 3) if leases is None else (2, 2, 3))
         self.watchers = [Watcher(f"w{n}", self.parts) for n in range(count)]
         self.witness.say(

@@ -15,6 +15,12 @@ def test_whatever_breaks_the_promises_are_kept_and_all_is_right_in_the_end(numbe
     assert [(one.seed, one.why) for one in verdicts if one.why] == []
 
 
+@pytest.mark.parametrize("number", range(2))
+def test_the_same_with_a_canary_that_goes_first(number: int) -> None:
+    verdicts = [Schedule(seed, canary=True).run() for seed in range(number * EACH, (number + 1) * EACH)]
+    assert [(one.seed, one.why) for one in verdicts if one.why] == []
+
+
 def test_with_one_watcher_active_by_a_lease_the_same_promises_are_kept() -> None:
     """`python -m tests.simulation --leased` plays thousands."""
     verdicts = [Schedule(LEASED + number).run() for number in range(EACH)]

@@ -3,7 +3,7 @@
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tests.simulation.cluster import Cluster, Node
@@ -16,13 +16,15 @@ from tests.simulation.witness import Broken, Witness
 from tests.support.fake_target import Reports
 from watcher.board import Board
 from watcher.decide.backoff import Backoff
-from watcher.decide.decision import HoldPolicy, Policy
+from watcher.decide.decision import CanaryPolicy, HoldPolicy, Policy
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import (
     Actual,
     Alarm,
+    Confirmed,
     Desired,
     HealthRound,
+    Leadership,
     Readiness,
     Role,
     Sighting,
@@ -39,6 +41,7 @@ from watcher.reconciler import Reconciler
 
 LIMIT = 20.0
 POLICY = Policy(hold=HoldPolicy(limit=LIMIT, announced_limit=8.0))
+CANARY_FIRST = replace(POLICY, canary=CanaryPolicy(frozenset({"pgb0"}), limit=2.0))
 PATIENCE = 2.0
 ASK_EVERY = 0.1
 ROUND_EVERY, CALM_ROUND_EVERY = 1.0, 30.0
@@ -163,6 +166,7 @@ class Parts:
     chance: random.Random
     resync: float
     """`resync_interval`, in virtual seconds."""
+    policy: Policy = POLICY
     leases: Leases | None = None
     """Where watchers ask to be the active one; None: all act."""
 
@@ -231,13 +235,14 @@ class Watcher:
         worker = self._workers[host.name] = Reconciler(
             way,
             box,
-            POLICY,
+            parts.policy,
             Telling(who=self.name, witness=parts.witness, host=host, way=way),
             resync_interval=parts.resync,
             backoff=Backoff(),
             clock=self._loop.clock,
             random=parts.chance.random,
             wall=lambda: self._loop.now + self.jump,
+            confirm=partial(self._confirm, host.name),
             standing=self.rank.standing,
             patience=PATIENCE,
         )
@@ -245,6 +250,11 @@ class Watcher:
         self._fibers.append(fiber)
         self.board.listen(box.put)
         fiber.resume()
+
+    def _confirm(self, target: str, reign: Leadership) -> None:
+        canary = self._parts.policy.canary
+        if canary is not None and target in canary.targets:
+            self.post(Confirmed(target, reign))
 
     def _stand(self, leases: Leases) -> None:
         """As one of several, by a candidate in a fiber of its own."""

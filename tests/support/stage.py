@@ -156,7 +156,8 @@ class PauseWitness(_Thread):
 
 class Client(_Thread):
     """Commits a row again and again through PgBouncer; `server` took the last one, begun at `at`.
-    `firsts` are when each server's first one had ended, `commits` how many there were.
+    `firsts` are when each server's first one had ended, `lasts` when its last began, `commits` how many there
+    were.
     """
 
     def __init__(self, pgbouncer: PgBouncer) -> None:
@@ -166,6 +167,7 @@ class Client(_Thread):
         self.server = ""
         self.at = 0.0
         self.firsts: dict[str, float] = {}
+        self.lasts: dict[str, float] = {}
         self.commits = 0
         self.errors: list[str] = []
 
@@ -175,6 +177,7 @@ class Client(_Thread):
             rows = self._connected().run(_INSERT)
             self.server, self.at = ":".join(map(str, (rows or [[]])[0])), began
             self.firsts.setdefault(self.server, time.monotonic())
+            self.lasts[self.server] = began
             self.commits += 1
         except _ERRORS as error:
             self.errors.append(repr(error))

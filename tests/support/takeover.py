@@ -31,18 +31,30 @@ SETTLED = 20.0
 QUIET = 0.25
 """Seconds in which nobody comes by a point: the first watcher has done what there was to do."""
 
+_BOTH_HOLD = 1.0
+"""Seconds in which the second watcher holds as well, and less than the patience of a standby."""
+
+_LET_GO = 0.2
+"""… in which an agent whose watcher has died has ended its hold."""
+
 _numbers = itertools.count(1)
 _HOLD = {"limit": 60.0, "announced_limit": 30.0}
 _RETRY = {"first": 0.1, "limit": 0.3}
 
 
 class Takeover(AbstractContextManager["Takeover"]):
-    """One switchover from `a` to `b`. The first watcher stops at its `stop_at`th point, 0: at none."""
+    """One switchover from `a` to `b`. The first watcher stops at its `stop_at`th point, 0: at none.
+
+    At two points of four there is no guard (`hold.on_crash`): nothing but the second watcher's own hold keeps
+    clients waiting then.
+    """
 
     def __init__(self, stage: Stage, mode: Mode, stop_at: int = 0) -> None:
         self.stage = stage
         self.mode = mode
         self._stop_at = Stop("watcher", stop_at) if stop_at else None
+        self._is_guarded = stop_at % 4 < 2
+        self._wait_since: float | None = None
         self._folder = own_folder(stage.folder / f"takeover{next(_numbers)}", stage.host.account)
         self._prefix = f"/service/{self._folder.name}-{stage.folder.name}-{time.monotonic_ns()}/"
         self._a = Proxy(stage.ground.endpoint("a"))
@@ -105,7 +117,8 @@ class Takeover(AbstractContextManager["Takeover"]):
 
     def _settings(self, name: str, etcd: str) -> dict[str, Any]:
         scope = self._prefix.split("/")[2]
-        settings = self.stage.settings("ssh", scope, hold=_HOLD, retry=_RETRY, log={"format": "json"})
+        hold = {**_HOLD, "on_crash": self._is_guarded}
+        settings = self.stage.settings("ssh", scope, hold=hold, retry=_RETRY, log={"format": "json"})
         settings["cluster"]["addresses"]["a"] = self._a.endpoint
         settings["etcd"]["endpoints"] = [etcd]
         if name == "second":  # by a way of its own, which does not fail
@@ -140,8 +153,9 @@ class Takeover(AbstractContextManager["Takeover"]):
         self._put("failover", '{"leader": "a", "member": "b"}')
 
     def _stop_a(self) -> None:
-        """As the barrier does it: once clients wait."""
-        self._wait(self.stage.is_at_rest, "clients wait")
+        """As the barrier does it: once clients wait; then they must go on waiting, whoever dies."""
+        if self._wait_since is None:
+            self._wait(self.stage.is_at_rest, "clients wait")
         self._a.cut()
         self.stage.ground.etcd.delete(self._prefix + "leader")
 
@@ -176,27 +190,40 @@ class Takeover(AbstractContextManager["Takeover"]):
         while self._moves:
             self._moves.pop(0)()
         self._wait(lambda: self.are_on("b"), "clients commit on b")
+        since, a = self._wait_since, self.stage.ground.endpoint("a")
+        if since is not None and any(client.lasts[a] > since for client in self.clients):
+            raise BedError("clients that waited were let go to the old primary")
 
     # --- what befalls the first -----------------------------------------------------------------------
 
-    def kill(self) -> None:
+    def _strike(self) -> None:
+        """Where clients wait, both watchers hold them: nobody may let them go to `a` from here on."""
+        if self.stage.is_at_rest():
+            until = time.monotonic() + _BOTH_HOLD
+            while len(self.stage.records()) < 2 and time.monotonic() < until:
+                time.sleep(0.005)
+            self._wait_since = time.monotonic()
         self.struck_at = time.monotonic()
+
+    def kill(self) -> None:
+        self._strike()
         strike(self._pids["first"], signal.SIGKILL)
+        time.sleep(_LET_GO)
 
     def freeze(self) -> None:
-        self.struck_at = time.monotonic()
+        self._strike()
         strike(self._pids["first"], signal.SIGSTOP)
         self.trail.let_go_on()
 
     def cut_off(self) -> None:
         """From etcd; it goes on."""
-        self.struck_at = time.monotonic()
+        self._strike()
         self._etcd.stall()
         self.trail.let_go_on()
 
     def lose_host(self) -> None:
         """It goes on, and has its lease; it reaches PgBouncer's host no more, and its agent goes on there."""
-        self.struck_at = time.monotonic()
+        self._strike()
         self.stage.link.stall()
         self.trail.let_go_on()
 

@@ -47,7 +47,10 @@ MIX: Mapping[str, int] = {"simple": 6, "extended": 5, "several": 3, "reconnectin
 
 @dataclass(frozen=True)
 class Plan:
-    """What the process is told. `pause` and `fresh_every` are means, in seconds; None: no fresh clients."""
+    """What the process is told. `pause` and `fresh_every` are means, in seconds; None: no fresh clients.
+
+    The clients of `mix` come in at `host` and `port`, and as many at each of the further `doors`.
+    """
 
     host: str
     port: int
@@ -61,6 +64,19 @@ class Plan:
     """Instead of each INSERT a SELECT, which a replica takes as well."""
     limit: float = 120.0
     """The longest that a client waits for one transaction."""
+    doors: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of each client that stays, those of one door after those of another."""
+        at_one = [kind for kind, count in self.mix.items() for _ in range(count)]
+        return at_one * (1 + len(self.doors))
+
+    def door_of(self, client: int) -> tuple[str, int]:
+        """Where a client comes in."""
+        doors = [(self.host, self.port), *self.doors]
+        host, port = doors[client // sum(self.mix.values()) % len(doors)]
+        return host, port
 
 
 class Traffic(AbstractContextManager["Traffic"]):
@@ -132,7 +148,7 @@ class Traffic(AbstractContextManager["Traffic"]):
             for one in self._lately(after)
             if one.ok and one.start > after and one.server.startswith(f"{host}:" if host else "")
         }
-        return set(range(sum(self.plan.mix.values()))) - seen
+        return set(range(len(self.plan.kinds))) - seen
 
     def wait_for_all(self, *, after: float, host: str = "", timeout: float) -> None:
         """Wait until every client that stays has committed (on `host`) what began later than `after`."""
@@ -167,7 +183,7 @@ class Clients:
 
     async def run(self, ended: asyncio.Event) -> None:
         """Until `ended`. Who still waits then has not failed, and is not noted."""
-        kinds = [kind for kind, count in self._plan.mix.items() for _ in range(count)]
+        kinds = self._plan.kinds
         tasks = [asyncio.create_task(self._stay(number, kind)) for number, kind in enumerate(kinds)]
         tasks.append(asyncio.create_task(self._tick()))
         if self._plan.fresh_every is not None:
@@ -214,7 +230,7 @@ class Clients:
 
     async def _connect(self, number: int, kind: str) -> Wire:
         plan = self._plan
-        wire = await Wire.connect(plan.host, plan.port, plan.user, plan.database, f"{kind}-{number}")
+        wire = await Wire.connect(*plan.door_of(number), plan.user, plan.database, f"{kind}-{number}")
         self._wires[number] = wire
         return wire
 

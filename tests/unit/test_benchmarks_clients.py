@@ -16,6 +16,7 @@ from tests.benchmarks.figures import at, require
 from tests.benchmarks.plot import Sample, svg
 from tests.benchmarks.series import REFUSALS, in_a_row, sample
 from tests.support.attempts import FRESH, LONG, NOISE, Attempt, Attempts, Gap
+from tests.support.traffic import Plan
 from tests.support.waiting import BedError
 
 OLD, NEW = "127.0.0.8:5432", "127.0.0.9:5432"
@@ -247,3 +248,13 @@ def test_what_there_are_samples_of_is_drawn(tmp_path: Path) -> None:
 def test_without_samples_the_remedy_is_said(tmp_path: Path) -> None:
     with pytest.raises(BedError, match="HINT: make bench"):
         list(pictures.draw(tmp_path, tmp_path / "nothing"))
+
+
+# --- clients at several doors -------------------------------------------------------------------------
+
+
+def test_each_door_has_the_clients_of_the_mix() -> None:
+    plan = Plan("a", 1, mix={"simple": 1, "several": 1}, doors=[("b", 2)])
+    assert plan.kinds == ["simple", "several"] * 2
+    assert [plan.door_of(client) for client in range(5)] == [("a", 1), ("a", 1), ("b", 2), ("b", 2), ("a", 1)]
+    assert Plan("a", 1).door_of(7) == ("a", 1)

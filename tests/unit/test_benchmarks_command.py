@@ -129,6 +129,13 @@ def test_a_log_is_read_on_from_where_it_was_left(tmp_path: Path) -> None:
         tail.collect("switch", 1, 0.02)
 
 
+def test_lines_of_several_events_are_gathered_in_one_go(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text('{"event": "hold"}\n{"event": "wish"}\n{"event": "switch"}\n{"event": "hold", "n": 2}\n')
+    found = LogTail(log).lines_of(("hold", "switch"), 1, 1)
+    assert found == {"hold": [{"event": "hold"}, {"event": "hold", "n": 2}], "switch": [{"event": "switch"}]}
+
+
 def test_the_time_of_a_line_has_its_zone() -> None:
     assert written_at({"time": "1970-01-01T01:00:00.250+01:00"}) == 0.25
 

@@ -105,6 +105,12 @@ def test_the_key_tells_who_it_is_to_us_and_to_people() -> None:
     assert active(with_active(entry.value)) == ActiveWatcher("ctl1-7-ab", "ctl1")
 
 
+def test_an_id_may_be_as_long_as_two_hundred_letters() -> None:
+    entry = read_entry(ACTIVE_KEY, b'{"watcher": "%s"}' % (b"x" * 200), 3, 4, "etcd key")
+    assert entry is not None
+    assert entry.value == ActiveWatcher("x" * 200)
+
+
 @pytest.mark.parametrize(
     "value",
     [b"", b"{}", b"[]", b'{"watcher": ""}', b'{"watcher": "a\\nb"}', b'{"watcher": "%s"}' % (b"x" * 201)],

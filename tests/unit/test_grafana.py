@@ -49,6 +49,28 @@ def test_legends_name_labels_that_their_metric_has() -> None:
             assert used <= known, panel["title"]
 
 
+def test_whatever_is_told_of_one_pgbouncer_or_cluster_is_told_with_the_cluster_s_name() -> None:
+    """A watcher may follow many clusters, and two of them may have a PgBouncer of the same name."""
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", ()):
+            grouped = [set(by.split(", ")) for by in re.findall(r"by \(([^)]*)\)", target["expr"])]
+            assert all("cluster" in by for by in grouped if "target" in by), panel["title"]
+            used = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            assert "cluster" in used or used <= _OF_ALL, panel["title"]
+
+
+_OF_ALL = {"stage", "instance"}
+"""What a figure over all clusters that are chosen may be told by."""
+
+
+def test_the_first_row_is_of_all_clusters_and_has_no_tile_for_each() -> None:
+    rows = [panel["gridPos"]["y"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
+    first = [panel for panel in DASHBOARD["panels"] if rows[0] < panel["gridPos"]["y"] < rows[1]]
+    stats = [panel["targets"][0]["expr"] for panel in first if panel["type"] == "stat"]
+    assert len(stats) == 5
+    assert all(expr.startswith("count(") for expr in stats)
+
+
 def test_panels_have_ids_of_their_own_descriptions_and_do_not_overlap() -> None:
     panels: list[dict[str, Any]] = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)

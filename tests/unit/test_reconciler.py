@@ -20,9 +20,21 @@ from watcher.decide.errors import (
     TargetUnreachable,
     WatcherError,
 )
-from watcher.decide.model import Actual, HealthRound, NodeReport, Reason, Role, Source, View
+from watcher.decide.model import (
+    Actual,
+    HealthRound,
+    Leadership,
+    NodeReport,
+    Readiness,
+    Reason,
+    Role,
+    Source,
+    Verdict,
+    View,
+)
 from watcher.mailbox import Mailbox
 from watcher.reconciler import Reconciler
+from watcher.rush import Rush
 
 AT_NODE3 = ";; [config cluster: begin]\napp = host=10.0.0.3 port=5432\n;; [config cluster: end]\n"
 RESYNC = 10.0
@@ -32,9 +44,16 @@ class World:
     """A reconciler, what it works on, and its time."""
 
     def __init__(
-        self, text: str = AT_NODE3, *, console: bool = True, policy: Policy = POLICY, **others: Any
+        self,
+        text: str = AT_NODE3,
+        *,
+        console: bool = True,
+        policy: Policy = POLICY,
+        in_a_rush: bool = False,
+        **others: Any,
     ) -> None:
         self.now = 1000.0
+        self.rush = Rush(self.clock)
         self.pgbouncer = FakePgBouncer(text)
         self.target = FakeTarget(self.pgbouncer, console=console, clock=self.clock)
         self.reports = Reports()
@@ -48,6 +67,7 @@ class World:
             backoff=Backoff(first=0.1, limit=2.0),
             clock=self.clock,
             random=lambda: 1.0,
+            rush=self.rush if in_a_rush else None,
             **others,
         )
 
@@ -215,6 +235,46 @@ def test_a_new_reign_of_the_same_leader_is_stamped_and_is_no_switch(world: World
     assert len(world.reports.switches) == 1
     assert world.reports.synced[-1].stamp is not None
     assert world.reports.synced[-1].stamp.revision == 9
+
+
+# --- what can wait ---------------------------------------------------------------------------------------
+
+
+def knowing_its_timeline(timeline: int, at: float) -> View:
+    reign = Leadership("node1", 5)
+    ready = Readiness(reign, Verdict.READY, Role.PRIMARY, timeline, at)
+    return replace(led_by(reign.name, reign.create_revision, at), readiness=ready)
+
+
+def test_what_a_stamp_learns_is_written_once_nobody_is_in_a_hurry() -> None:
+    world = World(in_a_rush=True)
+    world.turn()
+    due = world.turn(knowing_its_timeline(7, world.now))
+    assert world.writes == 1
+    assert len(world.reports.synced) == 2  # nothing waits for it
+    world.now += due
+    world.rush.hurried()
+    due = world.turn()
+    assert world.writes == 1
+    world.now += due
+    world.turn()
+    assert world.writes == 2
+    assert world.reports.synced[-1].stamp is not None
+    assert world.reports.synced[-1].stamp.timeline == 7
+
+
+def test_a_rush_that_does_not_end_puts_nothing_off_for_long() -> None:
+    world = World(in_a_rush=True)
+    world.turn()
+    world.turn(knowing_its_timeline(7, world.now))
+    until = world.now + 0.9
+    while world.now < until:
+        world.rush.hurried()
+        world.now += max(world.turn(), 0.001)
+    assert world.writes == 1
+    world.now += 0.2
+    world.turn()
+    assert world.writes == 2
 
 
 # --- nothing to do -------------------------------------------------------------------------------------

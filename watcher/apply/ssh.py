@@ -12,7 +12,7 @@ import io
 import shlex
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from paramiko.ssh_exception import NoValidConnectionsError
 
 from watcher.apply.agent import bundle
 from watcher.apply.agent_link import Stream, agent_words, greet
-from watcher.decide.errors import LoginRefused, TargetError, TargetRefused, TargetUnreachable
+from watcher.decide.errors import LoginRefused, NotWanted, TargetError, TargetRefused, TargetUnreachable
 
 _READER_WAKES = 60.0  # seconds; it is woken by what arrives, and by `_cut`
 _USER_TIMEOUT_MS = 5000  # a link whose data nobody acknowledges is dead after that
@@ -48,10 +48,21 @@ class SshAccess:
 
 
 class SshPlace:
-    """Starts agents over one warm connection. See `agent_link.Place` for the promise."""
+    """Starts agents over one warm connection. See `agent_link.Place` for the promise.
 
-    def __init__(self, name: str, access: SshAccess, agent_options: Sequence[str]) -> None:
+    `may_log_in` is asked once the host has answered, and may wait; nobody logs in where it says no, which
+    raises NotWanted. What comes then costs a processor: until then a host that is dead costs nothing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        access: SshAccess,
+        agent_options: Sequence[str],
+        may_log_in: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.name = name
+        self._may_log_in = may_log_in
         self._access = access
         self._options = tuple(agent_options)
         self._source = bundle.as_sent()
@@ -91,7 +102,7 @@ class SshPlace:
             port=access.port,
             config=_no_ssh_configs(),
             connect_timeout=access.connect_timeout,
-            connect_kwargs=_connect_options(access),
+            connect_kwargs={**_connect_options(access), "transport_factory": self._transport_on},
         )
         try:
             connection.client.load_system_host_keys(str(access.known_hosts))
@@ -102,6 +113,17 @@ class SshPlace:
             connection.client.close()  # a login that failed leaves its connection open, and sshd counts those
             raise
         return connection
+
+    def _transport_on(self, sock: socket.socket, **options: Any) -> paramiko.Transport:
+        try:
+            sock.settimeout(self._access.connect_timeout)
+            sock.recv(1, socket.MSG_PEEK)
+            if not self._may_log_in():
+                raise NotWanted(self.name, "no login is wanted any more: the watcher stops")
+            return paramiko.Transport(sock, **options)
+        except BaseException:
+            sock.close()
+            raise
 
     # --- the agent ---------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from watcher import app
 from watcher.apply.pooler import Pooler
@@ -14,7 +14,7 @@ from watcher.decide.advice import PROMOTION, advise, of_block
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import Leadership, View
 from watcher.decide.view import config, is_empty, leadership
-from watcher.settings import Loaded, Settings, redacted
+from watcher.settings import Hold, Loaded, Settings, redacted
 
 
 def check_config(loaded: Loaded) -> ExitCode:
@@ -33,9 +33,11 @@ def _check(settings: Settings) -> ExitCode:
     if (there := settings.of_other_site()) is not None:
         outcomes += _check_other_site(there)
     ttl = config(board.view).ttl
-    if settings.hold.enabled and settings.hold.limit < ttl + PROMOTION:
-        say(f"advice   {_hold_is_short(settings.hold.limit, ttl)}")
-    of_targets = at_each_target(settings, lambda pooler: _check_target(pooler, ttl, settings.hold.limit))
+    for place, hold in _holds(settings):
+        if hold.enabled and hold.limit < ttl + PROMOTION:
+            say(f"advice   {_hold_is_short(place, hold.limit, ttl)}")
+    limits = {target.name: settings.hold_of(target).limit for target in settings.targets}
+    of_targets = at_each_target(settings, lambda pooler: _check_target(pooler, ttl, limits[pooler.name]))
     outcomes += [outcome for target in of_targets for outcome in target]
     say(f"{sum(outcomes)} of {len(outcomes)} checks passed")
     return ExitCode.OK if all(outcomes) else ExitCode.BAD_SETTINGS
@@ -48,10 +50,19 @@ def _check_other_site(there: Settings) -> list[bool]:
     return outcomes + [_check_node(there, url, "other site's ") for url in nodes]
 
 
-def _hold_is_short(limit: float, ttl: float) -> str:
+def _holds(settings: Settings) -> Iterator[tuple[str, Hold]]:
+    """Each that counts for a target, by its place."""
+    for group in dict.fromkeys(target.group for target in settings.targets):
+        if group is None:
+            yield "hold", settings.hold
+        else:
+            yield f"groups.{group}.hold", settings.groups[group].hold
+
+
+def _hold_is_short(place: str, limit: float, ttl: float) -> str:
     wanted = ttl + PROMOTION
     why = "in a crash clients are let go before Patroni can have a new primary, and meet none"
-    return f"hold.limit is {limit:g}, better {wanted:g} or more: {why} (ttl {ttl:g} s, and the promotion)"
+    return f"{place}.limit is {limit:g}, better {wanted:g} or more: {why} (ttl {ttl:g} s, and the promotion)"
 
 
 def _tried(subject: str, attempt: Callable[[], str]) -> bool:

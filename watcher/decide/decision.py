@@ -121,6 +121,17 @@ class HoldPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryPolicy:
+    """Which targets are led to a new leader first, how many seconds the rest waits for one of them, and
+    whether it goes on after that, or stays.
+    """
+
+    targets: frozenset[str]
+    limit: float = 5.0
+    goes_on: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What the user settled. Durations in seconds. Without `hold` nobody is ever held. `other_site` is the
     policy by which the other site's leader is followed, exactly with `Standby.OTHER_SITE`.
@@ -136,6 +147,7 @@ class Policy:
     other_site: Policy | None = None
     hold: HoldPolicy | None = None
     reads: ReadPolicy = field(default_factory=ReadPolicy)
+    canary: CanaryPolicy | None = None
 
     def without_holds(self) -> Policy:
         """The same for who does not stay, and so holds nobody."""
@@ -186,10 +198,11 @@ def within_limit(wish: Desired, policy: Policy, held_since: float, now: float) -
     if now >= until:
         detail = f"{wish.detail}; released: the hold has lasted its limit"
         return replace(wish, held=False, gave_up=True, detail=detail, stop_id="")
-    return replace(wish, hold_until=until, recheck_at=_sooner(wish.recheck_at, until))
+    return replace(wish, hold_until=until, recheck_at=sooner(wish.recheck_at, until))
 
 
-def _sooner(known: float | None, at: float) -> float:
+def sooner(known: float | None, at: float) -> float:
+    """The nearer of two moments, of which one may not be known."""
     return at if known is None else min(known, at)
 
 
@@ -235,7 +248,7 @@ def _with_readers(wish: Desired, view: View, policy: Policy, now: float, target:
     known = replicas(view, policy, now, target)
     recheck_at = wish.recheck_at
     for one in known:
-        recheck_at = recheck_at if one.due_at is None else _sooner(recheck_at, one.due_at)
+        recheck_at = recheck_at if one.due_at is None else sooner(recheck_at, one.due_at)
     return replace(
         wish,
         readers=readers(known, policy.reads, wish.route.endpoint),
@@ -316,6 +329,17 @@ def _given_up_at(view: View, policy: Policy, reign: Leadership) -> float | None:
         return float("inf")
     since = max(view.leader_since or view.began_at, view.turned_at or view.began_at)
     return _silent_from(since, view, pulse) + policy.unknown_limit
+
+
+def ready_since(view: View, policy: Policy, reign: Leadership) -> float:
+    """From when clients may be sent to this reign's leader; to come, or infinite, while they may not."""
+    given_up_at = _given_up_at(view, policy, reign)
+    if given_up_at is not None:
+        return given_up_at
+    begun, readiness = view.leader_since or view.began_at, _readiness(view, reign)
+    if readiness is None or policy.ready_by is ReadyBy.LEADER_KEY:
+        return begun
+    return max(begun, readiness.at)
 
 
 def _silent_from(since: float, view: View, pulse: Readiness | None) -> float:
@@ -453,7 +477,7 @@ def _until_proven_again(
         reason=Reason.PRIMARY_REFUSES,
         detail=detail,
         held=True,
-        recheck_at=_sooner(wish.recheck_at, trusted_at),
+        recheck_at=sooner(wish.recheck_at, trusted_at),
     )
 
 
@@ -517,7 +541,7 @@ def _while_announced(wish: Desired, view: View, policy: Policy, moment: Moment, 
     if moment.now >= until:
         return wish
     if moment.now < due:
-        return replace(wish, recheck_at=_sooner(wish.recheck_at, due))
+        return replace(wish, recheck_at=sooner(wish.recheck_at, due))
     detail = f"a switchover away from {reign.name} is announced"
     return replace(wish, reason=Reason.ANNOUNCED, detail=detail, held=True, hold_until=until)
 
@@ -680,6 +704,19 @@ def unconfirmed(actual: Actual, endpoint: Endpoint) -> tuple[str, ...]:
     if any(db.name == "*" for db in actual.databases) and actual.was_fallback not in (None, endpoint):
         wrong += [name for name, row in rows.items() if name not in actual.defined and _still(row, actual)]
     return tuple(wrong)
+
+
+def is_led_to(actual: Actual, wish: Desired) -> bool:
+    """Whether clients are led where the wish says already, or were by its very word: then what is wrong now
+    came later.
+    """
+    if wish.route is None:
+        return True
+    old, new = actual.stamp, wish.route.stamp
+    if old is not None and (old.cluster_id, old.revision) == (new.cluster_id, new.revision):
+        return True
+    endpoint = wish.route.endpoint
+    return not (_is_misled(actual, wish.route) or unconfirmed(actual, endpoint))
 
 
 def is_in_sync(actual: Actual, wish: Desired) -> bool:

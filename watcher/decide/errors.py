@@ -13,7 +13,8 @@
         │   └── LoginRefused   … or refused to let us in: host key, key, password
         ├── PrimaryRefuses     the primary takes no login from PgBouncer's host, so nobody is released yet
         ├── FileChanged        the file is not what it was when the step was planned
-        └── NotConfirmed       PgBouncer does not show the route that was written
+        ├── NotConfirmed       PgBouncer does not show the route that was written
+        └── NotWanted          the watcher is about to stop, so nothing was begun
 
 Whoever catches one decides on a retry in one place (`reconciler.py`); nobody logs and goes on.
 """
@@ -85,3 +86,7 @@ class FileChanged(TargetError):
 
 class NotConfirmed(TargetError):
     """PgBouncer answered, but does not show the route of its file."""
+
+
+class NotWanted(TargetError):
+    """The watcher, or its work on this target, is about to end: nothing is connected any more."""

@@ -49,6 +49,15 @@ def names_same_leader(old: Stamp | None, new: Stamp) -> bool:
     return old is not None and _is_by_health_check(old) and old.leader == new.leader
 
 
+def learns(old: Stamp | None, new: Stamp) -> bool:
+    """Whether both are of one reign, and the new one merely knows more of it."""
+    return old is not None and _reign(old) == _reign(new)
+
+
+def _reign(stamp: Stamp) -> tuple[int, int, str, int]:
+    return stamp.cluster_id, stamp.revision, stamp.leader, stamp.site
+
+
 def _is_by_health_check(stamp: Stamp) -> bool:
     return stamp.cluster_id == 0 and stamp != UNREADABLE
 

@@ -291,13 +291,21 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True)
+class Confirmed:
+    """PgBouncer of `target` showed by itself that it leads to the leader of this reign, who is ready."""
+
+    target: str
+    leadership: Leadership
+
+
+@dataclass(frozen=True, slots=True)
 class OtherSite:
     """All that is known of the same PostgreSQL's cluster at the other site, by that site's etcd."""
 
     view: View
 
 
-Sighting: TypeAlias = Listing | Change | Contact | HealthRound | Readiness | Alarm | OtherSite
+Sighting: TypeAlias = Listing | Change | Contact | HealthRound | Readiness | Alarm | Confirmed | OtherSite
 
 
 # --- what is known, wanted, and there -------------------------------------------------------------
@@ -378,12 +386,13 @@ class View:
     """All that is known of one cluster. Made by `view.fold`, ordered by revision, never by arrival.
 
     `members` remembers every member ever seen, so that the fallback knows their addresses after their
-    keys are gone. `contact_at` is when etcd was last heard, `leader_since` when this reign was first seen,
-    `seen_at` when each key's present revision was. `readiness` stays READY for the rest of a reign, `pulse`
-    is the last answer whatever it was; `silent_since` when the leader, which had answered in this reign,
-    began not to. `alarms` are each target's last. `turned_at` is when the cluster was seen to become a
-    standby cluster, or to be one no longer; None where it was seen so from the start. `other` is what is
-    known of the other site, None where none is named.
+    keys are gone. `contact_at` is when etcd was last heard, `first_heard_at` when first,
+    `leader_since` when this reign was first seen, `seen_at` when each key's present revision was. `readiness`
+    stays READY for the rest of a reign, `pulse` is the last answer whatever it was; `silent_since` when the
+    leader, which had answered in this reign, began not to. `alarms` are each target's last; `confirmed` the
+    last reign that each canary has confirmed. `turned_at` is when the cluster was seen to become a standby
+    cluster, or to be one no longer; None where it was seen so from the start. `other` is what is known of the
+    other site, None where none is named.
 
     Of reads: who is behind by more than `max_lag` bytes does not stand well; `standings` are the members', by
     name; `refusals` the last alarm of each target's about each server that serves reads.
@@ -396,12 +405,14 @@ class View:
     members: Mapping[str, Member] = field(default_factory=lambda: _EMPTY)
     listed_asked_at: float | None = None
     contact_at: float | None = None
+    first_heard_at: float | None = None
     leader_since: float | None = None
     seen_at: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
     readiness: Readiness | None = None
     pulse: Readiness | None = None
     silent_since: float | None = None
     alarms: Mapping[str, Alarm] = field(default_factory=lambda: _EMPTY)
+    confirmed: Mapping[str, Leadership] = field(default_factory=lambda: _EMPTY)
     health: HealthRound | None = None
     max_lag: int = MAX_LAG
     standings: Mapping[str, Standing] = field(default_factory=lambda: _EMPTY)
@@ -464,6 +475,7 @@ class Reason(StrEnum):
     ANNOUNCED = "announced"
     STOPPING = "stopping"
     PRIMARY_REFUSES = "primary_refuses"
+    CANARY = "canary"
     PAUSED = "paused"
 
 
@@ -476,7 +488,8 @@ class Desired:
     None: leave that as it is. `stop_id` is the stop of the leader's PostgreSQL that waits for this hold
     (`watcher barrier`). `proven_at` is when the linearizable read began that showed this leadership, None if
     an event told it (see `fence.admits`). `recheck_at` is when time alone may change this answer. `belongs`
-    is where clients should be while that is known and nothing may be done about it (`watcher pause`).
+    is where clients should be while that is known and nothing may be done about it (`watcher pause`, a canary
+    that goes first).
     `readers` is who may serve reads, `read_guards` are the servers that are watched for them from beside
     PgBouncer; None: leave that as it is. `candidates` is how every member stands in that, while it is known.
     `at_other_site`: it is taken from the other site, since this one is a standby cluster.

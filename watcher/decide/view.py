@@ -12,6 +12,7 @@ from watcher.decide.model import (
     Alarm,
     Change,
     Config,
+    Confirmed,
     Contact,
     Deletion,
     Entry,
@@ -48,8 +49,14 @@ def fold(view: View, sighting: Sighting) -> View:
             return _fold_readiness(view, sighting)
         case OtherSite():
             return replace(view, other=sighting.view)
-        case Alarm():  # pragma: no branch - there is no other sighting
-            return _fold_alarm(view, sighting)
+        case Alarm() | Confirmed():  # pragma: no branch - there is no other sighting
+            return _fold_word_of_target(view, sighting)
+
+
+def _fold_word_of_target(view: View, word: Alarm | Confirmed) -> View:
+    if isinstance(word, Alarm):
+        return _fold_alarm(view, word)
+    return replace(view, confirmed=MappingProxyType({**view.confirmed, word.target: word.leadership}))
 
 
 def _fold_alarm(view: View, alarm: Alarm) -> View:
@@ -92,6 +99,7 @@ def _with_entries(view: View, entries: Mapping[str, Entry], revision: int, at: f
         seen_at=_first_seen(view, entries, at),
         revision=revision,
         contact_at=_later(view.contact_at, at),
+        first_heard_at=at if view.first_heard_at is None else view.first_heard_at,
     )
     after = stand(view, after, at)
     if _turned(view, after):  # the reign may go on, and what its leader said of itself before is of no use
@@ -182,6 +190,20 @@ def paused(view: View) -> Paused | None:
     return entry.value if entry is not None and isinstance(entry.value, Paused) else None
 
 
+_LATELY, _TOGETHER = 30.0, 5.0
+
+
+def urgency(view: View, now: float) -> float:
+    """Who goes first where not all can: the greater. Where nobody leads clients wait; then come those whose
+    leader changed within the last half minute, those of the same five seconds being alike.
+    """
+    if not is_empty(view) and leadership(view) is None:
+        return float("inf")
+    since, first = view.leader_since, view.first_heard_at
+    changed = since is not None and first is not None and first < since
+    return since // _TOGETHER if changed and since is not None and now < since + _LATELY else 0.0
+
+
 def says_the_same(before: View, after: View) -> bool:
     """Whether nothing differs but when etcd was heard, and keys that were written again as they were."""
     return _facts(before) == _facts(after)
@@ -189,7 +211,7 @@ def says_the_same(before: View, after: View) -> bool:
 
 def _facts(view: View) -> tuple[object, ...]:
     values = {key: (entry.value, entry.create_revision) for key, entry in view.entries.items()}
-    told = view.leader_since, view.readiness, view.pulse, view.alarms, view.health
+    told = view.leader_since, view.readiness, view.pulse, view.alarms, view.confirmed, view.health
     reads = view.standings, view.refusals
     return view.cluster_id, told, values, reads, None if view.other is None else _facts(view.other)
 

@@ -24,6 +24,7 @@ HOLDS = (
     Reason.LEADER_NOT_READY,
     Reason.LEADER_UNUSABLE,
     Reason.PRIMARY_REFUSES,
+    Reason.CANARY,
     Reason.STANDBY_CLUSTER,
 )
 SESSION_ENDS = (

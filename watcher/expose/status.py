@@ -445,6 +445,8 @@ def health_of(state: TargetState) -> tuple[Health, str]:
         return _health_while_paused(state, wish)
     if state.held_since is not None:
         return "waiting", wish.detail
+    if wish.reason is Reason.CANARY:
+        return "wrong", f"does not lead to {wish.belongs}: {wish.detail}"
     if wish.route is None:
         return "unknown", f"leads where it did: {wish.detail}"
     return _health_of_led(state, wish, wish.route.endpoint)

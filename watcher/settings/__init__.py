@@ -1,11 +1,13 @@
 """The settings: `load()` reads them from all their sources, or refuses them with every fault named."""
 
 from watcher.settings.layers import flag
-from watcher.settings.loading import Loaded, files_read_later, load, redacted
+from watcher.settings.loading import Loaded, load, redacted
+from watcher.settings.marks import Mark, mark_of
 from watcher.settings.schema import (
     Cluster,
     Console,
     Etcd,
+    Hold,
     Log,
     Patroni,
     Retry,
@@ -20,8 +22,10 @@ __all__ = [
     "Cluster",
     "Console",
     "Etcd",
+    "Hold",
     "Loaded",
     "Log",
+    "Mark",
     "Patroni",
     "Retry",
     "Settings",
@@ -29,8 +33,8 @@ __all__ = [
     "Ssh",
     "Target",
     "Tls",
-    "files_read_later",
     "flag",
     "load",
+    "mark_of",
     "redacted",
 ]

@@ -34,7 +34,7 @@ def from_file(path: Path) -> Layer:
     except ValueError:
         return _unreadable(str(path), "is not text in UTF-8", "save it as UTF-8")
     layer = reader(path, text)
-    layer.warnings += _warn_of_readers(path, layer)
+    layer.warnings += warn_of_readers(path, layer)
     return layer
 
 
@@ -42,7 +42,8 @@ def _unreadable(place: str, problem: str, remedy: str) -> Layer:
     return Layer(faults=[Fault(place, problem, remedy)], unreadable=True)
 
 
-def _warn_of_readers(path: Path, layer: Layer) -> list[str]:
+def warn_of_readers(path: Path, layer: Layer) -> list[str]:
+    """That it holds a secret which everybody on this host may read."""
     secrets = [p for p in layer.sources if (f := field_at(p)) and is_secret(f) and value_at(layer.values, p)]
     if not secrets or not path.stat().st_mode & stat.S_IROTH:
         return []

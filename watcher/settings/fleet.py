@@ -19,9 +19,9 @@ from watcher.settings.layers import Layer, read_secret_files
 from watcher.settings.tree import Place, dotted
 
 INLINE, FILES = "clusters", "cluster_files"
-FOR_ALL = ("http", "log", "stop_limit", "controller", INLINE, FILES)
+FOR_ALL = ("http", "log", "stop_limit", "connect_at_once", "controller", INLINE, FILES)
 """What one watcher has only once."""
-OF_EACH = (("cluster", "scope"), ("targets",))
+OF_EACH = (("cluster", "scope"), ("targets",), ("target_files",))
 """What no two clusters can share."""
 
 
@@ -97,21 +97,27 @@ def _inline(
 def _of_files(pattern: object, sources: Mapping[Place, str], common: Layer) -> Iterator[_Own]:
     if pattern is None:
         return
-    if not isinstance(pattern, str) or not pattern.startswith("/"):
-        remedy = "write a path from / on, such as /etc/pgbouncer-watcher/clusters.d/*.yaml"
-        common.faults.append(_fault((FILES,), "is not the pattern of an absolute path", remedy, sources))
-        return
-    files = sorted(glob.glob(pattern))  # noqa: PTH207 - of the whole path
-    if not files:
-        remedy = "correct the pattern, or put a file there for each cluster"
-        common.faults.append(_fault((FILES,), f"matches no file: {pattern}", remedy, sources))
-    for file in files:
+    for file in files_of(pattern, (FILES,), sources.get((FILES,), ""), common, "cluster"):
         layer = from_file(Path(file))
         read_secret_files(layer)
         common.faults += layer.faults
         common.warnings += layer.warnings
         common.unreadable |= layer.unreadable
         yield layer, (), f"file {file}"
+
+
+def files_of(pattern: object, at: Place, source: str, told: Layer, what: str) -> list[str]:
+    """The files that match, by name, each of them one such thing; a fault of `told` where none can."""
+    example = f"/etc/pgbouncer-watcher/{what}s.d/*.yaml"
+    if not isinstance(pattern, str) or not pattern.startswith("/"):
+        remedy = f"write a path from / on, such as {example}"
+        told.faults.append(Fault(dotted(at), "is not the pattern of an absolute path", remedy, source))
+        return []
+    files = sorted(glob.glob(pattern))  # noqa: PTH207 - of the whole path
+    if not files:
+        remedy = f"correct the pattern, or put a file there for each {what}"
+        told.faults.append(Fault(dotted(at), f"matches no file: {pattern}", remedy, source))
+    return files
 
 
 def _only_for_all(own: Layer, at: Place) -> Iterator[Fault]:

@@ -6,17 +6,18 @@ command line > environment > secret files > YAML or TOML file > defaults
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from watcher.decide.errors import SettingsError
 from watcher.settings.config_file import from_file
 from watcher.settings.explain import MISSING, explain, strays
 from watcher.settings.faults import Fault, as_error
 from watcher.settings.fleet import OneCluster, clusters_of, scopes_twice
+from watcher.settings.groups import with_whole_groups, without_inherited
 from watcher.settings.layers import (
     CONFIG_FILE,
     SECRETS_DIR,
@@ -27,6 +28,7 @@ from watcher.settings.layers import (
     read_secret_files,
 )
 from watcher.settings.schema import Settings
+from watcher.settings.target_files import with_target_files
 from watcher.settings.tree import Place, dotted, leaves
 
 DEFAULT = "default"
@@ -99,18 +101,26 @@ def load(
     for layer in _layers(argv_overrides, file, environ, secrets_dir):
         read_secret_files(layer)
         merged.cover(layer)
-    named = clusters_of(merged)
+    named = [_completed(one, merged) for one in clusters_of(merged)]
     found = [] if merged.unreadable else [(one, *_checked(one)) for one in named]
     faults = [fault for _, _, of_one in found for fault in of_one]
     clusters = [(one, settings) for one, settings, _ in found if settings is not None]
     faults += scopes_twice([(one, settings.cluster.name) for one, settings in clusters])
     if faults or merged.faults or not clusters:
         raise as_error(dict.fromkeys([*merged.faults, *_not_told_yet(faults, merged.faults)]))
-    warnings = (warning for _, settings in clusters for warning in _unreadable_files(settings))
+    warnings = (
+        *(warning for _, settings in clusters for warning in _unreadable_files(settings)),
+        *_groups_of_nobody([settings for _, settings in clusters]),
+    )
     return Loaded(
         tuple(Sourced(settings, _sources(settings, one.merged)) for one, settings in clusters),
         tuple(dict.fromkeys((*merged.warnings, *warnings))),
     )
+
+
+def _completed(one: OneCluster, told: Layer) -> OneCluster:
+    found = with_target_files(one, told)
+    return replace(found, merged=with_whole_groups(found.merged))
 
 
 def _sources(settings: Settings, merged: Layer) -> dict[str, str]:
@@ -145,6 +155,7 @@ def _checked(cluster: OneCluster) -> tuple[Settings | None, list[Fault]]:
         settings = Settings(**known)
     except ValidationError as error:
         faults += explain(error, merged.sources)
+    faults = without_inherited(faults, merged.values)
     return (None if faults else settings), [cluster.placed(fault) for fault in faults]
 
 
@@ -159,21 +170,29 @@ def _follows(fault: Fault, place: str) -> bool:
     return fault.place == place or lacks_it
 
 
+def _groups_of_nobody(clusters: list[Settings]) -> Iterator[str]:
+    """A name that is misspelled, or a group whose targets are still to come."""
+    used = {target.group for settings in clusters for target in settings.targets}
+    for name in dict.fromkeys(name for settings in clusters for name in settings.groups):
+        if name not in used:
+            yield f"groups.{name}: no target is of this group"
+
+
 def _unreadable_files(settings: Settings) -> Iterator[str]:
     for place, file in _read_later(settings):
         if not os.access(file, os.R_OK):
             yield f"{dotted(place)}: {file} does not exist, or the watcher's account cannot read it"
 
 
-def _read_later(settings: Settings) -> Iterator[tuple[Place, str]]:
-    for place, value in leaves(settings):
+def _read_later(section: BaseModel) -> Iterator[tuple[Place, str]]:
+    for place, value in leaves(section):
         if place[-1] in _READ_LATER and isinstance(value, str):
             yield place, value
 
 
-def files_read_later(settings: Settings) -> set[str]:
-    """Files of this host that are opened when connections are."""
-    return {file for _, file in _read_later(settings)}
+def files_read_later(section: BaseModel, but_for: Collection[str] = ()) -> set[str]:
+    """Files of this host that are opened when connections are; without those of some settings."""
+    return {file for place, file in _read_later(section) if place[0] not in but_for}
 
 
 def redacted(loaded: Loaded) -> list[str]:

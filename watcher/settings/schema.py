@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -17,7 +17,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from watcher.decide.backoff import Backoff
-from watcher.decide.decision import Announced, ConnectVia, HoldPolicy, Policy, ReadyBy, Standby
+from watcher.decide.decision import (
+    Announced,
+    CanaryPolicy,
+    ConnectVia,
+    HoldPolicy,
+    Policy,
+    ReadyBy,
+    Standby,
+)
 from watcher.decide.endpoint import check_host, parse_address
 from watcher.decide.errors import MalformedPayload
 from watcher.decide.model import MAX_LAG, Choose, Endpoint
@@ -102,6 +110,7 @@ class Kind:
 
 Number = Annotated[float, BeforeValidator(_not_bool)]
 Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=_LINE)]
+Name = Annotated[Text, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Path = Annotated[Text, AfterValidator(_check_path), Kind("absolute path")]
 Scope = Annotated[
     Text, Field(pattern=r"^[^/\s\x00-\x1f\x7f]([^/\x00-\x1f\x7f]*[^/\s\x00-\x1f\x7f])?$"), Kind("text")
@@ -113,6 +122,7 @@ Address = Annotated[Text, AfterValidator(_check_address), Kind("host:port")]
 NodeUrl = Annotated[Text, AfterValidator(_check_node), Kind("URL")]
 Group = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=2**31 - 1), Kind("whole number")]
 Bytes = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=2**63 - 1), Kind("bytes")]
+Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1000), Kind("whole number")]
 Port = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=65535), Kind("port")]
 
 
@@ -428,9 +438,7 @@ class Console(Section):
 
 
 class Target(Section):
-    name: Annotated[Text, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
-        description="Its name in the log: at most 64 letters, digits, `_`, `.`, `-`."
-    )
+    name: Name = Field(description="Its name in the log: at most 64 letters, digits, `_`, `.`, `-`.")
     via: Literal["ssh", "local"] = Field(description="Whether its file is reached over `ssh` or is `local`.")
     file: Path = Field(description="File on PgBouncer's host that holds the marked block.")
     block: Annotated[Text, Field(pattern=r"^[^:\]\s]([^:\]]*[^:\]\s])?$")] | None = Field(
@@ -451,6 +459,10 @@ class Target(Section):
         default=None,
         description="Shell command on PgBouncer's host that reloads it, instead of the console's `RELOAD`."
         " It is shown by `check-config`, so it must hold no password.",
+    )
+    group: Name | None = Field(
+        default=None,
+        description="Its group, one of `groups`, whose policy it has. Not set: the cluster's own policy.",
     )
     step_timeout: Number = _seconds(5.0, 300, "Longest time for one step on this target.")
 
@@ -524,6 +536,28 @@ class Hold(Section):
     def _contradictions(self) -> Iterator[Fault]:
         if self.announced_limit > self.limit:
             yield Fault("announced_limit", f"is above `limit` = {self.limit:g}", "set it to `limit` or less")
+
+
+class TargetGroup(Section):
+    """What a group settles; the whole of it, for `groups.py` has laid it over what its cluster says."""
+
+    hold: Hold = Field(
+        default_factory=lambda: Hold(), description="As `hold`; what is not said here is as it is there."
+    )
+
+
+class Canary(Section):
+    targets: Annotated[tuple[Name, ...], AfterValidator(_distinct)] = Field(
+        default=(),
+        description="Names of targets that are led to a new leader before all others; these wait until"
+        " PgBouncer of one of them confirms it. None: all are led at once.",
+    )
+    limit: Number = _seconds(5.0, 60, "The others wait no longer for it, from when the leader is ready.")
+    after_limit: Literal["go_on", "stay"] = Field(
+        default="go_on",
+        description="What the others do then: `go_on` to the new leader; `stay` where they are, their clients"
+        " not held, until a canary confirms.",
+    )
 
 
 class Barrier(Section):
@@ -664,8 +698,22 @@ class Settings(BaseSettings):
     targets: Annotated[tuple[Target, ...], AfterValidator(_unique_names)] = Field(
         min_length=1, description="Every PgBouncer that is led to the leader."
     )
+    target_files: Path | None = Field(
+        default=None,
+        description="Pattern of files that hold one target each, beside `targets`:"
+        " `/etc/pgbouncer-watcher/targets.d/*.yaml`.",
+    )
     hold: Hold = Field(
         default_factory=lambda: Hold(), description="When clients wait instead of failing (docs/holds.md)."
+    )
+    groups: Annotated[dict[Name, TargetGroup], Kind("name → section")] = Field(
+        default_factory=dict,
+        description="Groups of targets with a policy of their own (docs/fleet.md): a name, and under it"
+        " `hold` with what shall not be as `hold` has it for all. Targets name their `group`.",
+    )
+    canary: Canary = Field(
+        default_factory=lambda: Canary(),
+        description="Targets that go first when the leader changes (docs/fleet.md).",
     )
     barrier: Barrier = Field(
         default_factory=lambda: Barrier(),
@@ -680,6 +728,11 @@ class Settings(BaseSettings):
     )
     resync_interval: Number = _seconds(
         10.0, 3600, "Each target is read again this often, and put right if somebody changed it."
+    )
+    connect_at_once: Count = Field(
+        default=4,
+        description="So many connections to PgBouncers' hosts are opened at the same time, over all clusters;"
+        " whose leader changed last goes first. One that waits for its host does not count for long.",
     )
     retry: Retry = Field(
         default_factory=lambda: Retry(), description="Waits between tries on a target that fails."
@@ -701,6 +754,44 @@ class Settings(BaseSettings):
         """Only what is passed in: `layers.py` reads the sources, so that each fault has its place."""
         return (init_settings,)
 
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Settings:
+        refuse_all(self._contradictions())
+        return self
+
+    def _contradictions(self) -> Iterator[Fault]:
+        known = ", ".join(self.groups) or "none"
+        for i, target in enumerate(self.targets):
+            if target.group is not None and target.group not in self.groups:
+                problem = f"{target.group!r} is none of `groups`"
+                yield Fault(f"targets[{i}].group", problem, f"name one of `groups`: {known}")
+        yield from self._faults_of_canary()
+
+    def _faults_of_canary(self) -> Iterator[Fault]:
+        known = {target.name: target for target in self.targets}
+        for i, name in enumerate(self.canary.targets):
+            place = f"canary.targets[{i}]"
+            if name not in known:
+                yield Fault(place, f"no target is named {name!r}", f"name some of: {', '.join(known)}")
+            elif known[name].console is None:
+                yield Fault(place, f"{name!r} has no console to confirm by", "set `console` of that target")
+        if self.canary.targets and not set(known) - set(self.canary.targets):
+            remedy = "leave a target out of it, or leave `canary` out"
+            yield Fault("canary.targets", "names all targets, so nobody goes second", remedy)
+        yield from self._limits_of_canary()
+
+    def _limits_of_canary(self) -> Iterator[Fault]:
+        """Whoever waits for it must still be held then."""
+        holds = {"hold": self.hold} | {f"groups.{name}.hold": one.hold for name, one in self.groups.items()}
+        for place, hold in holds.items():
+            if self.canary.targets and hold.enabled and self.canary.limit >= hold.limit:
+                problem = f"is not below `{place}.limit` = {hold.limit:g}"
+                yield Fault("canary.limit", problem, "lower it, or leave `canary` out")
+
+    def hold_of(self, target: Target) -> Hold:
+        """What is settled of holds for that target."""
+        return self.hold if target.group is None else self.groups[target.group].hold
+
     def block_of(self, target: Target) -> str:
         """The name in the markers of the target's block."""
         return target.block or self.cluster.scope
@@ -711,14 +802,15 @@ class Settings(BaseSettings):
         """
         console = target.console
         return (
-            self.hold.enabled
+            self.hold_of(target).enabled
             and console is not None
             and console.tls is None
             and target.reload_command is None
         )
 
-    def policy(self) -> Policy:
-        """What `decide` needs to know of all this.
+    def policy(self, target: Target | None = None) -> Policy:
+        """What `decide` needs to know of all this, for that target; without one, for what is asked once for
+        all of them: whoever can be held makes it worth asking.
 
         A health round counts until the next two could have come, each as slow as its limit lets it be.
         """
@@ -731,8 +823,9 @@ class Settings(BaseSettings):
             silence_limit=self.etcd.silence_limit,
             health_fresh=2 * (patroni.interval_when_silent + patroni.timeout),
             standby=cluster.standby,
-            other_site=None if (other := self.of_other_site()) is None else other.policy(),
-            hold=self._hold_policy(),
+            other_site=None if (other := self.of_other_site()) is None else other.policy(target),
+            canary=self._canary_policy(),
+            hold=self._widest_hold() if target is None else self._hold_policy(self.hold_of(target)),
             reads=ReadPolicy(
                 self.replicas.choose, self.replicas.otherwise == "primary", self.replicas.settle
             ),
@@ -746,8 +839,19 @@ class Settings(BaseSettings):
         patroni = self.patroni.model_copy(update={"nodes": other.nodes})
         return self.model_copy(update={"cluster": cluster, "etcd": other.etcd, "patroni": patroni})
 
-    def _hold_policy(self) -> HoldPolicy | None:
-        hold = self.hold
+    def _canary_policy(self) -> CanaryPolicy | None:
+        canary = self.canary
+        if not canary.targets:
+            return None
+        return CanaryPolicy(frozenset(canary.targets), canary.limit, canary.after_limit == "go_on")
+
+    def _widest_hold(self) -> HoldPolicy | None:
+        holds = (self.hold, *(group.hold for group in self.groups.values()))
+        enabled = [policy for policy in map(self._hold_policy, holds) if policy is not None]
+        on_crash = any(policy.on_crash for policy in enabled)
+        return replace(enabled[0], on_crash=on_crash) if enabled else None
+
+    def _hold_policy(self, hold: Hold) -> HoldPolicy | None:
         if not hold.enabled:
             return None
         announced = hold.announced or (Announced.AT_BARRIER if self.barrier.enabled else Announced.AT_ONCE)

@@ -40,14 +40,19 @@ def variable(place: Place) -> str:
 
 
 def field_at(place: Place) -> FieldInfo | None:
-    """The field that stands exactly there; None if there is none."""
+    """The field that stands exactly there; None if there is none. At the name of a section in a table of them
+    stands the table.
+    """
     model: type[BaseModel] | None = Settings
     field: FieldInfo | None = None
-    for name in (part for part in place if isinstance(part, str)):
+    names = iter(part for part in place if isinstance(part, str))
+    for name in names:
         field = model.model_fields.get(name) if model is not None else None
         if field is None:
             return None
-        model = Settings if name == "clusters" else section_of(field)
+        model = Settings if name == "clusters" else section_of(field) or _sections_in(field)
+        if _sections_in(field):
+            next(names, None)
     return field
 
 
@@ -59,12 +64,21 @@ def nearest_field(place: Place) -> FieldInfo | None:
 def names_at(place: Place) -> list[str]:
     """The settings that the section at this place knows."""
     field = field_at(place)
-    model = section_of(field) if field else Settings
+    model = section_of(field) or _sections_in(field) if field else Settings
     return list(model.model_fields) if model else []
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
     """The section that the field is, or is a list of."""
+    return None if get_origin(field.annotation) is dict else _section_in(field)
+
+
+def _sections_in(field: FieldInfo) -> type[BaseModel] | None:
+    """The section of which the field is a table, by names that the settings choose."""
+    return _section_in(field) if get_origin(field.annotation) is dict else None
+
+
+def _section_in(field: FieldInfo) -> type[BaseModel] | None:
     found = (t for t in _types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel))
     return next(found, None)
 
@@ -119,5 +133,8 @@ def _leaves_of(value: object, at: Place) -> Iterator[tuple[Place, object]]:
     elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
         for i, item in enumerate(value):
             yield from leaves(item, (*at, i))
+    elif isinstance(value, dict) and value and all(isinstance(item, BaseModel) for item in value.values()):
+        for name, item in value.items():
+            yield from leaves(item, (*at, name))
     else:
         yield at, value

@@ -23,7 +23,10 @@ PROMISED = (
     *spreads(f"fleet.{size}.{name}" for size in SIZES for name in _SPREADS),
     *(f"fleet.{size}.{name}" for size in SIZES for name in _COSTS),
 )
-TIMEOUT = 60.0
+TIMEOUT = 400.0
+"""The first includes three agents' starts for each PgBouncer, all on this machine."""
+PAUSE_SECONDS = (1.0, 1.5)
+"""Between two switches, so that one does not begin while the last one's guards are still being set up."""
 
 
 def measure(bench: Bench) -> tuple[Figures, Figures]:
@@ -40,7 +43,7 @@ def _of_size(bench: Bench, size: int) -> Figures:
         SwitchBed(size) as bed,
         WatcherProcess(bed.folder / "watcher", bed.settings()) as watcher,
     ):
-        hand = Hand(bed, LogTail(watcher.log), timeout=TIMEOUT)
+        hand = Hand(bed, LogTail(watcher.log), timeout=TIMEOUT, pause=PAUSE_SECONDS)
         hand.first()
         for _ in range(counts.warm_up):
             hand.switch_once_held()

@@ -41,11 +41,19 @@ POLL = 0.001
 class Hand:
     """Changes the leader from `a` to `b` and back, and gathers what the watcher says of it."""
 
-    def __init__(self, bed: SwitchBed, log: LogTail, seed: int = 1, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        bed: SwitchBed,
+        log: LogTail,
+        *,
+        timeout: float = TIMEOUT,
+        pause: tuple[float, float] = PAUSE_SECONDS,
+    ) -> None:
         self._bed = bed
         self._log = log
         self._timeout = timeout
-        self._random = random.Random(seed)  # noqa: S311 - no secret
+        self._pause = pause
+        self._random = random.Random(1)  # noqa: S311 - no secret
         self._leader = NAMES[0]
 
     def first(self) -> None:
@@ -84,7 +92,7 @@ class Hand:
 
     def _end_reign(self) -> float:
         """At a random moment; Unix time of the request."""
-        time.sleep(self._random.uniform(*PAUSE_SECONDS))
+        time.sleep(self._random.uniform(*self._pause))
         asked_at = time.time()
         self._bed.end_reign()
         return asked_at

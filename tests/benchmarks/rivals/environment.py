@@ -21,6 +21,8 @@ HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"
 VENV = FOLDER / "venv-ansible"
 INTERVAL = 5.0
+FORKS = 5
+"""Ansible's own default."""
 
 
 def ensure_ansible(say: Callable[[str], None]) -> None:
@@ -52,9 +54,11 @@ def _run(*words: str | Path) -> None:
 
 
 class PollAnsible(AbstractContextManager["PollAnsible"]):
-    """The rival's process on a bed. `deployed` is the host that its copy of the block leads to at first."""
+    """The rival's process on a bed. `deployed` is the host that its copy of the block leads to at first,
+    `forks` how many PgBouncers Ansible works on at once.
+    """
 
-    def __init__(self, bed: Bed, name: str, deployed: str) -> None:
+    def __init__(self, bed: Bed, name: str, deployed: str, forks: int = FORKS) -> None:
         self.folder = bed.folder / name
         self.folder.mkdir()
         self.log = self.folder / "poll.log"
@@ -62,6 +66,7 @@ class PollAnsible(AbstractContextManager["PollAnsible"]):
         (self.folder / "inventory.json").write_text(json.dumps(_inventory(bed.bouncers)))
         (self.folder / "settings.json").write_text(json.dumps(self._settings(bed)))
         command = [VENV / "bin/python", HERE / "poll_ansible.py", self.folder / "settings.json"]
+        self._forks = forks
         self.process = Process(name, command, log=self.log, env=self._environment(), cwd=self.folder)
 
     def _settings(self, bed: Bed) -> dict[str, Any]:
@@ -86,6 +91,7 @@ class PollAnsible(AbstractContextManager["PollAnsible"]):
             "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"),
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.folder),
             "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_FORKS": str(self._forks),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 

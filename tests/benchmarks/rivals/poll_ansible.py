@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 REST_TIMEOUT = 2
-PLAYBOOK_TIMEOUT = 60
+PLAYBOOK_TIMEOUT = 600
 
 
 def say(event: str, **fields: Any) -> None:

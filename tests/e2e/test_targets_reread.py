@@ -1,0 +1,148 @@
+"""Targets of one cluster come, go and change by a re-read of the settings; the others are left alone.
+
+The leader is a cluster that consists of its keys, at the bed's real primary and at a proxy to it, so that
+clients are held and released as ever.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.hold_stage import reasons, wait_until_held
+from tests.e2e.test_stage import Keys, at, is_led, settings_by_keys, stays
+from tests.support.bed import Bed, BouncerHost
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_for
+from tests.support.watcher import Settings, WatcherProcess, ssh_target
+
+LIMIT = 20.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A watcher that has led `kept` to the leader; the other target has a file of its own, or none yet."""
+
+    keys: Keys
+    watcher: WatcherProcess
+    kept: BouncerHost
+    other: BouncerHost
+    folder: Path
+    old: str
+    new: str
+
+    def put(self, **changes: Any) -> None:
+        """The file of the other target."""
+        (self.folder / "other.yaml").write_text(yaml.safe_dump(ssh_target(self.other, **changes)))
+
+    def remove(self) -> None:
+        (self.folder / "other.yaml").unlink()
+
+    def reread(self) -> None:
+        """And it is at work by what was read."""
+        before = len(self.watcher.lines("settings"))
+        self.watcher.process.send(signal.SIGHUP)
+        self.watcher.wait_for_line("settings", after=before, saying=("read anew",))
+
+    def wait_until_led(self, endpoint: str, *hosts: BouncerHost) -> None:
+        for host in hosts:
+            what = f"{host.name} leads to {endpoint}"
+            wait_for(partial(is_led, host, endpoint), LIMIT, what, logs=[self.watcher.log])
+
+    def wait_until_left(self, sessions: set[int]) -> None:
+        """Until these sessions at the other host have ended."""
+        host = self.other.sshd
+        what = "its sessions end"
+        wait_for(lambda: not sessions & set(host.session_pids()), LIMIT, what, logs=[self.watcher.log])
+
+
+@pytest.fixture
+def scene(bed: Bed, tmp_path: Path) -> Iterator[Scene]:
+    keys, old, (kept, other) = Keys(bed.etcd), at(bed.leader()), bed.bouncers
+    folder = tmp_path / "targets.d"
+    folder.mkdir()
+    (folder / "kept.yaml").write_text(yaml.safe_dump(ssh_target(kept)))
+    with ExitStack() as stack:
+        proxy = stack.enter_context(Proxy(old))
+        keys.join("old", f"postgres://{old}/postgres")
+        keys.join("new", f"postgres://{proxy.endpoint}/postgres")
+        keys.lead("old")
+        settings: Settings = settings_by_keys(bed, keys, hold={"enabled": True, "limit": 30.0})
+        del settings["targets"]
+        settings["target_files"] = f"{folder}/*.yaml"
+        watcher = stack.enter_context(WatcherProcess(tmp_path, settings))
+        watcher.wait_for_line("in_sync", target=kept.name)
+        yield Scene(keys, watcher, kept, other, folder, old, proxy.endpoint)
+
+
+def test_a_target_that_is_added_leaves_the_others_alone(scene: Scene) -> None:
+    sessions = set(scene.kept.sshd.session_pids())
+    scene.put()
+    scene.reread()
+    scene.watcher.wait_for_line("in_sync", target=scene.other.name)
+    assert set(scene.kept.sshd.session_pids()) == sessions
+    scene.keys.lead("new")
+    scene.wait_until_led(scene.new, scene.kept, scene.other)
+    assert set(scene.kept.sshd.session_pids()) == sessions
+    assert scene.watcher.get(f"/targets/{scene.other.name}")[0] == 200
+
+
+def test_a_hold_in_force_goes_on_over_a_re_read_that_adds_a_target(scene: Scene) -> None:
+    scene.keys.end_reign()
+    wait_until_held(scene.watcher, [scene.kept], "no_leader")
+    wait_for(scene.kept.pgbouncer.is_paused, LIMIT, "clients wait")
+    scene.put()
+    scene.watcher.process.send(signal.SIGHUP)
+    stays(scene.kept.pgbouncer.is_paused, 1.0, "clients wait")
+    wait_until_held(scene.watcher, [scene.other], "no_leader")
+    scene.keys.put("leader", "new")
+    scene.wait_until_led(scene.new, scene.kept, scene.other)
+    assert len(reasons(scene.watcher, scene.kept)) == 1
+
+
+def test_a_target_that_is_removed_is_let_go_of_and_its_clients_go_on(scene: Scene) -> None:
+    scene.put()
+    scene.reread()
+    scene.watcher.wait_for_line("in_sync", target=scene.other.name)
+    kept, gone = (set(host.sshd.session_pids()) for host in (scene.kept, scene.other))
+    scene.keys.end_reign()
+    wait_until_held(scene.watcher, [scene.kept, scene.other], "no_leader")
+    scene.remove()
+    scene.reread()
+    scene.wait_until_left(gone)
+    wait_for(lambda: not scene.other.pgbouncer.is_paused(), LIMIT, "its clients go on")
+    assert scene.kept.pgbouncer.is_paused()
+    scene.keys.put("leader", "new")
+    scene.wait_until_led(scene.new, scene.kept)
+    assert is_led(scene.other, scene.old)
+    assert set(scene.kept.sshd.session_pids()) == kept
+    assert scene.watcher.get(f"/targets/{scene.other.name}")[0] == 404
+    assert f'target="{scene.other.name}"' not in scene.watcher.get("/metrics")[1]
+
+
+def test_a_target_that_has_changed_is_connected_anew_and_alone(scene: Scene) -> None:
+    scene.put()
+    scene.reread()
+    scene.watcher.wait_for_line("in_sync", target=scene.other.name)
+    kept, changed = (set(host.sshd.session_pids()) for host in (scene.kept, scene.other))
+    scene.put(step_timeout=4.0)
+    scene.reread()
+    scene.wait_until_left(changed)
+    scene.keys.lead("new")
+    scene.wait_until_led(scene.new, scene.kept, scene.other)
+    assert set(scene.kept.sshd.session_pids()) == kept
+
+
+def test_a_fault_in_one_file_changes_nothing(scene: Scene) -> None:
+    scene.put(via="lokal")
+    scene.watcher.process.send(signal.SIGHUP)
+    line = scene.watcher.wait_for_line("settings", saying=("stay as they were",))
+    assert "targets[1].via" in line["message"]
+    scene.keys.lead("new")
+    scene.wait_until_led(scene.new, scene.kept)
