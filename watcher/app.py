@@ -133,7 +133,9 @@ class Watcher:
 
     def _show(self) -> None:
         """This is what is at work from now on."""
-        self.window.show(self._names(), self._shown())
+        asked = {"barrier": self._herald is not None, "other_site": self._other is not None}
+        gone = tuple(source for source, is_asked in asked.items() if not is_asked)
+        self.window.show(self._names(), self._shown(), gone)
 
     def _names(self) -> list[str]:
         return [target.name for target in self.settings.targets]

@@ -185,6 +185,7 @@ class Reconciler:
             self._sleep(timeout)
             if not stop.is_set():
                 timeout = self.turn(self._mailbox.take(0))
+                self._turned()  # also where a step had to connect anew
         until = self._clock() + self._last_hold
         while self._holds() and self._clock() < until:
             self._mailbox.wait(max(0.0, min(timeout, until - self._clock())))

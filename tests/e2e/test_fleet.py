@@ -2,7 +2,9 @@
 
 import re
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,12 +14,14 @@ import psutil
 import pytest
 
 from tests.e2e.test_stage import Keys, file_route, is_led, settings_by_keys, shown_route
+from tests.support.addresses import take_address
 from tests.support.bed import Bed, BouncerHost
 from tests.support.preloaded import run_watcher
 from tests.support.waiting import wait_for
 from tests.support.watcher import Settings, WatcherProcess, ssh_target
 
 LIMIT = 15.0
+PATIENT = 40.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,33 @@ def test_a_dead_target_of_one_cluster_delays_no_other(
     assert file_route(dead.host) == dead.endpoint
     dead.host.sshd.thaw()
     dead.crown("third", watcher)
+
+
+@contextmanager
+def dead_targets(like: Settings, count: int) -> Iterator[list[Settings]]:
+    """Targets of one address where the kernel takes the first connections, and drops what comes then."""
+    address = take_address()
+    with socket.create_server((address, 22), backlog=0):
+        ssh = {**like["ssh"], "host": address, "port": 22, "connect_timeout": PATIENT}
+        yield [{**like, "name": f"dead{number}", "ssh": ssh} for number in range(count)]
+
+
+def test_fifty_dead_targets_delay_no_other_at_the_start_nor_later(
+    clusters: list[Followed], settings: Settings, tmp_path: Path
+) -> None:
+    """Where they did, the first of them would have failed by then."""
+    one, other = clusters
+    for each in clusters:
+        each.host.pgbouncer.point_at("127.0.0.77", 5432)
+    with dead_targets(ssh_target(one.host), 50) as dead:
+        section = one.section(targets=[*dead, ssh_target(one.host)])
+        settings = {**settings, "clusters": [section, other.section()]}
+        with WatcherProcess(tmp_path, settings) as watcher:
+            for each in clusters:
+                each.wait_until_led(each.endpoint, watcher)
+            for each in clusters:
+                each.crown("second", watcher)
+            assert watcher.lines("failed") == []
 
 
 def test_a_reread_leaves_alone_what_has_not_changed(

@@ -46,8 +46,13 @@ class Scene:
             wait_for(partial(is_led, host, self.new), LIMIT, what, logs=[self.watcher.log])
 
     def moved(self) -> list[str]:
-        """The targets that were led to the new leader, in that order."""
-        return [line["target"] for line in self.watcher.lines("switch") if line["route"] == self.new]
+        """Both targets in the order in which they were led to the new leader; the log may come later."""
+
+        def both() -> list[str]:
+            found = [line["target"] for line in self.watcher.lines("switch") if line["route"] == self.new]
+            return found if len(found) == 2 else []
+
+        return wait_for(both, LIMIT, "both were led there", logs=[self.watcher.log])
 
 
 @contextmanager
@@ -144,7 +149,7 @@ def test_a_canary_that_is_dead_delays_the_rest_for_its_limit_alone(bed: Bed, tmp
         scene.first.sshd.freeze()
         scene.keys.lead("new")
         scene.wait_until_led(scene.second)
-        (line,) = (line for line in scene.watcher.lines("switch") if line["route"] == scene.new)
+        line = scene.watcher.wait_for_line("switch", target=scene.second.name, route=scene.new)
         assert line["held_ms"] >= BRIEF * 900
         assert file_route(scene.first) == scene.old
         scene.first.sshd.thaw()

@@ -34,6 +34,9 @@ QUIET = 0.25
 _BOTH_HOLD = 1.0
 """Seconds in which the second watcher holds as well, and less than the patience of a standby."""
 
+_PATIENT = 8.0
+"""Seconds for a connection or a step, which a busy machine may need."""
+
 _LET_GO = 0.2
 """… in which an agent whose watcher has died has ended its hold."""
 
@@ -121,6 +124,8 @@ class Takeover(AbstractContextManager["Takeover"]):
         settings = self.stage.settings("ssh", scope, hold=hold, retry=_RETRY, log={"format": "json"})
         settings["cluster"]["addresses"]["a"] = self._a.endpoint
         settings["etcd"]["endpoints"] = [etcd]
+        settings["targets"][0] |= {"step_timeout": _PATIENT}
+        settings["targets"][0]["ssh"] |= {"connect_timeout": _PATIENT}
         if name == "second":  # by a way of its own, which does not fail
             settings["targets"][0]["ssh"] |= self._straight_to_host()
         settings["http"] = {"listen": None}

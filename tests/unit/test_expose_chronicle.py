@@ -150,6 +150,14 @@ def test_every_worker_tells_of_the_same_wish_and_it_is_noted_once() -> None:
     ]
 
 
+def test_sources_that_the_settings_no_longer_name_go() -> None:
+    told = chronicle(Clock(), "a")
+    for source in ("etcd", "other_site"):
+        told.source_state(source, False, "e1:2379", None)
+    told.keep_only(["a"], gone=["other_site", "barrier"])
+    assert set(told.sources) == {"etcd"}
+
+
 def test_targets_of_other_settings_go_and_those_that_stay_keep_what_is_known() -> None:
     told = chronicle(Clock(), "a", "b")
     well(told, "a")

@@ -125,9 +125,11 @@ class Chronicle(Listener):
         with self._lock:
             return tuple(reversed(self._happenings))
 
-    def keep_only(self, targets: Iterable[str]) -> None:
-        """The settings were read anew: these are the targets from now on."""
+    def keep_only(self, targets: Iterable[str], gone: Iterable[str] = ()) -> None:
+        """The settings were read anew: these are the targets from now on, and `gone` sources are none."""
         with self._lock:
+            for source in gone:
+                self._sources.pop(source, None)
             self._targets = {name: self._targets.get(name, TargetState(name)) for name in targets}
 
     # --- what happens -----------------------------------------------------------------------------

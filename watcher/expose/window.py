@@ -62,11 +62,11 @@ class Window:
         self.metrics = Metrics(scope, names, facts, calendar)
         self.listener: Listener = everyone(self.chronicle, self.metrics)
 
-    def show(self, targets: Iterable[str], shown: Shown) -> None:
-        """The settings were read anew, and this is at work now."""
+    def show(self, targets: Iterable[str], shown: Shown, gone: Iterable[str] = ()) -> None:
+        """The settings were read anew, and this is at work now; the sources that are `gone` are not asked."""
         names = tuple(targets)
         self._shown = shown
-        self.chronicle.keep_only(names)
+        self.chronicle.keep_only(names, gone)
         self.metrics.serve(names)
         self._read = (True, self._calendar.wall())
 

@@ -10,7 +10,6 @@ with the barrier. `takeover.failed` are transactions, of both modes (docs/contro
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import product
 
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figures, spread, spreads
@@ -25,6 +24,7 @@ PROMISED = (
     *(f"takeover.{mode}.{figure}" for mode in MODES for figure in ("failed", "transactions", "takeovers")),
     *spreads(f"takeover.{mode}.seconds" for mode in MODES),
 )
+_ROUNDS = 20
 
 
 @dataclass
@@ -65,16 +65,17 @@ def _of_mode(bench: Bench, stage: Stage, mode: Mode) -> Outcome:
 
 
 def _struck(stage: Stage, mode: Mode, wanted: int) -> Iterator[tuple[str, int]]:
-    """Faults and points, far apart where few are wanted. Some are not met, so there are more than wanted."""
+    """Every point by a fault, then by the next; fewer points where few are wanted. Some are not met, so there
+    are more than wanted.
+    """
     with Takeover(stage, mode) as undisturbed:
         undisturbed.reach()
         undisturbed.finish()
         count = len(undisturbed.trail.points("watcher"))
-    every = [(fault, point) for point, fault in product(range(1, count + 1), FAULTS)]
-    apart = max(1, len(every) // wanted)
-    for first in range(apart):
-        yield from every[first::apart]
-    yield from every * (1 + wanted // len(every))
+    faults = tuple(FAULTS)
+    for number in range(_ROUNDS):
+        for point in range(1, count + 1, max(1, count // wanted)):
+            yield faults[(point + number) % len(faults)], point
 
 
 def _strike(stage: Stage, mode: Mode, fault: str, point: int, outcome: Outcome) -> None:

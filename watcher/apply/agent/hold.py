@@ -40,6 +40,9 @@ LOGIN_RETRY = "0.01"
 """`server_login_retry` around RESUME, so that a pool marked as failed tries at once. Never 0, which spins."""
 
 LOGIN_LIMIT = 2.0
+GREETING_LIMIT = 2.0
+"""Seconds for the new primary's word that it takes logins: a whole fleet asks it at once."""
+
 LOGINS_AFTER = 0.25
 """Seconds after a release until it is looked at whether each pool has its server: not while clients of other
 PgBouncers on this host still wait for theirs."""
@@ -628,7 +631,8 @@ class Holder:
 
     def _check_logins(self, host: str, port: int, user: str) -> None:
         self._bounds.check_address(host, str(port))
-        answer = greet_postgres(host, port, user, min(1.0, self._limit))
+        left = max(0.1, self._until - time.monotonic())  # a hold's end does not wait for an answer
+        answer = greet_postgres(host, port, user, min(GREETING_LIMIT, self._limit, left))
         if answer.verdict != TAKES:
             raise Refused("login", "%s:%s takes no login: %s" % (host, port, answer.problem))
 
