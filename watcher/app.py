@@ -82,7 +82,7 @@ class Watcher:
         self.source_ails: Callable[[], str] = lambda: ""
         self._stop = threading.Event()
         self._wake_readiness = threading.Event()
-        self.board = Board(time.monotonic())
+        self.board = Board(time.monotonic(), settings.replicas.max_lag)
         self.window = window or Window(settings.cluster.name, self._names(), self._shown(), Calendar())
         self._reporter = everyone(LogReporter(settings.cluster.name, time.monotonic), self.window.listener)
         self._rank = Rank(
@@ -320,9 +320,15 @@ class _Worker:
             for board in () if self._stop.is_set() else self._boards:
                 board.post(told)
 
+        def reader(endpoint: Endpoint, refuses: bool, problem: str) -> None:
+            told = Alarm(self.name, endpoint, refuses, time.monotonic(), problem, of_reader=True)
+            if not self._stop.is_set():
+                self._board.post(told)
+
         return Ear(
             changed=self._mailbox.nudge,
             alarm=alarm,
+            reader=reader,
             ended=self._hold_ended,
             cut=lambda count, how: self._reporter.cut(self.name, count, how),
             left=lambda databases: self._reporter.left(self.name, databases),
@@ -494,6 +500,7 @@ def pooler(
         console=_console(target, place) if target.console else None,
         reloads_by_command=target.reload_command is not None,
         step_limit=target.step_timeout,
+        replicas=settings.replicas.databases,
         holding=_holding(settings, target, place, ear) if ear and settings.can_hold(target) else None,
     )
 

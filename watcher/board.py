@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from watcher.decide.model import Sighting, View
+from watcher.decide.model import MAX_LAG, Sighting, View
 from watcher.decide.view import fold, says_the_same
 
 
@@ -16,9 +16,10 @@ class Board:
     the poster's thread, in order, and must not wait.
     """
 
-    def __init__(self, began_at: float) -> None:
+    def __init__(self, began_at: float, max_lag: int = MAX_LAG) -> None:
+        """`max_lag` is how many bytes behind a replica may be, and serve reads."""
         self._lock = threading.Lock()
-        self._view = View(began_at)
+        self._view = View(began_at, max_lag=max_lag)
         self._listeners: list[Callable[[View, bool], None]] = []
 
     @property

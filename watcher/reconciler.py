@@ -32,15 +32,18 @@ from watcher.decide.model import (
     Leadership,
     Reason,
     Release,
+    Role,
     Route,
     Source,
     Step,
     Switch,
     View,
     Watch,
+    WatchReaders,
     Write,
 )
 from watcher.decide.precedence import Share, Standing, leads, share
+from watcher.decide.readers import in_use
 from watcher.decide.view import led_since
 from watcher.mailbox import Mailbox
 from watcher.rush import Rush
@@ -75,6 +78,7 @@ class Reporter(Protocol):
     def held(self, target: str, wish: Desired) -> None: ...
     def released(self, target: str, wish: Desired, seconds: float) -> None: ...
     def in_sync(self, target: str, actual: Actual) -> None: ...
+    def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None: ...
     def switched(self, switch: Switch) -> None: ...
     def failed(self, target: str, error: WatcherError, failures: int) -> None: ...
 
@@ -158,6 +162,7 @@ class Reconciler:
         self._held_since: float | None = None
         self._ended_since: float | None = None
         self._told_hold: Held | None = None
+        self._told_reads: tuple[Endpoint, ...] = ()
         self._looked: Actual | None = None
         self._resumed_at = float("-inf")
 
@@ -307,11 +312,11 @@ class Reconciler:
             try:
                 self._target.take(step)
             except TargetError as error:
-                if not isinstance(step, Hold | Watch):
+                if not isinstance(step, Hold | Watch | WatchReaders):
                     raise
                 failure = error
                 continue
-            if self._undertaking is not None and not isinstance(step, Watch):
+            if self._undertaking is not None and not isinstance(step, Watch | WatchReaders):
                 self._undertaking.steps.append((type(step).__name__.lower(), self._clock()))
         return failure
 
@@ -388,6 +393,7 @@ class Reconciler:
                 )
             )
         if is_whole and self._target.last is not None:
+            self._tell_reads(wish, self._target.last)
             self._reporter.in_sync(self._target.name, self._target.last)
             self._tell_confirmed(wish.route, wish.reason, self._target.last)
 
@@ -397,6 +403,13 @@ class Reconciler:
         if reason is Reason.LEADER and actual.shown is not None and reign != self._confirmed:
             self._confirmed = reign
             self._confirm(reign)
+
+    def _tell_reads(self, wish: Desired, actual: Actual) -> None:
+        """Whom databases for reads lead to, where that is new."""
+        to = tuple(sorted(in_use(actual)))
+        told, self._told_reads = self._told_reads, to
+        if to != told:
+            self._reporter.reads_led(self._target.name, wish, to)
 
     def _tell(self, wish: Desired) -> bool:
         """Says what is wished for where that is new; True if it asks for something else than before."""
@@ -440,7 +453,7 @@ class Reconciler:
 
 
 def _asks(wish: Desired) -> tuple[object, ...]:
-    return wish.route, wish.held, wish.hold_until, wish.guard, wish.stop_id
+    return wish.route, wish.held, wish.hold_until, wish.guard, wish.stop_id, wish.readers
 
 
 def _can_wait(step: Step, actual: Actual) -> bool:
@@ -453,9 +466,10 @@ def _can_wait(step: Step, actual: Actual) -> bool:
 
 def _led_elsewhere(actual: Actual, route: Route) -> tuple[Endpoint, ...]:
     """Where else clients were led, by PgBouncer's own word; or would have been by the file, once reloaded."""
-    names = {database.name for database in actual.databases}
+    ours = [database for database in actual.databases if database.role is not Role.REPLICA]
+    names = {database.name for database in ours}
     shown = [Endpoint(row.host or "", row.port) for row in actual.shown or () if row.name in names]
-    file = [database.endpoint for database in actual.databases]
+    file = [database.endpoint for database in ours]
     wrong, due = ({end: None for end in ends if end != route.endpoint} for ends in (shown, file))
     return tuple(wrong or due)
 

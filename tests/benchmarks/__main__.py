@@ -36,6 +36,7 @@ CASES = (
     "fleet_ansible",
     "fleet_start",
     "clusters",
+    "replicas",
     "takeover",
 )
 

@@ -29,6 +29,7 @@ class Counts:
     crashes: int = 6
     alarms: int = 5
     sessions: int = 5
+    reads: int = 5
     rival_planned: int = 3
     rival_crashes: int = 2
     requests: int = 200
@@ -56,6 +57,7 @@ QUICK = Counts(
     crashes=1,
     alarms=1,
     sessions=1,
+    reads=1,
     rival_planned=1,
     rival_crashes=1,
     requests=10,

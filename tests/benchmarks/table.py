@@ -181,6 +181,23 @@ HOLDS = Table(
         _ours("… newcomers failed", "session.new_failed"),
     ),
 )
+READS = Table(
+    ("clients that only read, one of two replicas", "failed", "of", "longest wait, ms"),
+    tuple(
+        Row(
+            label,
+            (f"replicas.{event}.failed", f"replicas.{event}.transactions", f"replicas.{event}.longest_ms"),
+            "",
+            0,
+        )
+        for event, label in (
+            ("killed", "is killed"),
+            ("drained", "is drained (`noloadbalance`)"),
+            ("lagging", "lags"),
+            ("switchover", "becomes the leader"),
+        )
+    ),
+)
 FLEETS = ("1", "8", "64", "256")
 
 
@@ -255,7 +272,7 @@ TAKEOVER = Table(
         _takeover("… p99", "seconds.p99", "s", 2),
     ),
 )
-TABLES = (CLIENTS, HOLDS, SPEED, FLEET, FLEET_PLANNED, CLUSTERS, TAKEOVER)
+TABLES = (CLIENTS, HOLDS, READS, SPEED, FLEET, FLEET_PLANNED, CLUSTERS, TAKEOVER)
 
 
 def text(figures: Mapping[str, Any]) -> str:

@@ -32,11 +32,13 @@ class Heard:
 
     alarms: list[tuple[Endpoint, bool]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    readers: list[tuple[Endpoint, bool]] = field(default_factory=list)
 
     def ear(self) -> Ear:
         return Ear(
             alarm=lambda endpoint, refuses, _: self.alarms.append((endpoint, refuses)),
             ended=lambda why, _: self.ended.append(why),
+            reader=lambda endpoint, refuses, _: self.readers.append((endpoint, refuses)),
         )
 
 
@@ -57,9 +59,9 @@ class HoldWorld(Protocol):
     b: Endpoint
     closed: Endpoint
 
-    def begin(self, name: str = "app", in_use: bool = True) -> Target:
+    def begin(self, name: str = "app", in_use: bool = True, reads: Endpoint | None = None) -> Target:
         """A new target that was looked at, led to `a`, by a database or by `*`; nothing is paused. With `*` a
-        client has made PgBouncer know the database, if `in_use`.
+        client has made PgBouncer know the database, if `in_use`. With `reads` there is `ro` too, for reads.
         """
 
     def use(self) -> None:
@@ -76,11 +78,14 @@ class HoldWorld(Protocol):
     def query(self) -> Query:
         """A client begins one."""
 
-    def transaction(self) -> AbstractContextManager[object]:
+    def transaction(self, database: str = "app") -> AbstractContextManager[object]:
         """A client is amid one that has a server; the end commits it, or raises."""
 
-    def is_paused(self) -> bool:
+    def is_paused(self, name: str = "app") -> bool:
         """By PgBouncer's own word."""
+
+    def leads_to(self, name: str) -> Endpoint:
+        """The same of where it leads a database."""
 
     def settings(self) -> dict[str, str]:
         """PgBouncer's own, where it has any."""
@@ -88,7 +93,7 @@ class HoldWorld(Protocol):
     def breaks(self) -> int:
         """How often it was told by now what breaks off logins that are under way."""
 
-    def operator(self, word: str) -> None:
+    def operator(self, word: str, database: str = "app") -> None:
         """Somebody else says PAUSE or RESUME."""
 
     def crash(self) -> None:
@@ -96,6 +101,11 @@ class HoldWorld(Protocol):
 
     def stop_pgbouncer(self) -> None: ...
     def start_pgbouncer(self) -> None: ...
+
+
+def reading(at: Endpoint | None) -> str:
+    """The lines of `ro`, a database for reads, where there is one."""
+    return "" if at is None else f";; role=replica\nro = host={at.host} port={at.port} dbname=app\n"
 
 
 def settle(question: Callable[[], object], what: str) -> None:
@@ -130,8 +140,9 @@ class FakeHoldWorld:
         self._targets: list[FakeTarget] = []
         self._pgbouncer = FakePgBouncer("")
 
-    def begin(self, name: str = "app", in_use: bool = True) -> Target:
-        self._pgbouncer = FakePgBouncer(marked(f"{name} = host={self.a.host} port={self.a.port}\n"))
+    def begin(self, name: str = "app", in_use: bool = True, reads: Endpoint | None = None) -> Target:
+        lines = f"{name} = host={self.a.host} port={self.a.port}\n{reading(reads)}"
+        self._pgbouncer = FakePgBouncer(marked(lines))
         self._pgbouncer.closed.add(self.closed)
         self._pgbouncer.in_use = {"app"} if name == "*" and in_use else set()
         return self.another()
@@ -154,13 +165,17 @@ class FakeHoldWorld:
         return FakeQuery(self._pgbouncer)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, database: str = "app") -> Iterator[None]:
+        del database  # one is as any other
         self._pgbouncer.busy = True
         yield
         self._pgbouncer.busy = False
 
-    def is_paused(self) -> bool:
-        return self._pgbouncer.waits("app")
+    def is_paused(self, name: str = "app") -> bool:
+        return self._pgbouncer.waits(name)
+
+    def leads_to(self, name: str) -> Endpoint:
+        return self._pgbouncer.shown[name]
 
     def settings(self) -> dict[str, str]:
         return {}
@@ -168,8 +183,8 @@ class FakeHoldWorld:
     def breaks(self) -> int:
         return self._pgbouncer.reloads
 
-    def operator(self, word: str) -> None:
-        (self._pgbouncer.paused.add if word == "PAUSE" else self._pgbouncer.paused.discard)("app")
+    def operator(self, word: str, database: str = "app") -> None:
+        (self._pgbouncer.paused.add if word == "PAUSE" else self._pgbouncer.paused.discard)(database)
 
     def crash(self) -> None:
         self._pgbouncer.refuse(self.a)
@@ -251,7 +266,7 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
     ) -> None:
         self._world.__exit__(kind, error, trace)
 
-    def begin(self, name: str = "app", in_use: bool = True) -> Target:
+    def begin(self, name: str = "app", in_use: bool = True, reads: Endpoint | None = None) -> Target:
         for server in self._servers:
             if not server.is_alive():
                 server.start()
@@ -259,8 +274,10 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
         self.operator("RESUME")
         self.heard.alarms.clear()
         self.heard.ended.clear()
+        self.heard.readers.clear()
         dbname = " dbname=app" if name == "app" else ""
-        target = self._world.begin(marked(f"{name} = host={self.a.host} port={self.a.port}{dbname}\n"))
+        lines = f"{name} = host={self.a.host} port={self.a.port}{dbname}\n{reading(reads)}"
+        target = self._world.begin(marked(lines))
         if name == "*" and in_use:
             self.use()
         target.read()
@@ -289,10 +306,9 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
         return sum(int(row["cl_waiting"]) for row in rows if row["database"] == "app")
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        client = pg8000.native.Connection(
-            APP, host=self.pgbouncer.address, port=self.pgbouncer.port, database=APP, password=APP_PASSWORD
-        )
+    def transaction(self, database: str = "app") -> Iterator[None]:
+        host, port = self.pgbouncer.address, self.pgbouncer.port
+        client = pg8000.native.Connection(APP, host=host, port=port, database=database, password=APP_PASSWORD)
         try:
             client.run("BEGIN")
             client.run("SELECT 1")
@@ -301,8 +317,11 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
         finally:
             client.close()
 
-    def is_paused(self) -> bool:
-        return self.pgbouncer.is_paused("app")
+    def is_paused(self, name: str = "app") -> bool:
+        return self.pgbouncer.is_paused(name)
+
+    def leads_to(self, name: str) -> Endpoint:
+        return Endpoint(*self.pgbouncer.route(name))
 
     def settings(self) -> dict[str, str]:
         return {row["key"]: row["value"] for row in self.pgbouncer.console("SHOW CONFIG")}
@@ -311,9 +330,9 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
         said = self.pgbouncer.log.read_text()
         return said.count("RELOAD command issued") + said.count("RECONNECT 'app' command issued")
 
-    def operator(self, word: str) -> None:
+    def operator(self, word: str, database: str = "app") -> None:
         try:
-            self.pgbouncer.console(f"{word} app")
+            self.pgbouncer.console(f"{word} {database}")
         except BedError:
             if word == "PAUSE":  # nothing is paused: as good as resumed
                 raise

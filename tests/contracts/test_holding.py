@@ -13,7 +13,7 @@ from tests.support.postgres import Postgres
 from watcher.apply.pooler import Pooler
 from watcher.decide.decision import plan
 from watcher.decide.errors import PrimaryRefuses, TargetError, TargetRefused
-from watcher.decide.model import Held, Hold, Release, Watch, Write
+from watcher.decide.model import Endpoint, Held, Hold, Release, Reload, Watch, WatchReaders, Write
 from watcher.reconciler import Target
 
 LONG, SHORT, SLACK = 20.0, 0.5, 1.0
@@ -283,3 +283,110 @@ def test_a_pgbouncer_that_is_gone_is_said_to_be_and_held_again_once_it_is_back(w
     hold(world, target)
     assert world.query().waits()
     target.take(Release(world.a))
+
+
+# --- databases for reads ------------------------------------------------------------------------------
+
+
+def test_those_for_reads_are_not_held(world: HoldWorld) -> None:
+    target = world.begin(reads=world.b)
+    hold(world, target)
+    assert (world.is_paused("app"), world.is_paused("ro")) == (True, False)
+
+
+def test_those_for_reads_wait_where_they_lead_to_the_primary(world: HoldWorld) -> None:
+    target = world.begin(reads=world.a)
+    hold(world, target)
+    assert (world.is_paused("app"), world.is_paused("ro")) == (True, True)
+    target.take(Release(world.a))
+    assert (world.is_paused("app"), world.is_paused("ro")) == (False, False)
+
+
+def test_the_release_leads_those_for_reads_elsewhere_too(world: HoldWorld) -> None:
+    target, before = world.begin(reads=world.b), world.settings()
+    hold(world, target)
+    target.take(Write(replace(route(world.b), readers=world.a)))
+    assert world.leads_to("ro") == world.b
+    target.take(Release(world.b, reload=True))
+    assert (world.leads_to("app"), world.leads_to("ro")) == (world.b, world.a)
+    assert (world.is_paused("app"), world.is_paused("ro")) == (False, False)
+    settle(lambda: world.settings() == before, "PgBouncer's settings are as they were")
+
+
+def test_those_for_reads_are_led_elsewhere_without_a_hold(world: HoldWorld) -> None:
+    target, before = world.begin(reads=world.b), world.settings()
+    target.take(
+        Write(replace(route(world.a), readers=Endpoint(f"{world.b.host},{world.a.host}", world.a.port)))
+    )
+    target.take(Reload())
+    assert world.leads_to("ro").host == f"{world.b.host},{world.a.host}"
+    assert not world.is_paused("ro")
+    assert held(target) is None
+    settle(lambda: world.settings() == before, "PgBouncer's settings are as they were")
+
+
+def test_what_runs_is_not_waited_for_when_reads_are_led_elsewhere(world: HoldWorld) -> None:
+    target = world.begin(reads=world.b)
+    target.take(Write(replace(route(world.a), readers=world.a)))
+    with world.transaction("ro"):
+        began = world.now()
+        target.take(Reload())
+        assert world.leads_to("ro") == world.a
+        assert world.now() - began < LONG / 2
+
+
+def test_while_another_watcher_holds_nothing_is_led_elsewhere(world: HoldWorld) -> None:
+    """A reload amid its hold would turn its clients away."""
+    target = world.begin(reads=world.b)
+    other = world.another()
+    hold(world, other)
+    target.take(Write(replace(route(world.a), readers=world.a)))
+    with pytest.raises(TargetRefused, match="held"):
+        target.take(Reload())
+    assert world.leads_to("ro") == world.b
+    other.take(Release(world.a))
+    target.read()
+    target.take(Reload())
+    assert world.leads_to("ro") == world.a
+
+
+def test_an_operators_pause_of_reads_stays(world: HoldWorld) -> None:
+    target = world.begin(reads=world.b)
+    world.operator("PAUSE", "ro")
+    target.take(Write(replace(route(world.a), readers=world.a)))
+    target.take(Reload())
+    assert (world.leads_to("ro"), world.is_paused("ro")) == (world.a, True)
+    world.operator("RESUME", "ro")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_server_for_reads_that_dies_is_told_and_its_clients_wait_for_a_moment(
+    worlds: dict[str, HoldWorld], way: str
+) -> None:
+    world = worlds[way]
+    assert isinstance(world, RealHoldWorld)
+    target, before = world.begin(reads=world.a), world.settings()
+    target.take(Write(replace(route(world.b), readers=world.a)))
+    target.take(Reload())
+    target.take(WatchReaders((world.a, world.b)))
+    world.crash()
+    settle(lambda: (world.a, True) in world.heard.readers, "the agent says it")
+    assert held(target) is None
+    target.take(Write(replace(route(world.b), readers=world.b)))
+    target.take(Reload())
+    assert (world.leads_to("ro"), world.is_paused("ro")) == (world.b, False)
+    assert world.heard.alarms == []
+    settle(lambda: world.settings() == before, "PgBouncer's settings are as they were")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_moment_ends_by_itself(worlds: dict[str, HoldWorld], way: str) -> None:
+    world = worlds[way]
+    assert isinstance(world, RealHoldWorld)
+    target, before = world.begin(reads=world.a), world.settings()
+    target.take(WatchReaders((world.a,)))
+    world.let_pass(0.3)  # the guard has its wire
+    world.crash()
+    settle(lambda: world.is_paused("ro"), "clients wait")
+    settle(lambda: not world.is_paused("ro"), "they go on")
+    settle(lambda: world.settings() == before, "PgBouncer's settings are as they were")

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -25,8 +26,9 @@ from tests.support.folders import bed_folder
 from tests.support.waiting import wait_for
 from watcher.decide.config_block import parse
 from watcher.decide.decision import plan
+from watcher.decide.endpoint import each_of
 from watcher.decide.errors import FileChanged, NotConfirmed
-from watcher.decide.model import Confirm, Endpoint, Reload, Route, Write
+from watcher.decide.model import Confirm, Endpoint, Readers, Reload, Route, Write
 from watcher.reconciler import Target
 
 
@@ -180,6 +182,21 @@ def test_another_clusters_block_in_the_same_file_stays(world: World) -> None:
     assert world.leads_to("app") == NODE2
     if isinstance(world, RealWorld):
         assert world.leads_to("other") == Endpoint(NODE3.host, 6000)
+
+
+def test_a_database_for_reads_is_led_to_a_list_of_hosts_and_the_others_stay(world: World) -> None:
+    reads = f";; role=replica\nro = host={NODE1.host} port={NODE1.port} dbname=app\n"
+    target = world.begin(marked(APP_AT_NODE1 + reads))
+    target.read()
+    both = Endpoint(f"{NODE2.host},{NODE3.host}", NODE2.port)
+    for readers in (both, NODE3):
+        switch(target, replace(route(NODE1), readers=readers))
+        wait_for(lambda: world.leads_to("ro") == readers, 5, "the reload by a signal")  # noqa: B023
+        assert world.leads_to("app") == NODE1
+        actual = target.read()
+        assert [db.endpoint for db in actual.reads] == [readers]
+        leads = replace(wish(NODE1), readers=Readers(each_of(readers)))
+        assert plan(actual, leads) == ()
 
 
 def test_line_ends_stay_those_of_the_block(world: World) -> None:

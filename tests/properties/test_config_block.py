@@ -5,12 +5,12 @@ import time
 from contextlib import suppress
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from watcher.decide.config_block import parse, rewrite
+from watcher.decide.config_block import goal, parse, rewrite
 from watcher.decide.errors import BlockError
-from watcher.decide.model import Endpoint, Route, Stamp
+from watcher.decide.model import Endpoint, Role, Route, Stamp
 
 BLANKS = st.text(" \t", max_size=3)
 SPACES = st.text(" ", max_size=3)
@@ -23,6 +23,7 @@ QUOTED = st.text(st.characters(exclude_characters="'\n\0", codec="utf-8"), min_s
 COMMENTS = st.text(st.characters(exclude_characters="\n\0", codec="utf-8"), max_size=20).map(
     lambda text: f"; {text.replace('watcher', '').replace('[', '')}"
 )
+MARK = ";; role=replica"
 ENDS = st.sampled_from(["\n", "\r\n", " \t\n", "\v\n"])
 ROUTES = st.builds(
     Route,
@@ -38,6 +39,12 @@ ROUTES = st.builds(
         st.integers(0, 2**63 - 1),
         st.none() | st.integers(1, 2**32 - 1),
         st.text(st.characters(codec="utf-8"), max_size=40),
+    ),
+    readers=st.none()
+    | st.builds(
+        lambda hosts, port: Endpoint(",".join(hosts), port),
+        st.lists(st.sampled_from(["10.0.0.3", "db-2", "fd00::3"]), min_size=1, max_size=3),
+        st.integers(1, 65535),
     ),
 ).filter(lambda route: not any("\ud800" <= c <= "\udfff" for c in route.stamp.system_id))
 
@@ -60,6 +67,7 @@ def blocks(draw: st.DrawFn) -> str:
     lines = []
     for name in draw(st.lists(NAMES, min_size=1, max_size=5, unique=True)):
         lines += draw(st.lists(COMMENTS, max_size=2))
+        lines += [MARK] if name != "*" and draw(st.booleans()) else []
         lines.append(f"{draw(BLANKS)}{name}{draw(BLANKS)}={draw(BLANKS)}{draw(values())}")
     return "".join(line + draw(ENDS) for line in lines)
 
@@ -102,13 +110,17 @@ def test_after_a_rewrite_every_database_leads_to_the_route(text: str, route: Rou
     names = [db.name for db in parse(text, "demo", "f").databases]
     block = parse(rewrite(text, "demo", route, "f"), "demo", "f")
     assert [db.name for db in block.databases] == names
-    assert {db.endpoint for db in block.databases} == {route.endpoint}
+    before = parse(text, "demo", "f").databases
+    assert [db.role for db in block.databases] == [db.role for db in before]
+    for old, new in zip(before, block.databases, strict=True):
+        assert new.endpoint == (goal(old, route) or old.endpoint)
     assert block.stamp == route.stamp
 
 
 @settings(max_examples=80, deadline=None)
 @given(files(), ROUTES, ROUTES)
 def test_a_second_rewrite_changes_nothing_and_the_last_one_wins(text: str, one: Route, other: Route) -> None:
+    assume(one.readers is not None or other.readers is None)  # None leaves what the other one wrote
     once = rewrite(text, "demo", one, "f")
     assert rewrite(once, "demo", one, "f") == once
     there_and_back = rewrite(rewrite(once, "demo", other, "f"), "demo", one, "f")
@@ -146,7 +158,7 @@ def test_no_host_and_no_port_can_break_out(text: str, host: str, port: int) -> N
     except BlockError:
         return
     block = parse(after, "demo", "f")
-    assert {db.endpoint for db in block.databases} == {Endpoint(host, port)}
+    assert {db.endpoint for db in block.databases if db.role is not Role.REPLICA} <= {Endpoint(host, port)}
     assert len(block.databases) == len(parse(text, "demo", "f").databases)
 
 
@@ -158,6 +170,7 @@ MARKS = [
     ";; watcher: cluster=1 system=",
     "%include x",
     "a = host=h",
+    ";; role=replica\n",
     "a = host='",
     *("port=", "'", "=", " ", "\n", "\r\n"),
 ]
@@ -201,6 +214,8 @@ EVIL = {
     "nearly markers": ";" + "config cluster " * (LONG // 15),
     "nearly nearly markers": ";" + "config " * (LONG // 7),
     "colons": ";; [config cluster" + ":" * LONG,
+    "a mark of blanks": ";;" + " " * LONG + "role=replica",
+    "nearly marks": ";;" + "role=replica" * (LONG // 12),
     "a stamp of blanks": ";; watcher:" + " " * LONG,
     "a stamp of fields": ";; watcher:" + " cluster=1" * (LONG // 10),
     "a stamp of digits": ";; watcher: cluster=1 system=7 revision=" + "9" * LONG,

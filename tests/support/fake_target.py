@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from watcher.decide.config_block import parse, rewrite
+from watcher.decide.config_block import goal, parse, rewrite
 from watcher.decide.decision import ConnectVia, Policy, ReadyBy, unconfirmed
 from watcher.decide.errors import (
     BlockError,
@@ -34,10 +34,12 @@ from watcher.decide.model import (
     Leader,
     Release,
     Reload,
+    Role,
     Step,
     Switch,
     View,
     Watch,
+    WatchReaders,
     Write,
 )
 
@@ -72,6 +74,7 @@ class Reports:
     wishes: list[Desired] = field(default_factory=list)
     synced: list[Actual] = field(default_factory=list)
     switches: list[Switch] = field(default_factory=list)
+    reads: list[tuple[Endpoint, ...]] = field(default_factory=list)
     failures: list[WatcherError] = field(default_factory=list)
     holds: list[Desired] = field(default_factory=list)
     releases: list[tuple[Desired, float]] = field(default_factory=list)
@@ -91,6 +94,10 @@ class Reports:
     def released(self, target: str, wish: Desired, seconds: float) -> None:
         del target
         self.releases.append((wish, seconds))
+
+    def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None:
+        del target, wish
+        self.reads.append(to)
 
     def in_sync(self, target: str, actual: Actual) -> None:
         del target
@@ -181,6 +188,7 @@ class FakeAgent:
         self, pgbouncer: FakePgBouncer, clock: Callable[[], float], on_refusal: float | None
     ) -> None:
         self.guard: Endpoint | None = None
+        self.read_guards: tuple[Endpoint, ...] = ()
         self._pgbouncer = pgbouncer
         self._clock = clock
         self._on_refusal = on_refusal
@@ -326,10 +334,17 @@ class FakeTarget:
         agent = self._agent if self._agent in self.pgbouncer.agents else None
         can_hold = self._holds and self._hold_problem is None
         held, guard = (None, None) if agent is None else (agent.held, agent.guard)
-        now = (can_hold, held, guard, self._hold_problem)
-        if now == (actual.can_hold, actual.held, actual.guard, actual.hold_problem):
-            return actual
-        return replace(actual, can_hold=can_hold, held=held, guard=guard, hold_problem=self._hold_problem)
+        has_primary = any(db.role is not Role.REPLICA for db in actual.databases)
+        after = replace(
+            actual,
+            can_hold=can_hold and has_primary,
+            can_watch=can_hold,
+            held=held,
+            guard=guard,
+            read_guards=() if agent is None else agent.read_guards,
+            hold_problem=self._hold_problem,
+        )
+        return actual if after == actual else after
 
     def _owe_reload(self) -> None:
         """For a text of somebody else's, where PgBouncer cannot show whether it has read it."""
@@ -365,22 +380,46 @@ class FakeTarget:
             case Reload():
                 if self.pgbouncer.down:
                     raise TargetUnreachable(self.name, "connection refused", "is PgBouncer running there?")
+                self._spare_who_is_held()
                 self.pgbouncer.reload()
                 self._reload_owed = self._reload_owed and self._console
             case Confirm(endpoint):
                 self._confirm(endpoint)
+            case Release(endpoint, reload):
+                self._release(endpoint, reload)
+            case Hold() | Watch() | WatchReaders():
+                self._tell_agent(step)
+
+    def _spare_who_is_held(self) -> None:
+        """Databases for reads are led elsewhere only while nobody is held."""
+        shown = self.pgbouncer.shown
+        reads = [
+            db
+            for db in parse(self.pgbouncer.text, self.pgbouncer.block, self.name).databases
+            if db.role is Role.REPLICA
+        ]
+        moves = any(shown.get(db.name) not in (None, db.endpoint) for db in reads)
+        if self._holds and moves and any(agent.held is not None for agent in self.pgbouncer.agents):
+            raise TargetRefused(self.name, "clients are held [held]", "it is done when they go on")
+
+    def _tell_agent(self, step: Hold | Watch | WatchReaders) -> None:
+        match step:
             case Hold(until):
                 self._live_agent().hold(self._names(), until)
             case Watch(endpoint):
                 self._live_agent().watch(endpoint, self._names)
-            case Release(endpoint, reload):
-                self._release(endpoint, reload)
+            case WatchReaders(endpoints):
+                self._live_agent().read_guards = endpoints
 
     def _names(self) -> tuple[str, ...]:
-        """The databases of the block as it was seen last, and those made from its `*`."""
+        """The databases of the block as it was seen last, and those made from its `*`; those for reads only
+        if they lead to the primary.
+        """
         pgbouncer = self.pgbouncer
         text = pgbouncer.text if self._first_seen is None else self._first_seen[0]
-        names = [db.name for db in read_block(text, pgbouncer.block, self.name).databases]
+        databases = read_block(text, pgbouncer.block, self.name).databases
+        primary = {db.endpoint for db in databases if db.role is not Role.REPLICA}
+        names = [db.name for db in databases if db.endpoint in primary]
         derived = pgbouncer.in_use if "*" in names else set()
         return tuple(name for name in [*names, *derived] if name != "*")
 
@@ -416,8 +455,10 @@ class FakeTarget:
 
     def _led_elsewhere(self, shown: tuple[ConsoleDatabase, ...], endpoint: Endpoint) -> list[str]:
         ends = {row.name: Endpoint(row.host or "", row.port) for row in shown}
-        block = read_block(self.pgbouncer.text, self.pgbouncer.block, self.name)
-        return [db.name for db in block.databases if db.name != "*" and ends.get(db.name) != endpoint]
+        text = self.pgbouncer.text if self._text is None else self._text
+        block = read_block(text, self.pgbouncer.block, self.name)
+        goals = {db.name: db.endpoint if db.role is Role.REPLICA else endpoint for db in block.databases}
+        return [name for name, goal in goals.items() if name != "*" and ends.get(name) != goal]
 
     def _write(self, step: Write) -> None:
         known = self.pgbouncer.text if self._text is None else self._text
@@ -425,7 +466,7 @@ class FakeTarget:
             raise FileChanged(self.name, "somebody else wrote the file meanwhile", "it is read again")
         before = read_block(known, self.pgbouncer.block, self.name).databases
         self.pgbouncer.text = self._text = rewrite(known, self.pgbouncer.block, step.route, self.name)
-        elsewhere = [db for db in before if db.endpoint != step.route.endpoint]
+        elsewhere = [db for db in before if goal(db, step.route) not in (None, db.endpoint)]
         self._was_fallback = next((db.endpoint for db in elsewhere if db.name == "*"), self._was_fallback)
         self._reload_owed = self._reload_owed or bool(elsewhere)
         if self._last is not None:

@@ -76,6 +76,7 @@ class PgBouncer(AbstractContextManager["PgBouncer"]):
         self.port = port
         self.account = account
         self.databases = list(databases)
+        self.reads: tuple[str, ...] = ()  # databases for reads that the block has as well
         self.outside = list(outside)
         self.block_name = block_name
         self.users = {APP: APP_PASSWORD, ADMIN: ADMIN_PASSWORD, STATS: STATS_PASSWORD, **(users or {})}
@@ -121,6 +122,8 @@ class PgBouncer(AbstractContextManager["PgBouncer"]):
         """The marked lines that lead every database to host:port."""
         name = f" {self.block_name}" if self.block_name else ""
         lines = [f"{database} = host={host} port={port} dbname={database}" for database in self.databases]
+        for database in self.reads:
+            lines += [";; role=replica", f"{database} = host={host} port={port} dbname={APP}"]
         return (
             "\n".join([f";; [config cluster{name}: begin]", *lines, f";; [config cluster{name}: end]"]) + "\n"
         )

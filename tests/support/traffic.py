@@ -39,6 +39,7 @@ ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0
 TICK = 0.005
 WHERE = "host(inet_server_addr()) || ':' || inet_server_port()"
+READ = f"SELECT {WHERE} WHERE %s::int IS NOT NULL"  # constants
 INSERT = f"INSERT INTO {TABLE} (client) VALUES (%s) RETURNING {WHERE}"  # noqa: S608  # constants
 MIX: Mapping[str, int] = {"simple": 6, "extended": 5, "several": 3, "reconnecting": 4, LONG: 2}
 """Twenty clients: a fifth reconnects for every transaction, two are long."""
@@ -59,6 +60,8 @@ class Plan:
     pause: float = 0.03
     long_seconds: float = 1.0
     fresh_every: float | None = 0.05
+    reads: bool = False
+    """Instead of each INSERT a SELECT, which a replica takes as well."""
     limit: float = 120.0
     """The longest that a client waits for one transaction."""
     doors: list[tuple[str, int]] = field(default_factory=list)
@@ -105,7 +108,8 @@ class Traffic(AbstractContextManager["Traffic"]):
     def start(self) -> None:
         """Create the table, start, wait until every client that stays has committed."""
         plan = self.plan
-        psql(plan.host, plan.port, plan.user, plan.database, CREATE_TABLE, password=APP_PASSWORD)
+        if not plan.reads:
+            psql(plan.host, plan.port, plan.user, plan.database, CREATE_TABLE, password=APP_PASSWORD)
         self.file.touch()
         self.process.start()
         self.wait_for_all(after=0.0, timeout=START_SECONDS)
@@ -172,6 +176,7 @@ class Clients:
 
     def __init__(self, plan: Plan, note: Note) -> None:
         self._plan = plan
+        self._statement = READ if plan.reads else INSERT
         self._note = note
         self._wires: dict[int, Wire] = {}
         self._chance = random.Random(1)  # noqa: S311 - no secret
@@ -231,11 +236,11 @@ class Clients:
 
     async def _run(self, wire: Wire, kind: str, number: int) -> str:
         if kind == "simple":
-            return await wire.simple(INSERT % number)
+            return await wire.simple(self._statement % number)
         if kind == "extended":
-            return await wire.extended(INSERT % "$1", str(number))
+            return await wire.extended(self._statement % "$1", str(number))
         await wire.simple("BEGIN")
-        server = await wire.extended(INSERT % "$1", str(number))
+        server = await wire.extended(self._statement % "$1", str(number))
         await wire.simple(f"SELECT pg_sleep({self._plan.long_seconds})" if kind == LONG else "SELECT 1")
         await wire.simple("COMMIT")
         return server

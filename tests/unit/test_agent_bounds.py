@@ -14,7 +14,8 @@ from watcher.decide.model import Route
 
 HEAD = b"[databases]\nadmin = host=10.0.9.9\n;; [config cluster demo: begin]\n"
 INSIDE = (
-    b";; watcher: cluster=1 revision=2\n# note\napp = host=10.0.0.1 port=5432 dbname=app password='a b'\n"
+    b";; watcher: cluster=1 revision=2\n# note\n;; role=replica\nro = host=10.0.0.2 port=6432 dbname=app\n"
+    b"app = host=10.0.0.1 port=5432 dbname=app password='a b'\n"
 )
 TAIL = (
     b";; [config cluster demo: end]\n;; [config cluster x: begin]\ny = host=h\n;; [config cluster x: end]\n"
@@ -26,7 +27,8 @@ BOUNDS = Bounds("demo", ["10.0.0.1", "10.0.0.2", "::1"])
 @given(files(), ROUTES)
 def test_whatever_the_watcher_writes_may_be_written(text: str, route: Route) -> None:
     new = rewrite(text, "demo", route, "file").encode("utf-8", "surrogateescape")
-    Bounds("demo", [route.endpoint.host]).check_text(text.encode("utf-8", "surrogateescape"), new)
+    hosts = [route.endpoint.host, *(route.readers.host.split(",") if route.readers else ())]
+    Bounds("demo", hosts).check_text(text.encode("utf-8", "surrogateescape"), new)
 
 
 @given(files(), st.binary(max_size=8), st.data())
@@ -46,6 +48,7 @@ GOOD = {
     "the same": (b"", b""),
     "another address": (b"host=10.0.0.1", b"host=10.0.0.2"),
     "an IPv6 address": (b"host=10.0.0.1", b"host=::1"),
+    "a list of hosts where a line is marked for replicas": (b"host=10.0.0.2", b"host=10.0.0.2,::1,10.0.0.1"),
     "another port": (b"port=5432", b"port=6000"),
     "another stamp": (b"cluster=1 revision=2", b"cluster=cdf8 system=7 revision=3 timeline=1 leader=n%202"),
     "no stamp": (b";; watcher: cluster=1 revision=2\n", b""),
@@ -70,6 +73,9 @@ BAD = {
     "an address that is not allowed": (b"host=10.0.0.1", b"host=10.6.6.6"),
     "a socket": (b"host=10.0.0.1", b"host=/tmp"),
     "a list of hosts": (b"host=10.0.0.1", b"host=10.0.0.1,10.0.0.2"),
+    "a host in a list that is not allowed": (b"host=10.0.0.2", b"host=10.0.0.2,10.6.6.6"),
+    "a list with nothing in it": (b"host=10.0.0.2", b"host=10.0.0.2,"),
+    "the mark of another line": (b";; role=replica\n", b";; role=other\n"),
     "a host in quotes with more in it": (b"host=10.0.0.1", b"host='10.0.0.1 auth_user=x'"),
     "a parameter behind the host": (b"host=10.0.0.1", b"host=10.0.0.1 connect_query='x'"),
     "a host said twice": (b"host=10.0.0.1", b"host=10.0.0.1 host=10.6.6.6"),

@@ -5,7 +5,7 @@ import pytest
 from watcher.decide.config_block import Block, parse, rewrite, write_stamp
 from watcher.decide.errors import BlockError
 from watcher.decide.fence import UNREADABLE
-from watcher.decide.model import Database, Endpoint, Route, Stamp
+from watcher.decide.model import Database, Endpoint, Role, Route, Stamp
 
 STAMP = Stamp(0xCDF8, "7301", 1042, 3, "node2")
 TO = Route(Endpoint("10.0.0.2", 5433), STAMP)
@@ -345,3 +345,74 @@ def test_a_port_that_there_is_not_is_never_written(port: int) -> None:
 @pytest.mark.parametrize("port", [1, 65535])
 def test_the_first_and_the_last_port_are_written(port: int) -> None:
     assert rewritten("a = host=h\n", Route(Endpoint("h", port), STAMP)) == f"a = host=h port={port}\n"
+
+
+# --- lines for reads ----------------------------------------------------------------------------------
+
+READS = Endpoint("10.0.0.3,fd00::4", 5433)
+TO_BOTH = Route(TO.endpoint, STAMP, readers=READS)
+MARK = ";; role=replica\n"
+
+
+def test_a_line_under_the_mark_is_for_reads_and_may_have_a_list() -> None:
+    block = read(marked(f"a = host=h\n{MARK}b = host=h2,h3 port=6000\nc = host=h\n"))
+    assert block.databases == (
+        Database("a", Endpoint("h", 5432)),
+        Database("b", Endpoint("h2,h3", 6000), Role.REPLICA),
+        Database("c", Endpoint("h", 5432)),
+    )
+
+
+def test_a_line_that_the_settings_name_is_for_reads() -> None:
+    block = parse(marked("a = host=h\nb = host=h2,h3\n"), "demo", "f", ("b", "c"))
+    assert [db.role for db in block.databases] == [Role.PRIMARY, Role.REPLICA]
+
+
+def test_each_line_is_led_where_its_role_leads() -> None:
+    lines = f"a = host=h\n{MARK}b = host='h2,h3' port=6000 user=u # x\n"
+    wanted = f"a = host=10.0.0.2 port=5433\n{MARK}b = host='10.0.0.3,fd00::4' port=5433 user=u # x\n"
+    assert rewritten(lines.replace(" # x", ""), TO_BOTH) == wanted.replace(" # x", "")
+
+
+def test_without_a_place_for_reads_their_lines_stay_as_they_are() -> None:
+    lines = f"{MARK}b = host=h2,,h3   port=6000\n"
+    assert rewritten(f"a = host=h\n{lines}") == f"a = host=10.0.0.2 port=5433\n{lines}"
+
+
+def test_a_line_for_reads_needs_no_line_for_writes() -> None:
+    assert rewritten(f"{MARK}b = host=h\n", TO_BOTH) == f"{MARK}b = host=10.0.0.3,fd00::4 port=5433\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (";; role=replcia\na = host=h\n", "nearly a mark"),
+        (";; role=primary\na = host=h\n", "nearly a mark"),
+        (";; role = replica\na = host=h\n", "nearly a mark"),
+        ("; role=replica\na = host=h\n", "nearly a mark"),
+        ("# Role: Replica\na = host=h\n", "nearly a mark"),
+        (f"{MARK}\na = host=h\n", "no database in the next line"),
+        (f"{MARK};; more\na = host=h\n", "no database in the next line"),
+        (f"a = host=h\n{MARK}", "no database in the next line"),
+        (f"{MARK}{MARK}a = host=h\n", "no database in the next line"),
+        (f"{MARK}* = host=h\n", "marked for replicas"),
+        (f"{MARK}a = host=h,/tmp\n", "local socket"),
+        ("a = host=h,h2\n", "a list of hosts"),
+    ],
+)
+def test_a_mark_that_could_be_meant_otherwise_is_refused(lines: str, problem: str) -> None:
+    with pytest.raises(BlockError, match=problem):
+        read(marked(lines))
+
+
+@pytest.mark.parametrize("lines", ["; the role of this = a replica\n", "# role\n", ";; roles: replica\n"])
+def test_other_comments_are_no_marks(lines: str) -> None:
+    assert read(marked(f"{lines}a = host=h\n")).databases[0].role is Role.PRIMARY
+
+
+@pytest.mark.parametrize("host", ["", "a,", ",a", "a,,b", "a b", "a,b c", "a,b\nx", "a,'", "a,/tmp", "a;b"])
+def test_no_host_of_a_list_can_break_out(host: str) -> None:
+    with pytest.raises(BlockError, match="is not led there"):
+        rewrite(
+            marked(f"{MARK}a = host=h\n"), "demo", Route(TO.endpoint, STAMP, readers=Endpoint(host, 1)), "f"
+        )

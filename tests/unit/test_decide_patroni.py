@@ -19,6 +19,7 @@ from watcher.decide.model import (
     Member,
     NodeReport,
     Role,
+    Status,
     StopRequest,
     SystemId,
 )
@@ -81,7 +82,7 @@ def test_keys_of_ours_become_entries_with_their_revisions() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        *("history", "status", "sync", "failsafe", "", "leaders", "members", "optime/leader"),
+        *("history", "sync", "failsafe", "", "leaders", "members", "optime"),
         *("pgbouncer-watcher/targets/pgb1/w1", "pgbouncer-watcher/stop", "stop/node1"),
     ],
 )
@@ -149,7 +150,7 @@ JSON = st.recursive(
     )
 )
 def test_no_json_is_more_than_malformed(data: dict[str, Any]) -> None:
-    for key in ("members/x", "config", "failover", "pgbouncer-watcher/stop/x"):
+    for key in ("members/x", "config", "failover", "status", "pgbouncer-watcher/stop/x"):
         assert read_entry(key, text(data), 1, 2, "here") is not None
     for body in (data, {"patroni": data, **data}, {"members": data}, {"members": [data]}):
         for read in (
@@ -177,6 +178,47 @@ def test_a_member_is_read_with_all_that_matters() -> None:
 
 def test_a_member_that_says_nothing_is_a_member() -> None:
     assert read_member("n", b"{}", "here") == Member("n", None, None, None, Role.OTHER, "")
+
+
+def test_a_replica_tells_how_it_replicates_and_how_far_it_is() -> None:
+    told = {"replication_state": "streaming", "replay_lsn": 6, "receive_lsn": 8, "xlog_location": 8}
+    member = read_member("n", text({**MEMBER, **told}), "here")
+    assert (member.replication, member.position, member.replayed) == ("streaming", 8, 6)
+
+
+@pytest.mark.parametrize(
+    ("tags", "wanted"),
+    [
+        ({"noloadbalance": True}, True),
+        ({"noloadbalance": "yes"}, True),
+        ({"noloadbalance": False}, False),
+        ({"nofailover": True}, False),
+        ({}, False),
+        (["noloadbalance"], False),
+        ("noloadbalance", False),
+        (None, False),
+    ],
+)
+def test_only_noloadbalance_keeps_reads_away(tags: object, wanted: bool) -> None:
+    assert read_member("n", text({**MEMBER, "tags": tags}), "here").noloadbalance is wanted
+
+
+@pytest.mark.parametrize("key", ["status", "optime/leader"])
+@pytest.mark.parametrize("value", [b'{"optime": 67394704, "slots": {"pg2": 67394000}}', b"67394704"])
+def test_how_far_the_leader_is_is_read_in_either_form(key: str, value: bytes) -> None:
+    entry = read_entry(key, value, 5, 9, "here")
+    assert entry is not None
+    assert isinstance(entry.value, Status)
+    assert entry.value.position == 67394704
+
+
+@pytest.mark.parametrize(
+    "value", [b"{}", b"null", b"[]", b"-1", b"1.5", b"9" * 21, b'{"optime": "1"}', b'{"optime": true}', b""]
+)
+def test_a_status_without_a_position_is_malformed(value: bytes) -> None:
+    entry = read_entry("status", value, 5, 9, "here")
+    assert entry is not None
+    assert isinstance(entry.value, Malformed)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,10 @@ def test_a_hold_that_ends_right_behind_the_answer_is_over(holding: Holding) -> N
 def test_a_hold_that_begins_right_behind_a_release_is_known(holding: Holding) -> None:
     alarm = {"event": "alarm", "refuses": True, "why": "refused", "host": "10.0.0.1", "port": 5432}
     saying(holding, {**FREE, "was_held": True, "held_for": 1.0, "shown": []}, {**HELD, **alarm})
-    assert holding.release(Endpoint("10.0.0.1", 5432), reload=False, names=["app"]) == []
+    assert (
+        holding.release(Endpoint("10.0.0.1", 5432), reload=False, goals={"app": Endpoint("10.0.0.1", 5432)})
+        == []
+    )
     assert holding.held is not None
 
 
@@ -78,5 +81,5 @@ def test_a_release_ends_what_was_held(holding: Holding) -> None:
     saying(holding, HELD)
     holding.hold(["app"], None, 110.0)
     saying(holding, {**FREE, "was_held": True, "held_for": 1.0, "shown": []})
-    holding.release(None, reload=False, names=["app"])
+    holding.release(None, reload=False, goals={"app": Endpoint("10.0.0.1", 5432)})
     assert holding.held is None

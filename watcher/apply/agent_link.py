@@ -62,6 +62,7 @@ _HINTS = {
     "lease": "use the account that owns the file, or mount its folder instead of the file",
     "reload": "run the command by hand as the same account",
     "route": "see PgBouncer's log; does it read this file itself, or a single-file mount of its old text?",
+    "held": "it is done when they go on",
     "pause": "is the account an admin of PgBouncer? has an operator suspended or paused all of it?",
     "bounds": "see `--block` and `--allow` in this key's line of authorized_keys; is somebody else at it?",
     "word": "where the key forces an installed agent, set `ssh.agent_command`, and see its options",

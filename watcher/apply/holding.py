@@ -48,13 +48,15 @@ class Terms:
 class Ear:
     """Who is told what the agent says unasked. Called in its reader's thread; must be quick.
 
-    `changed` for every change of `held`; `alarm` with what the guard found; `ended` with why a hold ended
-    without us and how long it was; `cut` with how many old connections were ended, and how; `left` with the
-    databases that an agent before us had left paused, and that are not any more.
+    `changed` for every change of `held`; `alarm` with what the guard found, `reader` with what that of a
+    server for reads did; `ended` with why a hold ended without us and how long it was; `cut` with how many
+    old connections were ended, and how; `left` with the databases that an agent before us had left paused,
+    and that are not any more.
     """
 
     changed: Callable[[], None] = lambda: None
     alarm: Callable[[Endpoint, bool, str], None] = lambda *_: None
+    reader: Callable[[Endpoint, bool, str], None] = lambda *_: None
     ended: Callable[[str, float], None] = lambda *_: None
     cut: Callable[[int, str], None] = lambda *_: None
     left: Callable[[tuple[str, ...]], None] = lambda _: None
@@ -78,7 +80,9 @@ class Holding:
     ) -> None:
         self.held: Held | None = None
         self.guard: Endpoint | None = None
+        self.read_guards: tuple[Endpoint, ...] = ()
         self._alarmed = False
+        self._refusing: set[Endpoint] = set()
         self._place = place
         self._access = access
         self._terms = terms
@@ -101,7 +105,7 @@ class Holding:
         stream = self._place.open("hold")
         stream.settimeout(None)
         self._replies = queue.SimpleQueue()
-        self._stream, self.held, self.guard = stream, None, None
+        self._stream, self.held, self.guard, self.read_guards = stream, None, None, ()
         reader = threading.Thread(
             target=self._read, args=(stream, self._replies), name=self._name, daemon=True
         )
@@ -125,13 +129,23 @@ class Holding:
         self._ask(verb="hold", limit=limit, **_asked(databases, all_but))
 
     def release(
-        self, endpoint: Endpoint | None, reload: bool, names: Iterable[str]
+        self,
+        endpoint: Endpoint | None,
+        reload: bool,
+        goals: Mapping[str, Endpoint],
+        moves: Iterable[str] = (),
     ) -> list[dict[str, Any]] | None:
-        """Let clients go on; the rows of SHOW DATABASES, None if nothing was held. See `model.Release`."""
+        """Let clients go on; the rows of SHOW DATABASES, None if nothing was held. See `model.Release`.
+
+        `goals` is where each database has to lead by then; `moves` are those for reads which the reload leads
+        elsewhere.
+        """
         terms = self._terms
         request: dict[str, Any] = {"verb": "release", "reload": reload, "sure": endpoint is not None}
+        if reload:
+            request["moves"] = list(moves)
         if endpoint is not None:
-            request["expect"] = {name: [endpoint.host, endpoint.port] for name in names}
+            request["expect"] = _expected(goals)
             request["greet"] = [endpoint.host, endpoint.port, terms.login_as]
             request["close_sessions"] = terms.close_sessions
             request["cut_after"] = terms.cut_after
@@ -148,6 +162,29 @@ class Holding:
         self._alarmed, self.guard = False, endpoint  # before the request: the answer may be an alarm
         self._ask(verb="guard", hold=hold, **where)
 
+    def move(self, goals: Mapping[str, Endpoint]) -> list[dict[str, Any]]:
+        """Make PgBouncer read its file, by which these databases for reads lead elsewhere: no client is
+        turned away, and what runs in them goes on. The rows of SHOW DATABASES. Refused while anybody is held.
+        """
+        self.open()
+        rows: list[dict[str, Any]] = self._ask(verb="move", databases=list(goals), expect=_expected(goals))[
+            "shown"
+        ]
+        return rows
+
+    def watch_readers(self, endpoints: tuple[Endpoint, ...], databases: Iterable[str]) -> None:
+        """Watch these servers for reads from now on, and no others. Where one refuses, clients of `databases`
+        that lead there wait for a moment, in which they may be led elsewhere.
+        """
+        self.open()
+        for gone in self._refusing - set(endpoints):
+            self._ear.reader(gone, False, "it is not watched any more")
+        self._refusing &= set(endpoints)
+        self.read_guards = endpoints
+        where = [[one.host, one.port] for one in endpoints]
+        names = list(databases)
+        self._ask(verb="readers", endpoints=where, databases=names, user=self._terms.login_as)
+
     def close(self) -> None:
         """Ends the channel, and with it every hold."""
         with self._noting:
@@ -162,6 +199,9 @@ class Holding:
         alarmed, self._alarmed = self._alarmed, False
         if alarmed and guard is not None:
             self._ear.alarm(guard, False, "its guard has gone")
+        refusing, self._refusing, self.read_guards = self._refusing, set(), ()
+        for endpoint in refusing:
+            self._ear.reader(endpoint, False, "its guard has gone")
 
     # --- asking ---------------------------------------------------------------------------------------
 
@@ -243,6 +283,9 @@ class Holding:
         if event == "left":
             self._ear.left(tuple(said["databases"]))
             return
+        if event == "reader":
+            self._heed_reader(Endpoint(str(said["host"]), int(said["port"])), bool(said["refuses"]), said)
+            return
         if event == "ended":
             self._note({}, stream)
             self._ear.ended(str(said["why"]), float(said["held_for"]))
@@ -253,6 +296,10 @@ class Holding:
             self._alarmed = bool(said["refuses"])
             self._ear.alarm(endpoint, bool(said["refuses"]), str(said["why"]))
         self._ear.changed()
+
+    def _heed_reader(self, endpoint: Endpoint, refuses: bool, said: Mapping[str, Any]) -> None:
+        (self._refusing.add if refuses else self._refusing.discard)(endpoint)
+        self._ear.reader(endpoint, refuses, str(said["why"]))
 
     def _note(self, status: Mapping[str, Any], stream: Stream) -> None:
         """What an agent says whose stream was closed meanwhile does not count any more."""
@@ -273,6 +320,10 @@ class Holding:
 
 def _asked(databases: Iterable[str], all_but: Iterable[str] | None) -> dict[str, Any]:
     return {"databases": list(databases), "all_but": None if all_but is None else list(all_but)}
+
+
+def _expected(goals: Mapping[str, Endpoint]) -> dict[str, Any]:
+    return {name: [endpoint.host, endpoint.port] for name, endpoint in goals.items()}
 
 
 def _names_in(told: object) -> tuple[str, ...]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from watcher.apply.agent_link import AgentLink, Place
 from watcher.apply.console import Console, databases_in
 from watcher.apply.holding import Holding
-from watcher.decide.config_block import Block, parse, rewrite
+from watcher.decide.config_block import Block, goal, parse, rewrite
 from watcher.decide.decision import unconfirmed
 from watcher.decide.errors import (
     NotConfirmed,
@@ -28,13 +28,16 @@ from watcher.decide.model import (
     Actual,
     Confirm,
     ConsoleDatabase,
+    Database,
     Endpoint,
     Hold,
     Release,
     Reload,
+    Role,
     Route,
     Step,
     Watch,
+    WatchReaders,
     Write,
 )
 
@@ -58,7 +61,8 @@ class Pooler:
     `read()` looks at everything; `last` is what was seen last, None before the first look and after an
     error. `take(step)` carries one step out and is idempotent; what it writes is written only over the
     text that was seen last, so a `last` of some seconds ago is as good as a fresh look. Its hold is as of
-    now. Without `holding` its clients cannot be held. Raises TargetError and BlockError.
+    now. Without `holding` its clients cannot be held. `replicas` are databases for reads, marked or not.
+    Raises TargetError and BlockError.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Pooler:
         console: Console | None,
         reloads_by_command: bool,
         step_limit: float,
+        replicas: Collection[str] = (),
         holding: Holding | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -81,6 +86,7 @@ class Pooler:
         self._place = place
         self._file = file
         self._block = block
+        self._replicas = replicas
         self._console = console
         self._reloads_by_command = reloads_by_command
         self._limit = step_limit
@@ -126,13 +132,15 @@ class Pooler:
                     self._can_hold().hold(*self._to_hold(), until)
                 case Watch(endpoint):
                     self._can_hold().watch(endpoint, *self._to_hold())
+                case WatchReaders(endpoints):
+                    self._can_hold().watch_readers(endpoints, self._for_reads())
                 case Release(endpoint, reload):
                     self._release(endpoint, reload)
 
     def preview(self, route: Route) -> tuple[str, str]:
         """The file's text as last read, and as `Write(route)` would leave it."""
         known = self._known or self._read_file()
-        return known.text, rewrite(known.text, self._block, route, self._place_of_file())
+        return known.text, self._rewritten(known, route)
 
     def check_rights(self) -> None:
         """Raises TargetRefused where a write or a reload would be refused; changes nothing."""
@@ -179,7 +187,11 @@ class Pooler:
         """`at` is when this very text was first seen: looks that show no other do not outdate a proof."""
         if self._first_seen is None or self._first_seen[0] != digest:
             self._first_seen = digest, at
-        return _Known(text, digest, parse(text, self._block, self._place_of_file()), self._first_seen[1])
+        block = parse(text, self._block, self._place_of_file(), self._replicas)
+        return _Known(text, digest, block, self._first_seen[1])
+
+    def _rewritten(self, known: _Known, route: Route) -> str:
+        return rewrite(known.text, self._block, route, self._place_of_file(), self._replicas)
 
     def _actual(
         self, known: _Known, shown: tuple[ConsoleDatabase, ...] | None, problem: WatcherError | None = None
@@ -218,11 +230,16 @@ class Pooler:
         holding = self._holding
         if holding is None:
             return actual
-        now = self._hold_problem is None, holding.held, holding.guard, self._hold_problem
-        if now == (actual.can_hold, actual.held, actual.guard, actual.hold_problem):
-            return actual
-        can_hold, held, guard, problem = now
-        return replace(actual, can_hold=can_hold, held=held, guard=guard, hold_problem=problem)
+        after = replace(
+            actual,
+            can_hold=self._hold_problem is None and bool(_of_primary(actual.databases)),
+            can_watch=self._hold_problem is None,
+            held=holding.held,
+            guard=holding.guard,
+            read_guards=holding.read_guards,
+            hold_problem=self._hold_problem,
+        )
+        return actual if after == actual else after
 
     def _can_hold(self) -> Holding:
         if self._holding is None:
@@ -231,17 +248,18 @@ class Pooler:
 
     def _to_hold(self) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
         """The databases of the block by name; with `*` in it also those that the file does not define, as
-        PgBouncer has made them from it when the hold begins.
+        PgBouncer has made them from it when the hold begins. Those for reads only if they lead to the
+        primary.
         """
         block = (self._known or self._read_file()).block
-        names = tuple(db.name for db in block.databases if db.name != "*")
+        names = tuple(db.name for db in _of_primary(block.databases) if db.name != "*")
         makes_others = any(db.name == "*" for db in block.databases)
         return names, tuple(sorted(block.defined)) if makes_others else None
 
     def _release(self, endpoint: Endpoint | None, reload: bool) -> None:
         known = self._known or self._read_file()
-        names = [db.name for db in known.block.databases if db.name != "*"]
-        shown = self._can_hold().release(endpoint, reload, names)
+        goals = {db.name: _goal(db, endpoint) for db in known.block.databases if db.name != "*"}
+        shown = self._can_hold().release(endpoint, reload, goals, self._moves())
         if shown is None:
             self._lead_those_who_go(endpoint, reload)
             return
@@ -251,6 +269,23 @@ class Pooler:
             self._reload_owed = False
         rows = databases_in(shown, f"{self.name} hold")
         self._last = replace(self._last, shown=rows, reload_owed=self._reload_owed)
+
+    def _for_reads(self) -> list[str]:
+        block = (self._known or self._read_file()).block
+        return [db.name for db in block.databases if db.role is Role.REPLICA]
+
+    def _moves(self) -> dict[str, Endpoint]:
+        """The databases for reads that the file leads elsewhere than PgBouncer does, and where."""
+        if self._last is None or self._last.shown is None:
+            return {}
+        shown = {row.name: (row.host, row.port) for row in self._last.shown}
+        block = (self._known or self._read_file()).block
+        return {
+            db.name: db.endpoint
+            for db in block.databases
+            if db.role is Role.REPLICA
+            and shown.get(db.name) not in (None, (db.endpoint.host, db.endpoint.port))
+        }
 
     def _lead_those_who_go(self, endpoint: Endpoint | None, reload: bool) -> None:
         """The hold had ended by itself before our word came, and nothing was done with it."""
@@ -263,10 +298,10 @@ class Pooler:
 
     def _write(self, route: Route) -> None:
         known = self._known or self._read_file()
-        text = rewrite(known.text, self._block, route, self._place_of_file())
+        text = self._rewritten(known, route)
         led_elsewhere = {db.endpoint for db in known.block.databases if db.name == "*"} - {route.endpoint}
         self._was_fallback = next(iter(led_elsewhere), self._was_fallback)
-        if any(db.endpoint != route.endpoint for db in known.block.databases):
+        if any(goal(db, route) not in (None, db.endpoint) for db in known.block.databases):
             self._reload_owed = True  # before the write: its answer may get lost
         reply = self._request(verb="write", expect=known.digest, text=text)
         self._known = self._parse(text, self._told(reply, "digest"), self._clock())
@@ -274,8 +309,11 @@ class Pooler:
             self._last = self._actual(self._known, self._last.shown, self._last.console_problem)
 
     def _reload(self) -> None:
+        moves = self._moves()
         if self._reloads_by_command:
             self._request(verb="reload")
+        elif moves and self._holding is not None and self._hold_problem is None:
+            self._holding.move(moves)
         elif self._console is not None:
             self._console.reload()
         if self._console is None:
@@ -353,3 +391,14 @@ class Pooler:
 
     def _place_of_file(self) -> str:
         return f"{self.name} {self._file}"
+
+
+def _of_primary(databases: Iterable[Database]) -> tuple[Database, ...]:
+    """Those that are the primary's, and those for reads that lead there for want of a replica."""
+    known = tuple(databases)
+    primary = {db.endpoint for db in known if db.role is not Role.REPLICA}
+    return tuple(db for db in known if db.endpoint in primary)
+
+
+def _goal(database: Database, endpoint: Endpoint | None) -> Endpoint:
+    return database.endpoint if database.role is Role.REPLICA or endpoint is None else endpoint

@@ -59,7 +59,7 @@ def _steps(pooler: Pooler, wish: Desired) -> ExitCode:
 
 
 def _outcome(before: Actual, wish: Desired, changed: bool) -> str:
-    led = ", ".join(dict.fromkeys(str(db.endpoint) for db in before.databases))
+    led = ", ".join(dict.fromkeys(str(db.endpoint) for db in before.writes))
     if wish.route is None:
         return f"leads to {led}, left as it is"
     how = (

@@ -6,6 +6,9 @@
     app = host=10.0.0.1 port=5432 dbname=app
     ;; [config cluster: end]
 
+A database whose line has `;; role=replica` directly above it, or that the settings name, is for reads: its
+host may be a list.
+
 Only the lines between the markers are touched, and in them only the values of `host` and `port` and
 the comment line that carries the stamp; every other byte stays. Lines are read as PgBouncer reads them
 (PgBouncer src/loader.c, libusual cfparser.c): a value ends at a blank, quotes are doubled to escape
@@ -18,20 +21,24 @@ Text is bytes decoded as UTF-8 with `surrogateescape`, so that every byte surviv
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
-from watcher.decide.endpoint import DEFAULT_PORT, check_host
+from watcher.decide.endpoint import DEFAULT_PORT, check_host, each_of
 from watcher.decide.errors import BlockError, MalformedPayload
 from watcher.decide.fence import UNREADABLE
-from watcher.decide.model import Database, Endpoint, Route, Stamp
+from watcher.decide.model import Database, Endpoint, Role, Route, Stamp
 
 # Every pattern takes time in proportion to its line: no two neighbours can match the same characters.
 # re.ASCII, for PgBouncer's blanks are those of C: a no-break space is none, and begins no comment.
 _BLANKS = " \t\n\r\f\v"
 _MARKER = re.compile(
     r"\s*;;\s*\[config cluster(?P<name>(?:[ \t][^:\]]*)?):[ \t]*(?P<edge>begin|end)\]\s*", re.ASCII
+)
+_MARK = re.compile(r"\s*;;[ \t]*role=replica\s*", re.ASCII)
+_NEARLY_MARK = re.compile(
+    r"\s*(?:;;[ \t]*role[ \t]*=.*|[;#]+[ \t]*role[ \t]*[=:][ \t]*replica\s*)", re.DOTALL | re.ASCII | re.I
 )
 _STAMP = re.compile(r"\s*;;\s*watcher:(?P<fields>.*)", re.DOTALL | re.ASCII)
 _SECTION = re.compile(r"\s*\[(?P<name>[^\]\n]*)\]", re.ASCII)
@@ -52,11 +59,13 @@ class Block:
     defined: frozenset[str]
 
 
-def parse(text: str, cluster: str, file: str) -> Block:
-    """The block of `cluster`, or BlockError with the line and the remedy."""
+def parse(text: str, cluster: str, file: str, replicas: Collection[str] = ()) -> Block:
+    """The block of `cluster`, or BlockError with the line and the remedy. `replicas` names databases that are
+    for reads, marked or not.
+    """
     lines = _split(text)
     first, last = _find(lines, cluster, file)
-    inside = _databases(lines, first, last, file)
+    inside = _databases(lines, first, last, file, replicas)
     stamps = [_read_stamp(line) for line in lines[first + 1 : last] if _STAMP.fullmatch(line)]
     return Block(
         databases=tuple(line.database for line in inside),
@@ -65,20 +74,29 @@ def parse(text: str, cluster: str, file: str) -> Block:
     )
 
 
-def rewrite(text: str, cluster: str, route: Route, file: str) -> str:
+def rewrite(text: str, cluster: str, route: Route, file: str, replicas: Collection[str] = ()) -> str:
     """The text with the block led to `route` and stamped. Idempotent; same errors as `parse`.
 
     Refuses an endpoint that could break out of its place, whoever let it in.
     """
     _check_endpoint(route.endpoint, file)
+    for endpoint in () if route.readers is None else each_of(route.readers):
+        _check_endpoint(endpoint, file)
     lines = _split(text)
     first, last = _find(lines, cluster, file)
-    for found in _databases(lines, first, last, file):
-        lines[found.index] = found.led_to(route.endpoint)
+    for found in _databases(lines, first, last, file, replicas):
+        leads_to = goal(found.database, route)
+        if leads_to is not None:
+            lines[found.index] = found.led_to(leads_to)
     stamp_line = f";; watcher: {write_stamp(route.stamp)}{_line_end(lines[first])}"
     rest = [line for line in lines[first + 1 : last] if not _STAMP.fullmatch(line)]
     at = next((i for i in range(first + 1, last) if _STAMP.fullmatch(lines[i])), first + 1) - first - 1
     return "".join([*lines[: first + 1], *rest[:at], stamp_line, *rest[at:], *lines[last:]])
+
+
+def goal(database: Database, route: Route) -> Endpoint | None:
+    """Where this line should lead; None: where it does."""
+    return route.readers if database.role is Role.REPLICA else route.endpoint
 
 
 def _check_endpoint(endpoint: Endpoint, file: str) -> None:
@@ -259,14 +277,34 @@ class _Line:
         return self.before + value + self.after
 
 
-def _databases(lines: list[str], first: int, last: int, file: str) -> list[_Line]:
-    found = [_read_line(i, lines[i], f"{file}:{i + 1}") for i in range(first + 1, last) if _matters(lines[i])]
+def _databases(lines: list[str], first: int, last: int, file: str, replicas: Collection[str]) -> list[_Line]:
+    marked = frozenset(_marked(lines, first, last, file))
+    found = [
+        _read_line(i, lines[i], f"{file}:{i + 1}", i in marked, replicas)
+        for i in range(first + 1, last)
+        if _matters(lines[i])
+    ]
     if not found:
         raise BlockError(
             f"{file}:{first + 1}", "the block has no database", "put at least one line name = host=… in it"
         )
     _check_once(lines, found, file)
     return found
+
+
+def _marked(lines: list[str], first: int, last: int, file: str) -> Iterator[int]:
+    """The indices of the lines that are marked for replicas. A mark that is none, or marks nothing, would
+    send reads to the primary, so it is refused.
+    """
+    for index in range(first + 1, last):
+        if _NEARLY_MARK.fullmatch(lines[index]):
+            place = f"{file}:{index + 1}"
+            if not _MARK.fullmatch(lines[index]):
+                raise BlockError(place, "is nearly a mark for replicas", "write it as ;; role=replica")
+            if index + 1 == last or not _matters(lines[index + 1]):
+                problem = "a mark for replicas with no database in the next line"
+                raise BlockError(place, problem, "put it directly above the database that it is about")
+            yield index + 1
 
 
 def _check_once(lines: list[str], found: list[_Line], file: str) -> None:
@@ -283,11 +321,17 @@ def _matters(line: str) -> bool:
     return line.strip(_BLANKS)[:1] not in ("", "#", ";")
 
 
-def _read_line(index: int, line: str, place: str) -> _Line:
+def _read_line(index: int, line: str, place: str, marked: bool, replicas: Collection[str]) -> _Line:
     match = _SETTING.fullmatch(line)
     if match is None:
         raise BlockError(
             place, "is not a line name = key=value …", "only databases and comments belong in a block"
+        )
+    name = _name(match["name"], place)
+    role = Role.REPLICA if marked or name in replicas else Role.PRIMARY
+    if role is Role.REPLICA and name == "*":
+        raise BlockError(
+            place, "`*` is marked for replicas", "give the databases for reads names of their own"
         )
     value = match["rest"].rstrip(_BLANKS)
     pairs = _pairs(value, place)
@@ -303,7 +347,7 @@ def _read_line(index: int, line: str, place: str) -> _Line:
         after=match["rest"][len(value) :],
         host=host,
         port=port,
-        database=Database(_name(match["name"], place), Endpoint(_host(host, place), _port(port, place))),
+        database=Database(name, Endpoint(_host(host, place, role), _port(port, place)), role),
     )
 
 
@@ -333,13 +377,14 @@ def _value(pair: re.Match[str]) -> str:
     return pair["plain"] if pair["quoted"] is None else pair["quoted"].replace("''", "'")
 
 
-def _host(pair: re.Match[str], place: str) -> str:
+def _host(pair: re.Match[str], place: str, role: Role) -> str:
     host = _value(pair)
-    if "," in host:
-        raise BlockError(place, "has a list of hosts", "give one host, or move the line out of the block")
+    if "," in host and role is not Role.REPLICA:
+        hint = "give one host, or mark the line for replicas, or move it out of the block"
+        raise BlockError(place, "has a list of hosts", hint)
     if "=" in host:
         raise BlockError(place, f"has no host: PgBouncer reads {host!r} as such", "give it a host")
-    if host.startswith(("/", "@")):
+    if any(one.startswith(("/", "@")) for one in host.split(",")):
         raise BlockError(place, "leads to a local socket", "give it a host, or move it out of the block")
     if any(ord(c) < 33 or c == "\x7f" for c in host):
         raise BlockError(place, "has a control character in its host", "use blanks between the parameters")

@@ -20,6 +20,9 @@
 | etcd silent, and anything else; or Patroni is paused         | unchanged  | no   |
 | `watcher pause` was said                                     | unchanged  | no   |
 | any hold that has lasted its limit                           | as above   | no   |
+
+Databases that are marked for replicas follow `readers.py` while a leader is known, and are never held, but
+for those that lead to the primary for want of a replica.
 """
 
 from __future__ import annotations
@@ -28,12 +31,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from watcher.decide.config_block import goal
 from watcher.decide.errors import Fenced
 from watcher.decide.fence import admits, names_same_leader, stamp_over
 from watcher.decide.model import (
     STOP_KEYS,
     Actual,
     Alarm,
+    Candidate,
     Confirm,
     ConsoleDatabase,
     Desired,
@@ -58,8 +63,10 @@ from watcher.decide.model import (
     Verdict,
     View,
     Watch,
+    WatchReaders,
     Write,
 )
+from watcher.decide.readers import ReadPolicy, candidates, guarded, place_for, readers
 from watcher.decide.view import (
     config,
     config_is_known,
@@ -139,6 +146,7 @@ class Policy:
     standby: Standby = Standby.KEEP
     other_site: Policy | None = None
     hold: HoldPolicy | None = None
+    reads: ReadPolicy = field(default_factory=ReadPolicy)
     canary: CanaryPolicy | None = None
 
     def without_holds(self) -> Policy:
@@ -173,6 +181,7 @@ def but_for_pause(
     if policy.other_site is not None and config(view).standby_cluster:
         return _by_other_site(view, policy, policy.other_site, Moment(now, wall), target, silent_from)
     wish = _by_leader_key(view, policy, now, silent_from)
+    wish = _with_readers(wish, view, policy, now, target)
     return _with_hold(wish, view, policy, Moment(now, wall), target)
 
 
@@ -230,6 +239,35 @@ def _by_leader_key(view: View, policy: Policy, now: float, silent_from: float) -
         )
     detail = f"{reign.name} leads since revision {reign.create_revision}"
     return Desired(Reason.LEADER, detail, route, proven_at=proven_at, recheck_at=silent_from)
+
+
+def _with_readers(wish: Desired, view: View, policy: Policy, now: float, target: str) -> Desired:
+    """Who serves reads, as far as a leader is known to lead clients to."""
+    if wish.route is None or not isinstance(leadership(view), Leadership):
+        return wish
+    known = replicas(view, policy, now, target)
+    recheck_at = wish.recheck_at
+    for one in known:
+        recheck_at = recheck_at if one.due_at is None else sooner(recheck_at, one.due_at)
+    return replace(
+        wish,
+        readers=readers(known, policy.reads, wish.route.endpoint),
+        read_guards=guarded(known),
+        candidates=known,
+        recheck_at=recheck_at,
+    )
+
+
+def replicas(view: View, policy: Policy, now: float, target: str) -> tuple[Candidate, ...]:
+    """Every member as one that may serve reads of that target; none while nobody reigns."""
+    reign = leadership(view)
+    if not isinstance(reign, Leadership):
+        return ()
+
+    def where(name: str, member: Member | None) -> Endpoint | str:
+        return address(name, member, policy)
+
+    return candidates(view, reign, where, policy.reads, now, target)
 
 
 def _stamp(view: View, policy: Policy, reign: Leadership) -> Stamp:
@@ -588,21 +626,36 @@ def plan(actual: Actual, wish: Desired) -> tuple[Step, ...]:
     steps: list[Step] = []
     if wish.held and actual.can_hold and not _is_held_until(actual, wish.hold_until):
         steps.append(Hold(wish.hold_until))
-    misled = wish.route is not None and _is_misled(actual, wish.route.endpoint)
-    writes = [] if wish.route is None else _write_steps(actual, wish, wish.route, misled)
+    route = route_for(actual, wish)
+    misled = route is not None and _is_misled(actual, route)
+    writes = [] if route is None else _write_steps(actual, wish, route, misled)
     goes_on = [] if wish.held else _go_on_steps(actual, wish, misled)
     steps += writes + goes_on if misled else goes_on + writes
     if wish.guard is not None and actual.can_hold and actual.guard != wish.guard:
         steps.append(Watch(wish.guard))
+    if wish.read_guards is not None and actual.can_watch and _watched_for(actual, wish.read_guards):
+        steps.append(WatchReaders(wish.read_guards))
     return tuple(steps)
+
+
+def route_for(actual: Actual, wish: Desired) -> Route | None:
+    """The route that is wished for, with the place for the reads of this target."""
+    if wish.route is None or wish.readers is None or not actual.reads:
+        return wish.route
+    return replace(wish.route, readers=place_for(wish.readers, actual))
+
+
+def _watched_for(actual: Actual, endpoints: tuple[Endpoint, ...]) -> bool:
+    """Whether others should be watched than are. Nobody is where no line is marked for replicas."""
+    return bool(actual.reads) and actual.read_guards != endpoints
 
 
 def _is_held_until(actual: Actual, until: float) -> bool:
     return actual.held is not None and abs(actual.held.until - until) <= _SAME_LIMIT
 
 
-def _is_misled(actual: Actual, endpoint: Endpoint) -> bool:
-    return any(database.endpoint != endpoint for database in actual.databases)
+def _is_misled(actual: Actual, route: Route) -> bool:
+    return any(goal(db, route) not in (None, db.endpoint) for db in actual.databases)
 
 
 def _write_steps(actual: Actual, wish: Desired, route: Route, misled: bool) -> list[Step]:
@@ -615,7 +668,7 @@ def _write_steps(actual: Actual, wish: Desired, route: Route, misled: bool) -> l
         return []  # on whose word it leads there can wait for a proof, and nothing else waits for that
     if refusal:
         raise Fenced("fence", refusal, _FENCED_HINTS[route.source])
-    return [Write(Route(route.endpoint, stamp, route.source))]
+    return [Write(replace(route, stamp=stamp))]
 
 
 def _go_on_steps(actual: Actual, wish: Desired, misled: bool) -> list[Step]:
@@ -637,7 +690,8 @@ _FENCED_HINTS = {
 
 
 def unconfirmed(actual: Actual, endpoint: Endpoint) -> tuple[str, ...]:
-    """The databases that PgBouncer itself does not yet lead to `endpoint`, by name.
+    """The databases that PgBouncer itself does not yet lead to `endpoint`, by name; of those for reads, that
+    it does not lead where its file says.
 
     `*` is not a row of `SHOW DATABASES`; the databases made from it are, while they are in use, and
     show where it led. Without a console nothing can be said, and nothing is.
@@ -645,9 +699,8 @@ def unconfirmed(actual: Actual, endpoint: Endpoint) -> tuple[str, ...]:
     if actual.shown is None:
         return ()
     rows = {row.name: row for row in actual.shown}
-    wrong = [
-        db.name for db in actual.databases if db.name != "*" and not _leads_to(rows.get(db.name), endpoint)
-    ]
+    goals = {db.name: db.endpoint if db.role is Role.REPLICA else endpoint for db in actual.databases}
+    wrong = [name for name, goal in goals.items() if name != "*" and not _leads_to(rows.get(name), goal)]
     if any(db.name == "*" for db in actual.databases) and actual.was_fallback not in (None, endpoint):
         wrong += [name for name, row in rows.items() if name not in actual.defined and _still(row, actual)]
     return tuple(wrong)
@@ -663,15 +716,26 @@ def is_led_to(actual: Actual, wish: Desired) -> bool:
     if old is not None and (old.cluster_id, old.revision) == (new.cluster_id, new.revision):
         return True
     endpoint = wish.route.endpoint
-    return not (_is_misled(actual, endpoint) or unconfirmed(actual, endpoint))
+    return not (_is_misled(actual, wish.route) or unconfirmed(actual, endpoint))
 
 
 def is_in_sync(actual: Actual, wish: Desired) -> bool:
     """Whether clients are led where they should be, by PgBouncer's own word where it can be asked, and go."""
-    endpoint = wish.belongs if wish.route is None else wish.route.endpoint
+    route = route_for(actual, wish)
+    endpoint = wish.belongs if route is None else route.endpoint
     if endpoint is None or wish.held or actual.held is not None or actual.console_problem is not None:
         return False
-    return not (_is_misled(actual, endpoint) or actual.reload_owed or unconfirmed(actual, endpoint))
+    misled = _is_misled(actual, route or Route(endpoint, NO_STAMP))
+    return not (misled or actual.reload_owed or unconfirmed(actual, endpoint))
+
+
+def leads_writes(actual: Actual, wish: Desired) -> bool:
+    """The same of all but the databases for reads."""
+    return is_in_sync(replace(actual, databases=actual.writes), replace(wish, readers=None))
+
+
+NO_STAMP = Stamp(0, "", 0, None, "")
+"""Of a route that is compared, and never written."""
 
 
 def _leads_to(row: ConsoleDatabase | None, endpoint: Endpoint) -> bool:

@@ -34,6 +34,15 @@ def check_host(host: str, place: str) -> str:
     )
 
 
+def each_of(endpoint: Endpoint) -> tuple[Endpoint, ...]:
+    """Those of a list of hosts, as PgBouncer takes it from 1.17 on.
+
+    >>> each_of(Endpoint("a,b", 5432))
+    (Endpoint(host='a', port=5432), Endpoint(host='b', port=5432))
+    """
+    return tuple(Endpoint(host, endpoint.port) for host in endpoint.host.split(","))
+
+
 def _is_ipv6(host: str) -> bool:
     try:
         IPv6Address(host)

@@ -16,6 +16,9 @@ from watcher.decide.errors import WatcherError
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
+MAX_LAG = 16 * 1024 * 1024
+"""Bytes of WAL by which a replica may be behind and serve reads, unless the settings say otherwise."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
@@ -62,6 +65,9 @@ class Member:
     position: int | None = field(
         default=None, compare=False
     )  # in the WAL; it moves all the time, and is no news
+    replayed: int | None = field(default=None, compare=False)  # of the WAL, where it tells that apart
+    replication: str = ""  # "streaming", or what else Patroni says of it; empty where it says nothing
+    noloadbalance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,14 @@ class Config:
     pause: bool = False
     standby_cluster: bool = False
     ttl: float = 30.0
+    loop_wait: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The value of `status` (`optime/leader` before Patroni 2.1): how far the leader has written its WAL."""
+
+    position: int = field(compare=False)  # it moves all the time, and is no news
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +162,7 @@ class Malformed:
 
 
 Value: TypeAlias = (
-    Leader | Member | Failover | Config | SystemId | StopRequest | Paused | ActiveWatcher | Malformed
+    Leader | Member | Failover | Config | Status | SystemId | StopRequest | Paused | ActiveWatcher | Malformed
 )
 
 
@@ -265,7 +279,7 @@ class Readiness:
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """What the guard beside one PgBouncer says of the server at `endpoint`: it takes no connections (refuses
-    them, or cannot be reached), or does again.
+    them, or cannot be reached), or does again. `of_reader`: as one that serves reads.
     """
 
     target: str
@@ -273,6 +287,7 @@ class Alarm:
     refuses: bool
     at: float
     problem: str = ""
+    of_reader: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +311,76 @@ Sighting: TypeAlias = Listing | Change | Contact | HealthRound | Readiness | Ala
 # --- what is known, wanted, and there -------------------------------------------------------------
 
 
+class Unfit(StrEnum):
+    """Why a member serves no reads; a label of metrics, so a closed set."""
+
+    LEADER = "leader"
+    NO_KEY = "no_key"
+    NOT_A_REPLICA = "not_a_replica"
+    NOT_RUNNING = "not_running"
+    NOT_STREAMING = "not_streaming"
+    OTHER_TIMELINE = "other_timeline"
+    TAGGED = "noloadbalance"
+    LAGS = "lags"
+    REFUSES = "refuses"
+    NO_ADDRESS = "no_address"
+    OTHER_PORT = "other_port"
+    SETTLING = "settling"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether a member is fit for reads by its own key, `problem` None, and since when it is or is not.
+
+    `lag` is how many bytes of WAL it was behind, by that key, which was of `revision`.
+    """
+
+    problem: Unfit | None
+    since: float
+    lag: int | None = field(default=None, compare=False)
+    revision: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A member as one that may serve reads: `problem` None if it counts; `stays` if it does where it serves
+    reads already; `due_at` is when time alone changes that.
+    """
+
+    name: str
+    endpoint: Endpoint | None
+    problem: Unfit | None
+    stays: bool = False
+    due_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WalMark:
+    """How far the leader had written its WAL at a moment that is one turn of Patroni's loop ago or more."""
+
+    position: int
+    at: float
+
+
+class Choose(StrEnum):
+    """Which of several replicas serve reads."""
+
+    ALL = "all"
+    LEAST_LAG = "least_lag"
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Who may serve reads: `counts` for everybody, `stays` where it serves them already; both in the order in
+    which they are preferred. `otherwise` is where reads go for want of anybody, None: where they go now.
+    """
+
+    counts: tuple[Endpoint, ...]
+    stays: tuple[Endpoint, ...] = ()
+    choose: Choose = Choose.ALL
+    otherwise: Endpoint | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """All that is known of one cluster. Made by `view.fold`, ordered by revision, never by arrival.
@@ -308,6 +393,9 @@ class View:
     last reign that each canary has confirmed. `turned_at` is when the cluster was seen to become a standby
     cluster, or to be one no longer; None where it was seen so from the start. `other` is what is known of the
     other site, None where none is named.
+
+    Of reads: who is behind by more than `max_lag` bytes does not stand well; `standings` are the members', by
+    name; `refusals` the last alarm of each target's about each server that serves reads.
     """
 
     began_at: float
@@ -326,6 +414,10 @@ class View:
     alarms: Mapping[str, Alarm] = field(default_factory=lambda: _EMPTY)
     confirmed: Mapping[str, Leadership] = field(default_factory=lambda: _EMPTY)
     health: HealthRound | None = None
+    max_lag: int = MAX_LAG
+    standings: Mapping[str, Standing] = field(default_factory=lambda: _EMPTY)
+    wal_mark: WalMark | None = None
+    refusals: Mapping[tuple[str, Endpoint], Alarm] = field(default_factory=lambda: MappingProxyType({}))
     turned_at: float | None = None
     other: View | None = None
 
@@ -357,11 +449,15 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where every database of the block should lead, and on whose word."""
+    """Where every database of the block should lead, and on whose word.
+
+    `readers` is for those that are marked for replicas: its host may be a list, «a,b»; None leaves them.
+    """
 
     endpoint: Endpoint
     stamp: Stamp
     source: Source = Source.ETCD
+    readers: Endpoint | None = None
 
 
 class Reason(StrEnum):
@@ -394,6 +490,8 @@ class Desired:
     an event told it (see `fence.admits`). `recheck_at` is when time alone may change this answer. `belongs`
     is where clients should be while that is known and nothing may be done about it (`watcher pause`, a canary
     that goes first).
+    `readers` is who may serve reads, `read_guards` are the servers that are watched for them from beside
+    PgBouncer; None: leave that as it is. `candidates` is how every member stands in that, while it is known.
     `at_other_site`: it is taken from the other site, since this one is a standby cluster.
     """
 
@@ -408,15 +506,22 @@ class Desired:
     proven_at: float | None = None
     recheck_at: float | None = None
     belongs: Endpoint | None = None
+    readers: Readers | None = None
+    read_guards: tuple[Endpoint, ...] | None = None
+    candidates: tuple[Candidate, ...] = ()
     at_other_site: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One line of the block: the name as PgBouncer shows it, `*` for the fallback database."""
+    """One line of the block: the name as PgBouncer shows it, `*` for the fallback database.
+
+    Of `role` REPLICA where it is marked for replicas; then the endpoint's host may be a list, «a,b».
+    """
 
     name: str
     endpoint: Endpoint
+    role: Role = Role.PRIMARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,7 +563,8 @@ class Actual:
     None where the target has no console; then `reload_owed` says whether a write was not yet followed
     by a reload that succeeded. `console_problem` is why a console showed nothing, `hold_problem` why its
     clients cannot be held just now. `can_hold` is whether they could be at all, `guard` which server is
-    watched from beside PgBouncer.
+    watched from beside PgBouncer. `can_watch` is whether servers for reads could be watched, `read_guards`
+    which of them are.
     """
 
     databases: tuple[Database, ...]
@@ -473,6 +579,18 @@ class Actual:
     guard: Endpoint | None = None
     console_problem: WatcherError | None = None
     hold_problem: WatcherError | None = None
+    can_watch: bool = False
+    read_guards: tuple[Endpoint, ...] = ()
+
+    @property
+    def writes(self) -> tuple[Database, ...]:
+        """The databases that lead to the primary; all of them where the block is for reads alone."""
+        return tuple(db for db in self.databases if db.role is not Role.REPLICA) or self.databases
+
+    @property
+    def reads(self) -> tuple[Database, ...]:
+        """The databases that are for reads."""
+        return tuple(db for db in self.databases if db.role is Role.REPLICA)
 
 
 # --- steps: what `decision.plan` is made of -------------------------------------------------------
@@ -490,6 +608,13 @@ class Watch:
     """See from beside PgBouncer whether the server at `endpoint` refuses connections."""
 
     endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class WatchReaders:
+    """See from beside PgBouncer which of these servers refuse connections, as servers for reads."""
+
+    endpoints: tuple[Endpoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,7 +648,7 @@ class Release:
     reload: bool = False
 
 
-Step: TypeAlias = Hold | Watch | Write | Reload | Confirm | Release
+Step: TypeAlias = Hold | Watch | WatchReaders | Write | Reload | Confirm | Release
 
 
 # --- what happened -------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from watcher.decide.model import (
     NodeReport,
     Paused,
     Role,
+    Status,
     StopRequest,
     SystemId,
     Value,
@@ -48,7 +49,7 @@ _ROLES = {
 def read_entry(key: str, value: bytes, create_revision: int, mod_revision: int, place: str) -> Entry | None:
     """One key of etcd as an entry, its value `Malformed` where it cannot be understood.
 
-    `key` is relative to the cluster's prefix. None for keys that mean nothing here (history, status …).
+    `key` is relative to the cluster's prefix. None for keys that mean nothing here (history, sync …).
     """
     reader = _reader_of(key)
     if reader is None:
@@ -93,14 +94,38 @@ def read_member(name: str, value: bytes, place: str) -> Member:
         state=_line(_string(data, "state")),
         timeline=_timeline(data),
         problem="; ".join(filter(None, (conn_problem, proxy_problem))),
-        position=_position(data),
+        position=_position(data, "xlog_location"),
+        replayed=_position(data, "replay_lsn"),
+        replication=_line(_string(data, "replication_state")),
+        noloadbalance=_is_tagged(data, "noloadbalance"),
     )
 
 
-def _position(data: Mapping[str, Any]) -> int | None:
-    """Where in the WAL it is: what it wrote, as primary, or what it replayed."""
-    value = data.get("xlog_location")
+def _position(data: Mapping[str, Any], field: str) -> int | None:
+    """A place in the WAL. `xlog_location` is what a primary wrote, and what a replica received or replayed;
+    `replay_lsn`, from Patroni 4.1 on, is what a replica replayed.
+    """
+    value = data.get(field)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64 else None
+
+
+def _is_tagged(data: Mapping[str, Any], tag: str) -> bool:
+    """As Patroni takes its boolean tags (tags.py): by what Python takes for true."""
+    tags = data.get("tags")
+    return isinstance(tags, dict) and bool(tags.get(tag))
+
+
+def read_status(value: bytes, place: str) -> Status:
+    """`status`, an object, or `optime/leader`, a number alone."""
+    text = _text(value, place).strip()
+    position = _position({"optime": int(text)} if _is_number(text) else _object(value, place), "optime")
+    if position is None:
+        raise MalformedPayload(place, "tells no `optime`", "see who else writes this key")
+    return Status(position)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 20
 
 
 def _endpoint_of(data: Mapping[str, Any], field: str, place: str) -> tuple[Endpoint | None, str]:
@@ -126,12 +151,17 @@ def read_failover(value: bytes, place: str) -> Failover:
 
 def read_config(value: bytes, place: str) -> Config:
     data = _object(value, place)
-    ttl = data.get("ttl")
     return Config(
         pause=data.get("pause") is True,
         standby_cluster=isinstance(data.get("standby_cluster"), dict) and bool(data["standby_cluster"]),
-        ttl=float(ttl) if isinstance(ttl, int | float) and 0 < ttl < 86400 else 30.0,
+        ttl=_seconds_of(data, "ttl", 30.0),
+        loop_wait=_seconds_of(data, "loop_wait", 10.0),
     )
+
+
+def _seconds_of(data: Mapping[str, Any], field: str, default: float) -> float:
+    value = data.get(field)
+    return float(value) if isinstance(value, int | float) and 0 < value < 86400 else default
 
 
 def read_stop_request(member: str, value: bytes, place: str) -> StopRequest:
@@ -189,6 +219,8 @@ _READERS: Mapping[str, Callable[[bytes, str], Value]] = {
     "failover": read_failover,
     "config": read_config,
     "initialize": read_system_id,
+    "status": read_status,
+    "optime/leader": read_status,
     PAUSE_KEY: read_paused,
     ACTIVE_KEY: read_active,
 }

@@ -31,6 +31,7 @@ from watcher.decide.model import (
     Verdict,
     View,
 )
+from watcher.decide.standing import stand
 
 
 def fold(view: View, sighting: Sighting) -> View:
@@ -54,8 +55,15 @@ def fold(view: View, sighting: Sighting) -> View:
 
 def _fold_word_of_target(view: View, word: Alarm | Confirmed) -> View:
     if isinstance(word, Alarm):
-        return replace(view, alarms=MappingProxyType({**view.alarms, word.target: word}))
+        return _fold_alarm(view, word)
     return replace(view, confirmed=MappingProxyType({**view.confirmed, word.target: word.leadership}))
+
+
+def _fold_alarm(view: View, alarm: Alarm) -> View:
+    if alarm.of_reader:
+        whose = (alarm.target, alarm.endpoint)
+        return replace(view, refusals=MappingProxyType({**view.refusals, whose: alarm}))
+    return replace(view, alarms=MappingProxyType({**view.alarms, alarm.target: alarm}))
 
 
 def _fold_listing(view: View, listing: Listing) -> View:
@@ -65,12 +73,8 @@ def _fold_listing(view: View, listing: Listing) -> View:
     goes_back = listing.cluster_id != view.cluster_id or listing.revision < view.revision
     if goes_back and view.contact_at is not None and listing.asked_at < view.contact_at:
         return view
-    return _with_entries(
-        replace(view, cluster_id=listing.cluster_id, listed_asked_at=listing.asked_at),
-        {entry.key: entry for entry in listing.entries},
-        listing.revision,
-        listing.at,
-    )
+    after = _with_entries(view, {entry.key: entry for entry in listing.entries}, listing.revision, listing.at)
+    return replace(after, cluster_id=listing.cluster_id, listed_asked_at=listing.asked_at)
 
 
 def _fold_change(view: View, change: Change) -> View:
@@ -97,6 +101,7 @@ def _with_entries(view: View, entries: Mapping[str, Entry], revision: int, at: f
         contact_at=_later(view.contact_at, at),
         first_heard_at=at if view.first_heard_at is None else view.first_heard_at,
     )
+    after = stand(view, after, at)
     if _turned(view, after):  # the reign may go on, and what its leader said of itself before is of no use
         after = replace(after, turned_at=at, readiness=None, pulse=None, silent_since=None)
     return after if leadership(after) == leadership(view) else replace(after, leader_since=at)
@@ -207,7 +212,8 @@ def says_the_same(before: View, after: View) -> bool:
 def _facts(view: View) -> tuple[object, ...]:
     values = {key: (entry.value, entry.create_revision) for key, entry in view.entries.items()}
     told = view.leader_since, view.readiness, view.pulse, view.alarms, view.confirmed, view.health
-    return view.cluster_id, told, values, None if view.other is None else _facts(view.other)
+    reads = view.standings, view.refusals
+    return view.cluster_id, told, values, reads, None if view.other is None else _facts(view.other)
 
 
 def led_since(view: View, at_other_site: bool = False) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from watcher.decide.errors import WatcherError
-from watcher.decide.model import Actual, Desired, Switch
+from watcher.decide.model import Actual, Desired, Endpoint, Switch
 from watcher.decide.precedence import Standing
 
 
@@ -44,6 +44,9 @@ class Listener:
 
     def switched(self, switch: Switch) -> None:
         """A target's clients were led elsewhere."""
+
+    def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None:
+        """The target's databases for reads lead to these servers from now on; told at the first look too."""
 
     def failed(self, target: str, error: WatcherError, failures: int) -> None:
         """A turn failed, so many in a row by now."""

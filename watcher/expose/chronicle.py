@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from watcher.decide.decision import is_in_sync
 from watcher.decide.errors import WatcherError
-from watcher.decide.model import Actual, Desired, Leadership, Switch, View
+from watcher.decide.model import Actual, Desired, Endpoint, Leadership, Switch, View
 from watcher.decide.precedence import Standing, in_words
 from watcher.decide.view import leadership
 from watcher.expose.audience import Listener
@@ -212,6 +212,10 @@ class Chronicle(Listener):
             took = (switch.confirmed_at - switch.heard_at) * 1000
             route, leader = switch.route.endpoint, switch.route.stamp.leader
             self._note(switch.target, f"led to {route} ({leader}), confirmed after {took:.0f} ms")
+
+    def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None:
+        with self._lock:
+            self._note(target, f"reads go to {', '.join(map(str, to))}")
 
     def source_state(
         self, source: str, connected: bool, place: str, problem: WatcherError | None, reason: str = ""

@@ -195,6 +195,27 @@ _ALL = (
         _TARGET,
         "Connections to the old server that were in use after a switch still, and were ended.",
     ),
+    # reads
+    Family(
+        "reads_led",
+        "counter",
+        _TARGET,
+        "Times that PgBouncer was seen to lead its databases for reads to other servers than before, at the"
+        " first look too.",
+    ),
+    _gauge(
+        "target_readers",
+        "To how many servers its databases for reads lead by its file; absent where it has none.",
+        "target",
+    ),
+    _gauge(
+        "replica_unfit",
+        "1 for why a member should serve no reads of a target that has databases for reads; absent for one"
+        " that should, and while no leader is known. Its reasons are in docs/replicas.md.",
+        "target",
+        "member",
+        "reason",
+    ),
     # targets
     _gauge(
         "target_in_sync",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from loguru import logger
 
 from watcher.decide.errors import FileChanged, PrimaryRefuses, WatcherError
-from watcher.decide.model import Actual, Desired, Reason, Switch
+from watcher.decide.model import Actual, Desired, Endpoint, Reason, Switch
 from watcher.decide.precedence import Standing, in_words
 from watcher.expose.audience import Listener
 from watcher.expose.units import printable
@@ -249,6 +249,14 @@ class LogReporter(Listener):
             ", ".join(f"{name} {ms}" for name, ms in parts.items()),
         )
 
+    def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None:
+        servers = [str(endpoint) for endpoint in to]
+        others = {one.name: str(one.problem) for one in wish.candidates if one.problem is not None}
+        why = ", ".join(f"{name} ({problem})" for name, problem in others.items())
+        self._log.bind(event="reads", target=target, servers=servers, others=others).info(
+            "reads go to {}{}", ", ".join(servers), why and f"; not to {why}"
+        )
+
     def failed(self, target: str, error: WatcherError, failures: int) -> None:
         is_race = isinstance(error, FileChanged) and failures < _RACES  # the next try follows at once
         level = "INFO" if is_race else "WARNING" if isinstance(error, PrimaryRefuses) else "ERROR"
@@ -288,7 +296,7 @@ def _ms(seconds: float) -> float:
 
 
 def _ends(actual: Actual) -> str:
-    return ", ".join(dict.fromkeys(str(db.endpoint) for db in actual.databases))
+    return ", ".join(dict.fromkeys(str(db.endpoint) for db in actual.writes))
 
 
 def _sentence(error: WatcherError) -> str:

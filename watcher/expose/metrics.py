@@ -18,8 +18,19 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from watcher.decide.errors import WatcherError
-from watcher.decide.model import Desired, HealthRound, Leadership, Reason, Role, Source, Switch, View
+from watcher.decide.model import (
+    Desired,
+    Endpoint,
+    HealthRound,
+    Leadership,
+    Reason,
+    Role,
+    Source,
+    Switch,
+    View,
+)
 from watcher.decide.precedence import Standing
+from watcher.decide.readers import in_use
 from watcher.decide.view import leadership, paused
 from watcher.expose.audience import Listener
 from watcher.expose.calendar import Calendar
@@ -120,6 +131,9 @@ class Metrics(Listener):
 
     def failed(self, target: str, error: WatcherError, failures: int) -> None:
         self._add("target_failures", target, type(error).__name__)
+
+    def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None:
+        self._add("reads_led", target)
 
     def connected(self, target: str, problem: WatcherError | None) -> None:
         self._add("target_connects", target, "connected" if problem is None else "failed")
@@ -234,6 +248,7 @@ class _State(Collector):
         rows = self._of_settings() | self._of_etcd(view) | self._of_leader(view) | self._of_health(view)
         rows |= self._of_wishes(view, targets)
         rows |= {name: [((t.name,), of(t)) for t in targets] for name, of in _OF_TARGET.items()}
+        rows["replica_unfit"] = [row for target in targets for row in _unfit(target)]
         rows["target_leader_info"] = [((t.name, _leader(t)), 1.0) for t in targets if _leader(t)]
         for name, values in rows.items():
             yield self._gauge(FAMILIES[name], values)
@@ -314,6 +329,20 @@ def _leader(target: TargetState) -> str:
     return "" if stamp is None else stamp.leader
 
 
+def _unfit(target: TargetState) -> _Rows:
+    if target.actual is None or not target.actual.reads or target.wish is None:
+        return
+    for one in target.wish.candidates:
+        if one.problem is not None:
+            yield (target.name, one.name, str(one.problem)), 1.0
+
+
+def _readers(target: TargetState) -> float | None:
+    if target.actual is None or not target.actual.reads:
+        return None
+    return float(len(in_use(target.actual)))
+
+
 def _can_hold(target: TargetState) -> float | None:
     actual = target.actual
     if actual is None or not (actual.can_hold or actual.hold_problem is not None):
@@ -328,6 +357,7 @@ _OF_TARGET: Mapping[str, Callable[[TargetState], float | None]] = {
     "target_held": lambda target: float(target.held_since is not None),
     "target_held_since_timestamp_seconds": lambda target: target.held_since,
     "target_can_hold": lambda target: _can_hold(target),
+    "target_readers": lambda target: _readers(target),
     "target_connected": lambda target: float(target.seen_at is not None and target.failure is None),
     "target_last_success_timestamp_seconds": lambda target: target.well_at,
     "target_failing_since_timestamp_seconds": lambda target: target.failing_since,

@@ -217,6 +217,9 @@ def _target(target: Target, now: datetime) -> str:
         ("in PgBouncer", "cannot be asked" if target.pgbouncer is None else ", ".join(target.pgbouncer)),
         ("written for", target.leader or "nobody yet"),
     ]
+    if target.reads:
+        others = ", ".join(f"{name} ({why})" for name, why in target.not_for_reads.items())
+        rows.append(("reads", ", ".join(target.reads) + (others and f"; not {others}")))
     if target.held_since is not None:
         rows.append(("clients wait for", ago(now, target.held_since)))
     if target.in_sync_since is not None and target.health == "ok":

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
+from watcher.decide.decision import leads_writes
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import (
     ActiveWatcher,
@@ -25,6 +26,7 @@ from watcher.decide.model import (
     View,
 )
 from watcher.decide.precedence import Standing, active, in_words
+from watcher.decide.readers import in_use
 from watcher.decide.view import config, leadership, paused
 from watcher.expose.calendar import Calendar
 from watcher.expose.chronicle import Chronicle, TargetState, Told, Wish, nobody_knows
@@ -125,6 +127,10 @@ class Target(_Part):
     file: tuple[str, ...] = Field(description="Where the block of its file leads.")
     pgbouncer: tuple[str, ...] | None = Field(
         description="Where PgBouncer itself leads the block's databases; None where it cannot be asked."
+    )
+    reads: tuple[str, ...] = Field(description="Where its file leads databases for reads; empty without any.")
+    not_for_reads: dict[str, str] = Field(
+        description="Members that should serve no reads, and why; empty where it has no databases for them."
     )
     leader: str | None = Field(description="The leader that its block was written for.")
     in_sync_since: AwareDatetime | None
@@ -408,8 +414,10 @@ def _target(state: TargetState) -> Target:
         name=state.name,
         health=health,
         words=words,
-        file=() if actual is None else _distinct(db.endpoint for db in actual.databases),
+        file=() if actual is None else _distinct(db.endpoint for db in actual.writes),
         pgbouncer=_shown(state),
+        reads=() if actual is None else _distinct(sorted(in_use(actual))),
+        not_for_reads=_not_for_reads(state),
         leader=actual.stamp.leader if actual is not None and actual.stamp is not None else None,
         in_sync_since=_date_or_none(state.in_sync_since),
         seen_at=_date_or_none(state.seen_at),
@@ -418,6 +426,12 @@ def _target(state: TargetState) -> Target:
         failing_since=_date_or_none(state.failing_since),
         problem=_problem(state.failure),
     )
+
+
+def _not_for_reads(state: TargetState) -> dict[str, str]:
+    if state.actual is None or not state.actual.reads or state.wish is None:
+        return {}
+    return {one.name: str(one.problem) for one in state.wish.candidates if one.problem is not None}
 
 
 def health_of(state: TargetState) -> tuple[Health, str]:
@@ -448,6 +462,8 @@ def _health_of_led(state: TargetState, wish: Desired, endpoint: Endpoint) -> tup
     but = "" if state.failure is None else f": {state.failure.problem}"
     if wish.gave_up:
         return "failing", f"leads to {endpoint}, which takes no clients: {wish.detail}"
+    if state.in_sync_since is None and state.actual is not None and leads_writes(state.actual, wish):
+        return "failing", f"leads to {endpoint}, but not its reads where they belong{but}"
     if state.in_sync_since is None:
         return "wrong", f"does not lead to {endpoint}{but}"
     if state.failure is not None:
@@ -459,7 +475,7 @@ def _shown(state: TargetState) -> tuple[str, ...] | None:
     actual = state.actual
     if actual is None or actual.shown is None or actual.console_problem is not None:
         return None
-    names = {database.name for database in actual.databases}
+    names = {database.name for database in actual.writes}
     return _distinct(f"{row.host or 'socket'}:{row.port}" for row in actual.shown if row.name in names)
 
 

@@ -28,7 +28,8 @@ from watcher.decide.decision import (
 )
 from watcher.decide.endpoint import check_host, parse_address
 from watcher.decide.errors import MalformedPayload
-from watcher.decide.model import Endpoint
+from watcher.decide.model import MAX_LAG, Choose, Endpoint
+from watcher.decide.readers import ReadPolicy
 from watcher.settings.faults import Fault, refuse, refuse_all
 
 PREFIX = "WATCHER_"
@@ -120,6 +121,7 @@ HostPort = Annotated[Text, AfterValidator(_check_host_port), Kind("host:port")]
 Address = Annotated[Text, AfterValidator(_check_address), Kind("host:port")]
 NodeUrl = Annotated[Text, AfterValidator(_check_node), Kind("URL")]
 Group = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=2**31 - 1), Kind("whole number")]
+Bytes = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=2**63 - 1), Kind("bytes")]
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1000), Kind("whole number")]
 Port = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=65535), Kind("port")]
 
@@ -599,6 +601,38 @@ class Controller(Section):
             yield Fault("name", "has no effect: `mode` is `together`", "set `mode: lease`, or leave it out")
 
 
+# --- reads ----------------------------------------------------------------------------------------
+
+
+class Replicas(Section):
+    databases: Annotated[tuple[Text, ...], AfterValidator(_distinct)] = Field(
+        default=(),
+        description="Databases of the block that lead to replicas, beside those that have `;; role=replica`"
+        " in the line above theirs (docs/replicas.md).",
+    )
+    choose: Choose = Field(
+        default=Choose.ALL,
+        description="Whom they lead to: `all` replicas that are fit, which PgBouncer takes in turn (1.17 or"
+        " later); `least_lag`, the one that is least behind, for as long as it is fit.",
+    )
+    otherwise: Literal["primary", "keep"] = Field(
+        default="primary",
+        description="Where they lead while no replica is fit: to the `primary`, or as before.",
+    )
+    max_lag: Bytes = Field(
+        default=MAX_LAG,
+        description="Bytes of WAL that a replica may be behind, by its key in etcd, and still be fit.",
+    )
+    settle: Number = Field(
+        default=10.0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="One that was not fit counts again once it has been for so long.",
+        json_schema_extra={"unit": "seconds"},
+    )
+
+
 # --- the watcher itself ---------------------------------------------------------------------------
 
 
@@ -684,6 +718,9 @@ class Settings(BaseSettings):
     barrier: Barrier = Field(
         default_factory=lambda: Barrier(),
         description="Stops of PostgreSQL that wait until targets are held (docs/barrier.md).",
+    )
+    replicas: Replicas = Field(
+        default_factory=lambda: Replicas(), description="Databases for reads, which follow the replicas."
     )
     controller: Controller = Field(
         default_factory=lambda: Controller(),
@@ -789,6 +826,9 @@ class Settings(BaseSettings):
             other_site=None if (other := self.of_other_site()) is None else other.policy(target),
             canary=self._canary_policy(),
             hold=self._widest_hold() if target is None else self._hold_policy(self.hold_of(target)),
+            reads=ReadPolicy(
+                self.replicas.choose, self.replicas.otherwise == "primary", self.replicas.settle
+            ),
         )
 
     def of_other_site(self) -> Settings | None:

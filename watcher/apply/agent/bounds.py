@@ -18,6 +18,7 @@ MAX_MESSAGE = 16384
 _BLOCK_EDGE = re.compile(rb"\s*;;\s*\[config cluster((?:[ \t][^:\]]*)?):[ \t]*(begin|end)\]\s*")
 _STAMP_THERE = re.compile(rb"\s*;;\s*watcher:.*", re.DOTALL)
 _STAMP_TO_COME = re.compile(rb"[ \t]*;;[ \t]*watcher:[ -~]{0,65536}\r?\n")
+_READS_MARK = re.compile(rb"\s*;;[ \t]*role=replica\s*")
 _DATABASE_LINE = re.compile(rb"(\s*(?:'[^']+'|[A-Za-z0-9_.*-]+)[ \t]*=[ \t]*)(.*)", re.DOTALL)
 _PARAMETER = re.compile(
     rb" *(?P<key>[^= ]+) *= *(?:'(?P<quoted>(?:[^']|'')+)'(?= |\Z)|(?P<plain>[^' ][^ ]*))"
@@ -73,16 +74,19 @@ class Bounds:
         was, becomes = _without(_STAMP_THERE, old), _without(_STAMP_TO_COME, new)
         if len(becomes) != len(was) or len(_lines(new)) > len(was) + 1:
             raise Refused("bounds", "lines would be added to the block, or taken from it")
-        for before, after in zip(was, becomes):
+        for above, before, after in zip([b"", *was], was, becomes):
             if before != after:
-                self._check_line(before, after)
+                self._check_line(before, after, bool(_READS_MARK.fullmatch(above)))
 
-    def _check_line(self, before: bytes, after: bytes) -> None:
+    def _check_line(self, before: bytes, after: bytes, is_marked: bool) -> None:
+        """A line that is marked for replicas may have a list of hosts."""
         was, becomes = _shape(before), _shape(after)
         if was is None or becomes is None or not _differ_in_address(was, becomes):
             raise Refused("bounds", "more than an address would change in a line of the block")
         port = _DEFAULT_PORT if becomes.port is None else _text(becomes.port)
-        self.check_address(_text(becomes.host), port)
+        hosts = _text(becomes.host)
+        for host in hosts.split(",") if is_marked else [hosts]:
+            self.check_address(host, port)
 
 
 def _allowed(text: str) -> Tuple[str, str]:

@@ -32,19 +32,23 @@ _OVERLAP = 1.0
 _CONNECT_LIMIT = 2.0
 _GREETING_LIMIT = 0.75
 _SHORTEST = 1.0  # a wire that ends sooner than that, while the server takes logins, is not renewed at once
-_ASK_AGAIN = 0.05  # while it refuses
+ASK_AGAIN = 0.05  # while it refuses, and clients wait for it
 
 
 class Guard:
-    """Watches one server in a thread of its own; `alarm` writes a byte each time that `refuses` changes."""
+    """Watches one server in a thread of its own; `alarm` writes a byte each time that `refuses` changes.
 
-    def __init__(self, host: str, port: int, user: str, alarm: int) -> None:
+    One that refuses is asked again every `ask_again` seconds.
+    """
+
+    def __init__(self, host: str, port: int, user: str, alarm: int, ask_again: float = ASK_AGAIN) -> None:
         self.host = host
         self.port = port
         self.refuses = False
         self.problem = ""
         self._user = user
         self._alarm = alarm
+        self._ask_again = ask_again
         wake, waker = os.pipe()  # each end is closed by the thread that uses it
         self._wake, self._waker = os.fdopen(wake, "rb", 0), os.fdopen(waker, "wb", 0)
         self._over = False
@@ -116,7 +120,7 @@ class Guard:
                 self._say(False, answer)
             if not self.refuses:
                 return
-            self._rest(_ASK_AGAIN)
+            self._rest(self._ask_again)
 
     def _say(self, refuses: bool, answer: Answer) -> None:
         self.refuses, self.problem = refuses, answer.problem

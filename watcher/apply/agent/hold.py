@@ -3,7 +3,8 @@ limit is over or our standard input ends, whatever became of the watcher.
 
 Two consoles: one that pauses (an answer to PAUSE comes only when every transaction is done, perhaps never),
 one for all else. The watcher logs in through us (`dial`, `pass`), then asks (`begin`, `hold`, `release`,
-`guard`). Lines with `event` come unasked: `alarm`, `complete`, `ended`, `cut`.
+`guard`; `move` and `readers` for databases that are for reads). Lines with `event` come unasked: `alarm`,
+`reader`, `complete`, `ended`, `cut`.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from watcher.apply.agent.bounds import Bounds, Gate
 from watcher.apply.agent.console import Console, Reply, dial
@@ -30,6 +31,9 @@ QUIET_LIMIT = 0.03
 """Seconds in which a server's login that is under way may end before its pool is paused: a login that PAUSE
 breaks off marks the pool as failed, and a failed pool turns clients away (PgBouncer objects.c,
 disconnect_server)."""
+
+MOVE_QUIET_LIMIT = 0.5
+"""The same where only reads are led elsewhere: no server is about to go, so it need not be quick."""
 
 PAUSED_LIMIT = 0.5
 LOGIN_RETRY = "0.01"
@@ -56,8 +60,17 @@ LONGEST_WISH = 4 * 1024 * 1024
 COMPARE_EVERY = 1.0
 """Seconds between two looks whether an operator has resumed what we hold."""
 
+MOST_READERS = 64
+READER_AGAIN = 1.0  # seconds between two questions to a server for reads that refuses: nobody waits for it
+
 LONGEST_AFTERMATH = 60.0
 """Seconds in which every setting is put back after a release, by far."""
+
+LONGEST_MOMENT = 1.0
+"""Seconds for which clients wait for a word of the watcher's where a server for reads refuses."""
+
+LONGEST_DRAIN = 50.0
+"""Seconds for which a pool may be larger than it is, since old connections take room in it."""
 
 
 def keep(options: argparse.Namespace) -> None:
@@ -116,6 +129,7 @@ class Holder:
         self._asked: Dict[str, Any] = {"databases": []}  # whom to hold, as the watcher said it
         self._held: List[str] = []  # what we paused of that, and nobody has resumed since
         self._resumed: Set[str] = set()  # what somebody else resumed: it is not paused again in this hold
+        self._moving: List[str] = []  # what is paused for the moment in which it is led elsewhere
         self._is_held = False
         self._is_complete = False
         self._began = 0.0
@@ -130,17 +144,25 @@ class Holder:
         self._guard: Optional[Guard] = None
         self._on_refusal: Optional[Dict[str, Any]] = None
         self._bell, self._ring = os.pipe()
+        self._for_reads: List[str] = []  # databases that lead to servers for reads
+        self._readers: Dict[Tuple[str, int], Guard] = {}
+        self._told: Dict[Tuple[str, int], bool] = {}  # whether we have said of it that it refuses
+        self._readers_bell, self._readers_ring = os.pipe()
 
     # --- the loop -------------------------------------------------------------------------------------
 
     def serve(self) -> None:
         pending: Optional[bytes] = b""
         while pending is not None:
-            sources = [0, self._bell] + ([self._pauser.fileno()] if self._pauser else [])
+            sources = [0, self._bell, self._readers_bell]
+            sources += [self._pauser.fileno()] if self._pauser else []
             ready = select.select(sources, [], [], self._next_due())[0]
             if self._bell in ready:
                 os.read(self._bell, 4096)
                 self._heed_guard()
+            if self._readers_bell in ready:
+                os.read(self._readers_bell, 4096)
+                self._heed_readers()
             if 0 in ready:
                 pending = self._hear(pending, os.read(0, 65536))
             elif self._pauser is not None and self._pauser.fileno() in ready:
@@ -204,11 +226,15 @@ class Holder:
             raise Refused("request", "no console is logged in")
         if verb == "hold":
             return self._hold(request, _limit_of(request), bool(request.get("at_once")))
-        if verb == "release":
-            return self._release(request)
-        if verb == "guard":
-            return self._watch(request)
-        raise Refused("request", "unknown verb %r" % verb)
+        ways = {
+            "release": self._release,
+            "move": self._move,
+            "guard": self._watch,
+            "readers": self._watch_readers,
+        }
+        if verb not in ways:
+            raise Refused("request", "unknown verb %r" % verb)
+        return ways[verb](request)
 
     # --- logging in -----------------------------------------------------------------------------------
 
@@ -330,10 +356,11 @@ class Holder:
 
     def _note(self) -> None:
         records = self._known_records()
-        if self._held or self._changed:
+        paused = self._held + self._moving
+        if paused or self._changed:
             now = time.monotonic()
             left = LONGEST_AFTERMATH if self._until == float("inf") else self._until - now
-            records.note(self._held, self._changed, self._set_to, now - self._began, left)
+            records.note(paused, self._changed, self._set_to, now - self._began, left)
         else:
             records.forget()
 
@@ -405,10 +432,10 @@ class Holder:
             self._undo()
             raise
 
-    def _let_logins_end(self, databases: List[str]) -> None:
+    def _let_logins_end(self, databases: List[str], limit: float = QUIET_LIMIT) -> None:
         """No login begins from here on, and the one that may be under way in each pool gets a moment."""
         self._change(self._config(), max_db_connections="1", **NOT_FILLED)
-        until = time.monotonic() + QUIET_LIMIT
+        until = time.monotonic() + limit
         while self._sums(databases, "sv_login") and time.monotonic() < until:
             time.sleep(0.001)
 
@@ -492,14 +519,15 @@ class Holder:
         with self._known_records().turn():
             expect = request.get("expect") or {}
             reload = bool(request.get("reload")) and not self._is_led(expect, request.get("greet"))
-            rows = self._reload_and_look(reload, expect)
-            names = self._held if request.get("sure") else self._not_shared()
-            old = self._old_servers(self._held)
-            self._make_room(old)
-            self._let_go_on([name for name in names if name in _paused_in(rows)])
+            with self._moved((request.get("moves") or []) if reload else []) as moved:
+                rows = self._reload_and_look(reload, expect, moved)
+                names = self._held if request.get("sure") else self._not_shared()
+                old = self._old_servers(self._held)
+                self._make_room(old)
+                self._let_go_on([name for name in names if name in _paused_in(rows)])
         held, self._held = self._held, []
         held_for = self._over()
-        self._after_release(held, old, request)
+        self._after_release(held + moved, old, request)
         return dict(self._status(), was_held=True, held_for=held_for, shown=rows)
 
     def _is_led(self, expect: Dict[str, Any], greet: Optional[List[Any]]) -> bool:
@@ -511,10 +539,95 @@ class Holder:
         led = {
             _named(row, "name")
             for row in self._rows("SHOW DATABASES")
-            if (_named(row, "host"), _count(row, "port")) == tuple(greet[:2]) and not _count(row, "paused")
+            if not _count(row, "paused") and _leads(row, expect.get(_named(row, "name")) or greet[:2])
         }
         names = {*self._held, *expect}
         return bool(names) and names <= led
+
+    # --- leading reads elsewhere --------------------------------------------------------------------
+
+    def _move(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        """RELOAD, while nobody is held, with these databases paused for that moment; what runs in them goes
+        on where it is, and is not waited for.
+        """
+        if self._is_held or any(other["databases"] for other in self._known_records().others()):
+            raise Refused("held", "clients are held: a reload now would turn some of them away")
+        expect = request["expect"]
+        with self._known_records().turn():
+            rows = self._rows("SHOW DATABASES")
+            led = {_named(row, "name") for row in rows if _leads(row, expect.get(_named(row, "name")))}
+            if led >= set(request["databases"]):  # another watcher was quicker
+                self._let_reads_go_on()
+                return {"shown": rows}
+            self._began = time.monotonic()
+            with self._moved(request["databases"]) as moved:
+                rows = self._reload_and_look(True, expect, moved)
+        now = time.monotonic()
+        old = self._old_servers(moved)
+        self._make_room(old)
+        self._later.append((now + LOGINS_AFTER, lambda: self._await_logins(moved, now + LOGIN_LIMIT)))
+        if old:
+            self._later.append((0.0, lambda: self._see_drained(moved, now + LONGEST_DRAIN)))
+        return {"shown": rows}
+
+    @contextlib.contextmanager
+    def _moved(self, databases: List[str]) -> Iterator[List[str]]:
+        """Paused meanwhile, but for those that are paused already, by whomever. A plain RELOAD would break
+        off the logins that are under way, and each of those turns clients away (PgBouncer objects.c,
+        disconnect_server).
+        """
+        try:
+            self._pause_moving(databases)
+            yield list(self._moving)
+        finally:
+            self._let_reads_go_on()
+
+    def _pause_moving(self, databases: List[str]) -> None:
+        """Those that wait already, since their server refuses, go on waiting."""
+        known = self._paused() if databases else set()
+        fresh = [name for name in databases if name not in known]
+        if databases:
+            self._config_now = self._config()
+        if fresh:
+            self._moving = self._moving + fresh
+            self._note()
+            self._let_logins_end(fresh, MOVE_QUIET_LIMIT)
+            self._send_pauses(fresh)
+
+    def _let_reads_go_on(self) -> None:
+        moving, self._moving = self._moving, []
+        self._let_go_on(moving)
+        self._change_back(*["max_db_connections"] + ([] if self._is_held else ["min_pool_size"]))
+
+    def _hold_reads(self, host: str, port: int) -> None:
+        """For the moment that it takes the watcher to lead them elsewhere. Not while the primary's clients
+        are held, for then they are not led elsewhere before that is over.
+        """
+        rows = self._rows("SHOW DATABASES")
+        names = [
+            _named(row, "name")
+            for row in rows
+            if _named(row, "name") in self._for_reads
+            and not _count(row, "paused")
+            and (host in _named(row, "host").split(",") and _count(row, "port") == port)
+        ]
+        if not names or self._is_held or self._moving:
+            return
+        self._began = time.monotonic()
+        self._moving = names
+        self._note()
+        self._later.append((self._began + LONGEST_MOMENT, self._let_reads_go_on))
+        self._send_pauses(names)
+        self._change(self._config(), **NOT_FILLED)
+
+    def _see_drained(self, databases: List[str], until: float) -> None:
+        """Old connections take room in their pool until what runs on them is over."""
+        if self._old_servers(databases) and time.monotonic() < until:
+            self._later.append((time.monotonic() + 1.0, lambda: self._see_drained(databases, until)))
+        else:
+            self._change_back("default_pool_size")
+
+    # --- greeting -----------------------------------------------------------------------------------
 
     def _check_logins(self, host: str, port: int, user: str) -> None:
         self._bounds.check_address(host, str(port))
@@ -523,12 +636,15 @@ class Holder:
         if answer.verdict != TAKES:
             raise Refused("login", "%s:%s takes no login: %s" % (host, port, answer.problem))
 
-    def _reload_and_look(self, reload: bool, expect: Dict[str, Any]) -> List[Dict[str, Optional[str]]]:
+    def _reload_and_look(
+        self, reload: bool, expect: Dict[str, Any], moved: List[str]
+    ) -> List[Dict[str, Optional[str]]]:
         """In one turn of PgBouncer's loop, as far as can be: between RELOAD and RESUME a new client makes a
-        paused pool log in and be marked as failed.
+        paused pool log in and be marked as failed. Those that are `moved` go on in that very turn.
         """
         asked = (["RELOAD"] if reload else []) + ["SHOW CONFIG", "SHOW DATABASES"]
-        replies = self._ask(*asked)
+        replies = self._ask(*asked, *self._words_for_moved(moved))[: len(asked)]
+        self._moving = []
         for statement, reply in zip(asked, replies):
             if reply.error:
                 raise Refused("console", "%s: %s" % (statement, reply.error))
@@ -542,16 +658,25 @@ class Holder:
         self._config_now = config
         return rows
 
-    def _let_go_on(self, databases: List[str]) -> None:
+    def _words_for_moved(self, databases: List[str]) -> List[str]:
+        """RELOAD takes the retry back, and between it and RESUME there is no time to ask what it was."""
+        if not databases or float(self._config_now.get("server_login_retry") or 0) <= float(LOGIN_RETRY):
+            return self._words_to_go_on(databases)
+        self._changed.setdefault("server_login_retry", self._config_now["server_login_retry"])
+        self._set_to["server_login_retry"] = LOGIN_RETRY
+        self._note()
+        return ["SET server_login_retry='%s'" % LOGIN_RETRY, *self._words_to_go_on(databases)]
+
+    def _words_to_go_on(self, databases: List[str]) -> List[str]:
         """RECONNECT first, which while paused does one thing: a client that logs in before the first server
         has waits for that, where a pool marked as failed would turn it away (objects.c, finish_client_login).
         One that is not paused any more would break off logins by it.
         """
-        statements = [
-            "%s %s" % (word, _quoted(name)) for name in databases for word in ("RECONNECT", "RESUME")
-        ]
-        if statements:
-            self._ask(*statements)
+        return ["%s %s" % (word, _quoted(name)) for name in databases for word in ("RECONNECT", "RESUME")]
+
+    def _let_go_on(self, databases: List[str]) -> None:
+        if databases:
+            self._ask(*self._words_to_go_on(databases))
 
     def _check_route(self, rows: List[Dict[str, Optional[str]]], expect: Dict[str, Any]) -> None:
         shown = {_named(row, "name"): (_named(row, "host"), _count(row, "port")) for row in rows}
@@ -578,13 +703,13 @@ class Holder:
 
     def let_go(self, why: str) -> None:
         """End our hold without a condition, and put every setting back."""
-        if self._control is None or not (self._is_held or self._changed):
+        if self._control is None or not (self._is_held or self._changed or self._moving):
             return
         was_held, complete = self._is_held, self._is_complete
         self._until = float("inf")
         with contextlib.suppress(OSError, Refused), self._known_records().turn():
-            self._resume(self._not_shared())
-            self._held = []
+            self._resume(self._not_shared() + self._moving)
+            self._held, self._moving = [], []
             self._later.clear()
             self._see_to_others()
             self._change_back(*list(self._changed))
@@ -703,6 +828,36 @@ class Holder:
         where = {"host": guard.host, "port": guard.port}
         say(dict(status or self._status(), event="alarm", refuses=guard.refuses, why=guard.problem, **where))
 
+    def _watch_readers(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        """Watch these servers from now on, and no others, as servers for reads: clients of `databases` that
+        lead to one that refuses wait for a moment.
+        """
+        self._for_reads = [str(name) for name in request["databases"]]
+        wanted = [(str(host), int(port)) for host, port in request["endpoints"]]
+        if len(wanted) > MOST_READERS:
+            raise Refused("request", "%d servers for reads are too many" % len(wanted))
+        for host, port in wanted:
+            self._bounds.check_address(host, str(port))
+        for gone in set(self._readers) - set(wanted):
+            self._readers.pop(gone).stop()
+            self._told.pop(gone, None)
+        for host, port in wanted:
+            if (host, port) not in self._readers:
+                guard = Guard(host, port, request["user"], self._readers_ring, READER_AGAIN)
+                self._readers[host, port] = guard
+        return {}
+
+    def _heed_readers(self) -> None:
+        for (host, port), guard in self._readers.items():
+            refuses = guard.refuses
+            if self._told.get((host, port), False) != refuses:
+                self._told[host, port] = refuses
+                if refuses:
+                    with contextlib.suppress(Refused):
+                        self._hold_reads(host, port)
+                where = {"host": host, "port": port}
+                say(dict(where, event="reader", refuses=refuses, why=guard.problem))
+
     def _leads_to(self, guard: Guard) -> bool:
         """Whether its clients are still led to the guarded server; another watcher may have led them away."""
         with contextlib.suppress(OSError, Refused):
@@ -711,6 +866,10 @@ class Holder:
                 for row in self._rows("SHOW DATABASES")
             )
         return False
+
+
+def _leads(row: Dict[str, Optional[str]], end: Optional[List[Any]]) -> bool:
+    return end is not None and [_named(row, "host"), _count(row, "port")] == list(end)
 
 
 def _same(one: Optional[str], other: Optional[str]) -> bool:
