@@ -229,7 +229,7 @@ def test_one_problem_that_follows_another_does_not_begin_anew() -> None:
         change(member("n3", 60, state="stopped"), at=OLD),
         change(member("n3", 61, noloadbalance=True), at=OLD + 3),
     )
-    assert view.standings["n3"].since == OLD
+    assert view.fitness["n3"].since == OLD
 
 
 # --- a change of leader ------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def test_while_etcd_is_silent_reads_stay_where_they_are() -> None:
 def test_a_replica_lags_by_its_own_key_against_the_newest_word_of_the_leader() -> None:
     view = seen(BASE, change(status(9000, 60), at=OLD), change(member("n3", 61, position=7999), at=OLD + 1))
     assert problem_of(view, "n3") is Unfit.LAGS
-    assert view.standings["n3"].lag == 1001
+    assert view.fitness["n3"].lag == 1001
 
 
 def test_the_leaders_word_alone_makes_nobody_lag() -> None:
@@ -308,7 +308,7 @@ def test_a_replica_whose_key_stands_still_lags_a_turn_later() -> None:
     assert problem_of(seen(BASE, first, change(status(9100, 61), at=OLD + 1)), "n3") is None
     view = seen(BASE, first, second)
     assert problem_of(view, "n3", OLD + LOOP) is Unfit.LAGS
-    assert view.standings["n3"].lag == 4000
+    assert view.fitness["n3"].lag == 4000
 
 
 def test_the_turns_of_the_loop_are_as_long_as_the_cluster_says() -> None:

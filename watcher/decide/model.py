@@ -329,7 +329,7 @@ class Unfit(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Fitness:
     """Whether a member is fit for reads by its own key, `problem` None, and since when it is or is not.
 
     `lag` is how many bytes of WAL it was behind, by that key, which was of `revision`.
@@ -394,7 +394,7 @@ class View:
     cluster, or to be one no longer; None where it was seen so from the start. `other` is what is known of the
     other site, None where none is named.
 
-    Of reads: who is behind by more than `max_lag` bytes does not stand well; `standings` are the members', by
+    Of reads: who is behind by more than `max_lag` bytes is not fit; `fitness` is each member's, by
     name; `refusals` the last alarm of each target's about each server that serves reads.
     """
 
@@ -415,7 +415,7 @@ class View:
     confirmed: Mapping[str, Leadership] = field(default_factory=lambda: _EMPTY)
     health: HealthRound | None = None
     max_lag: int = MAX_LAG
-    standings: Mapping[str, Standing] = field(default_factory=lambda: _EMPTY)
+    fitness: Mapping[str, Fitness] = field(default_factory=lambda: _EMPTY)
     wal_mark: WalMark | None = None
     refusals: Mapping[tuple[str, Endpoint], Alarm] = field(default_factory=lambda: MappingProxyType({}))
     turned_at: float | None = None

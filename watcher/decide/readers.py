@@ -1,6 +1,6 @@
 """Who serves reads: the replicas that are fit for it, and where the marked lines of a block lead. Pure.
 
-A replica is fit by its own key in etcd (`standing.py`), while it is not the leader, is on the leader's
+A replica is fit by its own key in etcd (`fitness.py`), while it is not the leader, is on the leader's
 timeline, and the guard beside this PgBouncer does not see it refuse. One that was not counts again only once
 it has been for `settle` seconds, so that one that comes and goes does not take clients along each time; where
 it serves reads already it stays.
@@ -16,20 +16,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from watcher.decide.endpoint import each_of
+from watcher.decide.fitness import SOFT, behind
 from watcher.decide.model import (
     Actual,
     Alarm,
     Candidate,
     Choose,
     Endpoint,
+    Fitness,
     Leadership,
     Member,
     Readers,
-    Standing,
     Unfit,
     View,
 )
-from watcher.decide.standing import SOFT, behind
 from watcher.decide.view import config, timeline
 
 
@@ -51,10 +51,10 @@ def candidates(
     """Every member that was ever seen, whom reads prefer first."""
 
     def preferred(name: str) -> tuple[int, str]:
-        return (behind(view.standings, name) if policy.choose is Choose.LEAST_LAG else 0, name)
+        return (behind(view.fitness, name) if policy.choose is Choose.LEAST_LAG else 0, name)
 
     found = []
-    for name in sorted(view.standings, key=preferred):
+    for name in sorted(view.fitness, key=preferred):
         where = address(name, view.members.get(name))
         endpoint = where if isinstance(where, Endpoint) else None
         alarm = view.refusals.get((target, endpoint)) if endpoint else None
@@ -112,15 +112,15 @@ def _candidate(
     policy: ReadPolicy,
     now: float,
 ) -> Candidate:
-    standing = view.standings[name]
+    fit = view.fitness[name]
     grown_at = (view.leader_since or view.began_at) + config(view).ttl
-    problem = _problem(name, endpoint, standing, view, reign)
+    problem = _problem(name, endpoint, fit, view, reign)
     if (problem is None or problem in SOFT) and alarm is not None and alarm.refuses:
         problem = Unfit.REFUSES
     if problem is not None:
         stays = problem in SOFT and now < grown_at
         return Candidate(name, endpoint, problem, stays, grown_at if stays else None)
-    since = standing.since if alarm is None else max(standing.since, alarm.at)
+    since = fit.since if alarm is None else max(fit.since, alarm.at)
     settled_at = since + policy.settle
     if now < settled_at:
         return Candidate(name, endpoint, Unfit.SETTLING, stays=True, due_at=settled_at)
@@ -128,14 +128,14 @@ def _candidate(
 
 
 def _problem(
-    name: str, endpoint: Endpoint | None, standing: Standing, view: View, reign: Leadership
+    name: str, endpoint: Endpoint | None, fit: Fitness, view: View, reign: Leadership
 ) -> Unfit | None:
     if name == reign.name:
         return Unfit.LEADER
     if endpoint is None:
         return Unfit.NO_ADDRESS
-    if standing.problem is not None:
-        return standing.problem
+    if fit.problem is not None:
+        return fit.problem
     member, leads = view.members[name], timeline(view, reign)
     others = member.timeline is not None and leads is not None and member.timeline != leads
     return Unfit.OTHER_TIMELINE if others else None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from watcher.decide.fitness import judged
 from watcher.decide.model import (
     ACTIVE_KEY,
     PAUSE_KEY,
@@ -31,7 +32,6 @@ from watcher.decide.model import (
     Verdict,
     View,
 )
-from watcher.decide.standing import stand
 
 
 def fold(view: View, sighting: Sighting) -> View:
@@ -101,7 +101,7 @@ def _with_entries(view: View, entries: Mapping[str, Entry], revision: int, at: f
         contact_at=_later(view.contact_at, at),
         first_heard_at=at if view.first_heard_at is None else view.first_heard_at,
     )
-    after = stand(view, after, at)
+    after = judged(view, after, at)
     if _turned(view, after):  # the reign may go on, and what its leader said of itself before is of no use
         after = replace(after, turned_at=at, readiness=None, pulse=None, silent_since=None)
     return after if leadership(after) == leadership(view) else replace(after, leader_since=at)
@@ -212,7 +212,7 @@ def says_the_same(before: View, after: View) -> bool:
 def _facts(view: View) -> tuple[object, ...]:
     values = {key: (entry.value, entry.create_revision) for key, entry in view.entries.items()}
     told = view.leader_since, view.readiness, view.pulse, view.alarms, view.confirmed, view.health
-    reads = view.standings, view.refusals
+    reads = view.fitness, view.refusals
     return view.cluster_id, told, values, reads, None if view.other is None else _facts(view.other)
 
 

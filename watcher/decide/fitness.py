@@ -15,10 +15,10 @@ from types import MappingProxyType
 from watcher.decide.model import (
     Config,
     Entry,
+    Fitness,
     Malformed,
     Member,
     Role,
-    Standing,
     Status,
     Unfit,
     View,
@@ -34,26 +34,26 @@ _MEMBERS = "members/"
 _A_TURN = 0.9  # of `loop_wait`: two turns are never quite so far apart
 
 
-def stand(before: View, after: View, at: float) -> View:
-    """`after` with its standings as they follow from its entries, `before` being the view before these."""
+def judged(before: View, after: View, at: float) -> View:
+    """`after` with each member's fitness by its entries, `before` being the view before these."""
     names = {key.removeprefix(_MEMBERS) for key in after.entries if key.startswith(_MEMBERS)}
-    standings = {name: _standing(name, before, after, at) for name in names | set(before.standings)}
-    return replace(after, standings=MappingProxyType(standings), wal_mark=_marked(before, after, at))
+    fitness = {name: _fitness(name, before, after, at) for name in names | set(before.fitness)}
+    return replace(after, fitness=MappingProxyType(fitness), wal_mark=_marked(before, after, at))
 
 
-def _standing(name: str, before: View, after: View, at: float) -> Standing:
-    known, entry = before.standings.get(name), after.entries.get(_MEMBERS + name)
+def _fitness(name: str, before: View, after: View, at: float) -> Fitness:
+    known, entry = before.fitness.get(name), after.entries.get(_MEMBERS + name)
     if entry is not None and isinstance(entry.value, Malformed):
-        return known or Standing(Unfit.NO_KEY, at)  # not known, which changes nothing
+        return known or Fitness(Unfit.NO_KEY, at)  # not known, which changes nothing
     if entry is None or not isinstance(entry.value, Member):
-        return _since(Standing(Unfit.NO_KEY, at), known)
+        return _since(Fitness(Unfit.NO_KEY, at), known)
     lag = _lag(entry, entry.value, known, before, after, at)
     problem = _problem(entry.value, lag, after.max_lag)
     first = float("-inf") if before.listed_asked_at is None and problem is None else at
-    return _since(Standing(problem, first, lag, entry.mod_revision), known)
+    return _since(Fitness(problem, first, lag, entry.mod_revision), known)
 
 
-def _since(news: Standing, known: Standing | None) -> Standing:
+def _since(news: Fitness, known: Fitness | None) -> Fitness:
     """A problem that becomes another one does not begin anew."""
     if known is None or (known.problem is None) != (news.problem is None):
         return news
@@ -76,7 +76,7 @@ def _problem(member: Member, lag: int | None, max_lag: int) -> Unfit | None:
 
 
 def _lag(
-    entry: Entry, member: Member, known: Standing | None, before: View, after: View, at: float
+    entry: Entry, member: Member, known: Fitness | None, before: View, after: View, at: float
 ) -> int | None:
     told, newest = member.position if member.replayed is None else member.replayed, written(after)
     if told is None:
@@ -111,7 +111,7 @@ def written(view: View) -> int | None:
     return None
 
 
-def behind(standings: Mapping[str, Standing], name: str) -> int:
+def behind(fitness: Mapping[str, Fitness], name: str) -> int:
     """Bytes, for an order among replicas; who tells nothing comes last."""
-    standing = standings.get(name)
-    return 2**64 if standing is None or standing.lag is None else standing.lag
+    fit = fitness.get(name)
+    return 2**64 if fit is None or fit.lag is None else fit.lag
