@@ -34,7 +34,7 @@ _HOLD = "apply/agent/hold.py"
 FAULTS = {
     "a release that resumes nobody": Fault(
         _HOLD,
-        (("        if statements:\n            self._ask(*statements)", "        del statements"),),
+        (("            self._ask(*self._words_to_go_on(databases))", "            pass"),),
         "etcd-member-gone",
         "holds nobody: not within",
     ),

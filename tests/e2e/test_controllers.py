@@ -14,6 +14,8 @@ from tests.support.waiting import wait_for
 from tests.support.watcher import Settings, WatcherProcess
 from watcher.decide.model import ACTIVE_KEY
 
+pytestmark = pytest.mark.long
+
 LIMIT = 15.0
 
 

@@ -1,6 +1,7 @@
 """Etcd is silent: the health check of the nodes decides, and only where there is no doubt."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -124,7 +125,7 @@ def test_a_switchover_without_etcd_is_followed_and_etcd_takes_over_again(
             proxy.mend()
         watcher.wait_for_line("wish", reason="leader", after=len(watcher.lines("wish")))
         settled(watcher, bed, at(new))
-        wait_for(lambda: not any(_stamped_by_health_check(host) for host in bed.bouncers), 15, "etcd's stamp")
+        wait_for(lambda: all(map(_stamped_by_etcd, bed.bouncers)), 15, "etcd's stamp")
         before = traces(bed)
         stays(lambda: [one.reloads for one in traces(bed)] == reloads, 1.5, "nobody reloads")
         after = traces(bed)
@@ -135,9 +136,13 @@ def test_a_switchover_without_etcd_is_followed_and_etcd_takes_over_again(
         assert [line["source"] for line in watcher.lines("switch")[2:]] == ["etcd"] * 2
 
 
-def _stamped_by_health_check(host: BouncerHost) -> bool:
-    """Its word stands until a read of etcd proves what may replace it."""
-    return ";; watcher: cluster=0 " in host.pgbouncer.config_file.read_text()
+def _stamped_by_etcd(host: BouncerHost) -> bool:
+    """The health check's word stands until a read of etcd proves what may replace it; the timeline is noted
+    when nobody is in a hurry.
+    """
+    text = host.pgbouncer.config_file.read_text()
+    stamp = re.search(r"^;; watcher: cluster=(\w+) .* timeline=\d", text, re.MULTILINE)
+    return stamp is not None and stamp[1] != "0"
 
 
 def _switched(bed: Bed) -> str:

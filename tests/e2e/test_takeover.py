@@ -18,6 +18,8 @@ from tests.support.stage import Ground, Stage
 from tests.support.takeover import FAULTS, MODES, Mode, Takeover
 from tests.support.waiting import BedError, log_tail
 
+pytestmark = pytest.mark.long
+
 EVERY = "WATCHER_TESTS_EVERY_STEP" in os.environ
 COMBINATIONS = list(product(MODES, FAULTS))
 APART = 1 if EVERY else 2 * len(COMBINATIONS)

@@ -22,6 +22,8 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import wait_for
 from tests.support.watcher import Settings, WatcherProcess, ssh_target
 
+pytestmark = pytest.mark.long
+
 LIMIT = 20.0
 
 

@@ -53,7 +53,7 @@ def test_what_is_there_is_listed_and_what_changes_is_told_in_order(one: EtcdClus
     with Follower(access_to(one)) as follower:
         follower.sees("node1", 5)
         follower.comes_to(Reason.STARTED, 5)
-        one.txn(f"put {PREFIX}failover x", f"put {LEADER} node2", f"put {PREFIX}status ignored")
+        one.txn(f"put {PREFIX}failover x", f"put {LEADER} node2", f"put {PREFIX}history ignored")
         follower.sees("node2", 1)
         one.delete(LEADER)
         follower.sees(None, 1)
