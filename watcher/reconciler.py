@@ -13,6 +13,7 @@ from typing import Protocol
 
 from watcher.decide.backoff import Backoff
 from watcher.decide.canary import after_canary, reign_of, within_limits
+from watcher.decide.config_block import goal
 from watcher.decide.decision import Policy, but_for_pause, desired, plan, within_limit
 from watcher.decide.errors import (
     FileChanged,
@@ -457,10 +458,14 @@ def _asks(wish: Desired) -> tuple[object, ...]:
 
 
 def _can_wait(step: Step, actual: Actual) -> bool:
-    """Nobody waits for the guard against the next crash, nor for what a stamp has merely learned."""
+    """Nobody waits for the guards against the next crash, nor for what a stamp has merely learned. Whatever
+    else is written others steps follow up, so it is not parted from them.
+    """
     if not isinstance(step, Write):
-        return isinstance(step, Watch)
-    leads_there = all(database.endpoint == step.route.endpoint for database in actual.databases)
+        return isinstance(step, Watch | WatchReaders)
+    leads_there = all(
+        goal(database, step.route) in (None, database.endpoint) for database in actual.databases
+    )
     return leads_there and learns(actual.stamp, step.route.stamp)
 
 
