@@ -51,11 +51,11 @@ def names_same_leader(old: Stamp | None, new: Stamp) -> bool:
 
 def learns(old: Stamp | None, new: Stamp) -> bool:
     """Whether both are of one reign, and the new one merely knows more of it."""
-    return old is not None and _reign(old) == _reign(new)
+    return old is not None and _reign(old) == _reign(new) and old.site == new.site
 
 
-def _reign(stamp: Stamp) -> tuple[int, int, str, int]:
-    return stamp.cluster_id, stamp.revision, stamp.leader, stamp.site
+def _reign(stamp: Stamp) -> tuple[int, int, str]:
+    return stamp.cluster_id, stamp.revision, stamp.leader
 
 
 def _is_by_health_check(stamp: Stamp) -> bool:
@@ -96,6 +96,6 @@ def stamp_over(old: Stamp | None, route: Route) -> Stamp:
 
 def _timeline_over(old: Stamp, new: Stamp) -> int | None:
     """That of the new reign, as far as it is known: an earlier one's says nothing of it, whoever led then."""
-    if (old.cluster_id, old.revision, old.leader) != (new.cluster_id, new.revision, new.leader):
+    if _reign(old) != _reign(new):
         return new.timeline
     return max((known for known in (old.timeline, new.timeline) if known is not None), default=None)
