@@ -179,13 +179,6 @@ FAULTS = (
         seed=5,
     ),
     Fault(
-        "a leader's timeline is taken for the next one's",
-        "decide/fence.py",
-        "        return new.timeline\n",
-        "        return new.timeline or old.timeline\n",
-        seed=9739,
-    ),
-    Fault(
         "a failed write makes it forget since when clients wait",
         "reconciler.py",
         "        wish = self._no_longer_than_it_is(wish, actual)\n",
