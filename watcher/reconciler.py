@@ -47,7 +47,7 @@ from watcher.decide.precedence import Share, Standing, leads, share
 from watcher.decide.readers import in_use
 from watcher.decide.view import led_since
 from watcher.mailbox import Mailbox
-from watcher.rush import Rush
+from watcher.rush import LONGEST, Rush
 
 _LOGIN_LIMIT = 30.0
 _LINK_CHECK = 5.0  # seconds between two looks whether the connection still stands
@@ -286,12 +286,12 @@ class Reconciler:
         return self._share.steps
 
     def _for_now(self, steps: tuple[Step, ...], urgent: tuple[Step, ...]) -> tuple[Step, ...]:
-        """All of them once nobody is in a hurry."""
+        """All of them once nobody is in a hurry, and in the end also where something is urgent each time."""
         now, since, self._waits_since = self._clock(), self._waits_since, None
         if self._rush is None or len(urgent) == len(steps):
             return steps
         since = now if since is None else since
-        if not urgent and now >= self._rush.over_at(since):
+        if now >= (since + LONGEST if urgent else self._rush.over_at(since)):
             return steps
         self._waits_since = since
         return urgent

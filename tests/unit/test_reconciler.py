@@ -277,6 +277,17 @@ def test_a_rush_that_does_not_end_puts_nothing_off_for_long() -> None:
     assert world.writes == 2
 
 
+def test_what_is_urgent_each_time_puts_off_nothing_for_ever() -> None:
+    world = World(in_a_rush=True)
+    world.turn()
+    for _ in range(3):
+        world.pgbouncer.shown["app"] = NODES["node3"]  # so that each look finds a reload to be due
+        world.now += RESYNC
+        world.turn(knowing_its_timeline(7, world.now))
+    assert world.target.calls["reload"] == 4
+    assert world.writes == 2
+
+
 # --- nothing to do -------------------------------------------------------------------------------------
 
 
