@@ -335,8 +335,7 @@ class FakeTarget:
         can_hold = self._holds and self._hold_problem is None
         held, guard = (None, None) if agent is None else (agent.held, agent.guard)
         has_primary = any(db.role is not Role.REPLICA for db in actual.databases)
-        after = replace(
-            actual,
+        return actual.with_hold(
             can_hold=can_hold and has_primary,
             can_watch=can_hold,
             held=held,
@@ -344,7 +343,6 @@ class FakeTarget:
             read_guards=() if agent is None else agent.read_guards,
             hold_problem=self._hold_problem,
         )
-        return actual if after == actual else after
 
     def _owe_reload(self) -> None:
         """For a text of somebody else's, where PgBouncer cannot show whether it has read it."""

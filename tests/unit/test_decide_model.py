@@ -1,8 +1,24 @@
 """What the words of the domain say of themselves."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from watcher.decide.model import Endpoint, Failover, Member, NodeReport, Role, Route, Stamp, Switch
+from watcher.decide.errors import WatcherError
+from watcher.decide.model import (
+    Actual,
+    Database,
+    Endpoint,
+    Failover,
+    Held,
+    Member,
+    NodeReport,
+    Role,
+    Route,
+    Stamp,
+    Switch,
+)
 
 
 def switch(*steps: tuple[str, float], stamp: Stamp = Stamp(0xA, "730", 50, 3, "node1")) -> Switch:  # noqa: B008 - frozen
@@ -69,3 +85,36 @@ def test_a_running_primary_alone_accepts_writes(role: Role, state: str, accepts:
 def test_a_member_that_has_merely_gone_on_in_the_wal_is_the_same() -> None:
     one, later = (Member("n", None, None, None, Role.PRIMARY, "running", 3, position=at) for at in (1, 2))
     assert one == later
+
+
+NODE = Endpoint("10.0.0.1", 5432)
+NOT_HELD: dict[str, Any] = {
+    "can_hold": False,
+    "can_watch": False,
+    "held": None,
+    "guard": None,
+    "read_guards": (),
+    "hold_problem": None,
+}
+HOW_IT_MAY_CHANGE: dict[str, Any] = {
+    "can_hold": True,
+    "can_watch": True,
+    "held": Held(("app",), 1.0, 2.0),
+    "guard": NODE,
+    "read_guards": (NODE,),
+    "hold_problem": WatcherError("pgb1", "no", "none"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_HELD)
+def test_what_was_seen_is_kept_with_what_is_so_of_its_hold_now(what: str) -> None:
+    before = Actual((Database("app", NODE),), None, 5.0)
+    change = {what: HOW_IT_MAY_CHANGE[what]}
+    after = before.with_hold(**(NOT_HELD | change))
+    assert after == replace(before, **change)
+    assert after.with_hold(**(NOT_HELD | change)) is after
+
+
+def test_a_hold_that_is_as_it_was_makes_nothing_new() -> None:
+    before = Actual((), None, 5.0)
+    assert before.with_hold(**NOT_HELD) is before

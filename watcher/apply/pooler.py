@@ -230,8 +230,7 @@ class Pooler:
         holding = self._holding
         if holding is None:
             return actual
-        after = replace(
-            actual,
+        return actual.with_hold(
             can_hold=self._hold_problem is None and bool(_of_primary(actual.databases)),
             can_watch=self._hold_problem is None,
             held=holding.held,
@@ -239,7 +238,6 @@ class Pooler:
             read_guards=holding.read_guards,
             hold_problem=self._hold_problem,
         )
-        return actual if after == actual else after
 
     def _can_hold(self) -> Holding:
         if self._holding is None:

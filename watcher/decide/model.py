@@ -7,7 +7,7 @@ on nobody sees bytes or JSON. Times are seconds of one monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -591,6 +591,31 @@ class Actual:
     def reads(self) -> tuple[Database, ...]:
         """The databases that are for reads."""
         return tuple(db for db in self.databases if db.role is Role.REPLICA)
+
+    def with_hold(
+        self,
+        *,
+        can_hold: bool,
+        can_watch: bool,
+        held: Held | None,
+        guard: Endpoint | None,
+        read_guards: tuple[Endpoint, ...],
+        hold_problem: WatcherError | None,
+    ) -> Actual:
+        """The same with what is so of its hold now; itself where nothing is new, as nearly always."""
+        now = can_hold, can_watch, held, guard, read_guards, hold_problem
+        seen = self.can_hold, self.can_watch, self.held, self.guard, self.read_guards, self.hold_problem
+        if now == seen:
+            return self
+        return replace(
+            self,
+            can_hold=can_hold,
+            can_watch=can_watch,
+            held=held,
+            guard=guard,
+            read_guards=read_guards,
+            hold_problem=hold_problem,
+        )
 
 
 # --- steps: what `decision.plan` is made of -------------------------------------------------------
