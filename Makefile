@@ -90,8 +90,8 @@ soak: soak-simulation soak-hostile soak-switches ## all the long runs, one after
 .PHONY: simulate
 simulate: venv ## 10,000 schedules of faults against a simulated world, and deliberate faults; ten minutes
 	@$(PYTHON) -m tests.simulation.deliberate
-	@$(PYTHON) -m tests.simulation --count 10000
-	@$(PYTHON) -m tests.simulation --count 2000 --canary
+	@$(PYTHON) -m tests.simulation --count 8000
+	@$(PYTHON) -m tests.simulation --count 2000 --start 8000 --canary
 
 .PHONY: soak-simulation
 soak-simulation: venv ## COUNT schedules, a million unless said, from seed START on, at idle priority

@@ -108,6 +108,7 @@ def test_dropped_packets_vanish_until_they_pass_again() -> None:
         assert _greeted(endpoint)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_case_goes_through_from_end_to_end(installed: None) -> None:
     del installed

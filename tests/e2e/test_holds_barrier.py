@@ -114,6 +114,7 @@ def _announced(bed: Bed) -> set[str]:
     return {key.removeprefix(prefix).partition("/")[0] for key in bed.etcd.get_prefix(prefix)}
 
 
+@pytest.mark.long
 def test_targets_that_cannot_be_held_are_led_as_before_and_no_barrier_waits_for_them(
     bed: Bed, tmp_path: Path
 ) -> None:

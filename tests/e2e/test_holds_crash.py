@@ -4,6 +4,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.benchmarks.contenders import watcher as watcher_alone
 from tests.benchmarks.stage import stage
 from tests.e2e.hold_stage import (
@@ -78,6 +80,7 @@ def test_when_postgresql_alone_dies_clients_wait_until_patroni_has_started_it_ag
         wait_for_configs(bed.bouncers, before)
 
 
+@pytest.mark.long
 def test_when_the_leaders_host_vanishes_each_client_fails_at_most_once() -> None:
     """Who was handed to it before that was known. PgBouncer ends its connections there after three seconds,
     and would turn everybody away from then on.
@@ -118,6 +121,7 @@ def test_clients_of_a_hung_primary_are_cut_off_it_within_a_bound_and_nobody_else
             wait_for_configs(bed.bouncers, before)
 
 
+@pytest.mark.long
 def test_clients_of_a_hung_primary_stay_there_where_that_is_asked_for(bed: Bed, tmp_path: Path) -> None:
     old = bed.leader()
     hold = {"old_connections": "leave"}

@@ -26,6 +26,7 @@ def failed_beside(seen: Seen) -> list[str]:
     return [f"{one.kind}: {one.error}" for one in seen.failures if one not in seen.in_flight]
 
 
+@pytest.mark.long
 def test_a_replica_that_dies_takes_what_is_in_flight_on_it_and_no_more(stage: ReadStage) -> None:
     victim, *rest = stage.ready()
     seen, led_at = stage.seen(victim.kill, lambda: rest)

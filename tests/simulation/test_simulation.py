@@ -1,11 +1,11 @@
-"""Two hundred schedules, and some faults that must break one. `make simulate` has ten thousand, and all."""
+"""A hundred schedules and more, and some faults that must break one; `make simulate` has ten thousand."""
 
 import pytest
 
 from tests.simulation.deliberate import FAULTS, Fault, caught
 from tests.simulation.schedule import LEASED, Schedule
 
-ROUNDS, EACH = 8, 25
+ROUNDS, EACH = 4, 25
 SOME = FAULTS[::5]
 
 
@@ -15,9 +15,8 @@ def test_whatever_breaks_the_promises_are_kept_and_all_is_right_in_the_end(numbe
     assert [(one.seed, one.why) for one in verdicts if one.why] == []
 
 
-@pytest.mark.parametrize("number", range(2))
-def test_the_same_with_a_canary_that_goes_first(number: int) -> None:
-    verdicts = [Schedule(seed, canary=True).run() for seed in range(number * EACH, (number + 1) * EACH)]
+def test_the_same_with_a_canary_that_goes_first() -> None:
+    verdicts = [Schedule(seed, canary=True).run() for seed in range(EACH)]
     assert [(one.seed, one.why) for one in verdicts if one.why] == []
 
 
