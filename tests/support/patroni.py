@@ -133,10 +133,14 @@ class Node:
 
     def is_ok(self, path: str) -> bool:
         """Whether a health check of Patroni's, such as /primary or /replica, says 200 now."""
+        return self._answer(path) == 200
+
+    def _answer(self, path: str) -> int | str:
+        """The status, or why there is none."""
         try:
-            return self.rest(path)[0] == 200
-        except OSError:
-            return False
+            return self.rest(path)[0]
+        except OSError as error:
+            return str(error)
 
     def status(self) -> dict[str, Any]:
         """The body of GET /patroni: state, role, timeline, …"""
@@ -154,9 +158,18 @@ class Node:
     def accepts_writes(self) -> bool:
         """Whether this PostgreSQL answers and is no standby."""
         try:
-            return self.sql("SELECT pg_is_in_recovery() AS r")[0]["r"] == "f"
+            return not self.is_standby()
         except BedError:
             return False
+
+    def is_standby(self) -> bool:
+        """Whether it is in recovery, by its own word. BedError where it says none."""
+        return self.sql("SELECT pg_is_in_recovery() AS r")[0]["r"] == "t"
+
+    def claims(self) -> str:
+        """What it says of leading, for who waits in vain."""
+        heard = "no Patroni" if not self.is_alive() else self._answer("/leader")
+        return f"{self.name}: {heard}"
 
 
 class PatroniCluster(AbstractContextManager["PatroniCluster"]):
@@ -360,8 +373,8 @@ class PatroniCluster(AbstractContextManager["PatroniCluster"]):
         def found() -> Node | None:
             leader = self.leader()
             if leader is None or leader is other_than:
-                return None
-            return leader if not writable or leader.accepts_writes() else None
+                raise BedError(f"/leader says {', '.join(node.claims() for node in self.nodes)}")
+            return None if writable and leader.is_standby() else leader
 
         return wait_for(found, timeout, f"a leader of {self.scope}", logs=self.logs, poll=0.1)
 
