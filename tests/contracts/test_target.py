@@ -22,9 +22,9 @@ from tests.contracts.target_worlds import (
     route,
     wish,
 )
+from tests.support.blocks import parse
 from tests.support.folders import bed_folder
 from tests.support.waiting import wait_for
-from watcher.decide.config_block import parse
 from watcher.decide.decision import plan
 from watcher.decide.endpoint import each_of
 from watcher.decide.errors import FileChanged, NotConfirmed

@@ -20,6 +20,7 @@ from tests.deploy.images import build_watcher
 from tests.support import podman
 from tests.support.addresses import take_address
 from tests.support.bed import Bed
+from tests.support.blocks import parse
 from tests.support.install_deploy import KUBERNETES_VALIDATE
 from tests.support.kubectl import KUBECTL
 from tests.support.load import ClientLoad
@@ -30,7 +31,6 @@ from tests.support.processes import run
 from tests.support.repository import REPOSITORY
 from tests.support.waiting import wait_for
 from watcher.decide.advice import recommended
-from watcher.decide.config_block import parse
 from watcher.settings import load
 
 KUBERNETES = REPOSITORY / "deploy/kubernetes"

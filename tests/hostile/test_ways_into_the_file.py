@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.way import SOURCES, Way, way
+from tests.support.blocks import parse
 from tests.support.folders import bed_folder
 from tests.support.pgbouncer import PgBouncer
-from watcher.decide.config_block import parse
 
 BEGIN, END = ";; [config cluster: begin]\n", ";; [config cluster: end]\n"
 APP = "app = host=10.0.0.9 port=5432 user='a b'\n"

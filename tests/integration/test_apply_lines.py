@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.blocks import parse, rewrite
 from tests.support.folders import bed_folder
 from tests.support.pgbouncer import ADMIN, ADMIN_PASSWORD, PgBouncer
 from watcher.apply.console import Console, ConsoleAccess
-from watcher.decide.config_block import parse, rewrite
 from watcher.decide.errors import BlockError
 from watcher.decide.model import Endpoint, Route, Stamp
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from watcher.decide.config_block import goal, parse, rewrite
+from tests.support.blocks import parse, rewrite
+from watcher.decide.config_block import goal
 from watcher.decide.errors import BlockError
 from watcher.decide.model import Endpoint, Role, Route, Stamp
 

@@ -7,7 +7,7 @@ What the writers know is made by the real fold of what each etcd told them, what
 import random
 from dataclasses import dataclass, field, replace
 
-from watcher.decide.config_block import parse, rewrite
+from tests.support.blocks import parse, rewrite
 from watcher.decide.decision import Policy, ReadyBy, Standby, desired
 from watcher.decide.fence import admits, stamp_over
 from watcher.decide.model import (

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from watcher.decide.config_block import goal, parse, rewrite
+from tests.support.blocks import parse, rewrite
+from watcher.decide.config_block import goal
 from watcher.decide.decision import ConnectVia, Policy, ReadyBy, unconfirmed
 from watcher.decide.errors import (
     BlockError,
@@ -393,7 +394,7 @@ class FakeTarget:
         shown = self.pgbouncer.shown
         reads = [
             db
-            for db in parse(self.pgbouncer.text, self.pgbouncer.block, self.name).databases
+            for db in read_block(self.pgbouncer.text, self.pgbouncer.block, self.name).databases
             if db.role is Role.REPLICA
         ]
         moves = any(shown.get(db.name) not in (None, db.endpoint) for db in reads)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.properties.test_config_block import ROUTES, files
+from tests.support.blocks import rewrite
 from watcher.apply.agent.bounds import Bounds
 from watcher.apply.agent.wire import Refused
-from watcher.decide.config_block import rewrite
 from watcher.decide.model import Route
 
 HEAD = b"[databases]\nadmin = host=10.0.9.9\n;; [config cluster demo: begin]\n"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from watcher.decide.config_block import Block, parse, rewrite, write_stamp
+from tests.support.blocks import parse, rewrite
+from watcher.decide.config_block import Block, write_stamp
 from watcher.decide.errors import BlockError
 from watcher.decide.fence import UNREADABLE
 from watcher.decide.model import Database, Endpoint, Role, Route, Stamp

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watcher.decide.config_block import parse, rewrite
+from tests.support.blocks import parse, rewrite
 from watcher.decide.decision import plan
 from watcher.decide.errors import Fenced
 from watcher.decide.fence import UNREADABLE, admits, stamp_over

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel
 
+from tests.support.blocks import parse
 from watcher.apply.agent.main import _options
-from watcher.decide.config_block import parse
 from watcher.settings import Console, Ssh
 
 PAGE = (Path(__file__).parents[2] / "docs/install.md").read_text()

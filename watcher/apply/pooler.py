@@ -14,7 +14,7 @@ from typing import Any
 from watcher.apply.agent_link import AgentLink, Place
 from watcher.apply.console import Console, databases_in
 from watcher.apply.holding import Holding
-from watcher.decide.config_block import Block, goal, parse, rewrite
+from watcher.decide.config_block import Block, MarkedFile, goal
 from watcher.decide.decision import unconfirmed
 from watcher.decide.errors import (
     NotConfirmed,
@@ -49,9 +49,8 @@ _SETTLE_STEP = 0.02
 class _Known:
     """The file as last seen."""
 
-    text: str
+    file: MarkedFile
     digest: str
-    block: Block
     at: float
 
 
@@ -140,7 +139,7 @@ class Pooler:
     def preview(self, route: Route) -> tuple[str, str]:
         """The file's text as last read, and as `Write(route)` would leave it."""
         known = self._known or self._read_file()
-        return known.text, self._rewritten(known, route)
+        return known.file.text, known.file.led_to(route).text
 
     def check_rights(self) -> None:
         """Raises TargetRefused where a write or a reload would be refused; changes nothing."""
@@ -173,8 +172,9 @@ class Pooler:
         at = self._clock()  # behind the answer: who asks etcd later than this knows of more (see `fence`)
         if self._known is None or "text" in reply:
             text, digest = self._told(reply, "text"), self._told(reply, "digest")
-            self._known = self._parse(text, digest, at)
-            self._owe_reload(self._known.block)
+            file = MarkedFile(text, self._block, self._place_of_file(), self._replicas)
+            self._known = self._seen(file, digest, at)
+            self._owe_reload(file.block)
         return self._known
 
     def _owe_reload(self, block: Block) -> None:
@@ -183,24 +183,21 @@ class Pooler:
         """
         self._reload_owed |= self._console is None or any(db.name == "*" for db in block.databases)
 
-    def _parse(self, text: str, digest: str, at: float) -> _Known:
+    def _seen(self, file: MarkedFile, digest: str, at: float) -> _Known:
         """`at` is when this very text was first seen: looks that show no other do not outdate a proof."""
         if self._first_seen is None or self._first_seen[0] != digest:
             self._first_seen = digest, at
-        block = parse(text, self._block, self._place_of_file(), self._replicas)
-        return _Known(text, digest, block, self._first_seen[1])
-
-    def _rewritten(self, known: _Known, route: Route) -> str:
-        return rewrite(known.text, self._block, route, self._place_of_file(), self._replicas)
+        return _Known(file, digest, self._first_seen[1])
 
     def _actual(
         self, known: _Known, shown: tuple[ConsoleDatabase, ...] | None, problem: WatcherError | None = None
     ) -> Actual:
+        block = known.file.block
         return Actual(
-            databases=known.block.databases,
-            stamp=known.block.stamp,
+            databases=block.databases,
+            stamp=block.stamp,
             file_read_at=known.at,
-            defined=known.block.defined,
+            defined=block.defined,
             was_fallback=self._was_fallback,
             shown=shown,
             reload_owed=self._reload_owed,
@@ -249,14 +246,14 @@ class Pooler:
         PgBouncer has made them from it when the hold begins. Those for reads only if they lead to the
         primary.
         """
-        block = (self._known or self._read_file()).block
+        block = (self._known or self._read_file()).file.block
         names = tuple(db.name for db in _of_primary(block.databases) if db.name != "*")
         makes_others = any(db.name == "*" for db in block.databases)
         return names, tuple(sorted(block.defined)) if makes_others else None
 
     def _release(self, endpoint: Endpoint | None, reload: bool) -> None:
         known = self._known or self._read_file()
-        goals = {db.name: _goal(db, endpoint) for db in known.block.databases if db.name != "*"}
+        goals = {db.name: _goal(db, endpoint) for db in known.file.block.databases if db.name != "*"}
         shown = self._can_hold().release(endpoint, reload, goals, self._moves())
         if shown is None:
             self._lead_those_who_go(endpoint, reload)
@@ -269,7 +266,7 @@ class Pooler:
         self._last = replace(self._last, shown=rows, reload_owed=self._reload_owed)
 
     def _for_reads(self) -> list[str]:
-        block = (self._known or self._read_file()).block
+        block = (self._known or self._read_file()).file.block
         return [db.name for db in block.databases if db.role is Role.REPLICA]
 
     def _moves(self) -> dict[str, Endpoint]:
@@ -277,7 +274,7 @@ class Pooler:
         if self._last is None or self._last.shown is None:
             return {}
         shown = {row.name: (row.host, row.port) for row in self._last.shown}
-        block = (self._known or self._read_file()).block
+        block = (self._known or self._read_file()).file.block
         return {
             db.name: db.endpoint
             for db in block.databases
@@ -296,13 +293,13 @@ class Pooler:
 
     def _write(self, route: Route) -> None:
         known = self._known or self._read_file()
-        text = self._rewritten(known, route)
-        led_elsewhere = {db.endpoint for db in known.block.databases if db.name == "*"} - {route.endpoint}
+        after, databases = known.file.led_to(route), known.file.block.databases
+        led_elsewhere = {db.endpoint for db in databases if db.name == "*"} - {route.endpoint}
         self._was_fallback = next(iter(led_elsewhere), self._was_fallback)
-        if any(goal(db, route) not in (None, db.endpoint) for db in known.block.databases):
+        if any(goal(db, route) not in (None, db.endpoint) for db in databases):
             self._reload_owed = True  # before the write: its answer may get lost
-        reply = self._request(verb="write", expect=known.digest, text=text)
-        self._known = self._parse(text, self._told(reply, "digest"), self._clock())
+        reply = self._request(verb="write", expect=known.digest, text=after.text)
+        self._known = self._seen(after, self._told(reply, "digest"), self._clock())
         if self._last is not None:
             self._last = self._actual(self._known, self._last.shown, self._last.console_problem)
 

@@ -59,39 +59,49 @@ class Block:
     defined: frozenset[str]
 
 
-def parse(text: str, cluster: str, file: str, replicas: Collection[str] = ()) -> Block:
-    """The block of `cluster`, or BlockError with the line and the remedy. `replicas` names databases that are
-    for reads, marked or not.
+class MarkedFile:
+    """The text of a file with the block of one cluster. BlockError with the line and the remedy, where the
+    block cannot be read. `replicas` names databases that are for reads, marked or not.
     """
-    lines = _split(text)
-    first, last = _find(lines, cluster, file)
-    inside = _databases(lines, first, last, file, replicas)
-    stamps = [_read_stamp(line) for line in lines[first + 1 : last] if _STAMP.fullmatch(line)]
-    return Block(
-        databases=tuple(line.database for line in inside),
-        stamp=stamps[0] if len(stamps) == 1 else UNREADABLE if stamps else None,
-        defined=frozenset(name for _, name in _defined(lines)),
-    )
 
+    def __init__(self, text: str, cluster: str, file: str, replicas: Collection[str] = ()) -> None:
+        self.text = text
+        self._cluster, self._file, self._replicas = cluster, file, replicas
+        self._lines = _split(text)
+        self._first, self._last = _find(self._lines, cluster, file)
+        self._databases = _databases(self._lines, self._first, self._last, file, replicas)
+        inside = range(self._first + 1, self._last)
+        self._stamps = [index for index in inside if _STAMP.fullmatch(self._lines[index])]
+        self.block = Block(
+            databases=tuple(line.database for line in self._databases),
+            stamp=self._stamp(),
+            defined=frozenset(name for _, name in _defined(self._lines)),
+        )
 
-def rewrite(text: str, cluster: str, route: Route, file: str, replicas: Collection[str] = ()) -> str:
-    """The text with the block led to `route` and stamped. Idempotent; same errors as `parse`.
+    def _stamp(self) -> Stamp | None:
+        if len(self._stamps) == 1:
+            return _read_stamp(self._lines[self._stamps[0]])
+        return UNREADABLE if self._stamps else None
 
-    Refuses an endpoint that could break out of its place, whoever let it in.
-    """
-    _check_endpoint(route.endpoint, file)
-    for endpoint in () if route.readers is None else each_of(route.readers):
-        _check_endpoint(endpoint, file)
-    lines = _split(text)
-    first, last = _find(lines, cluster, file)
-    for found in _databases(lines, first, last, file, replicas):
-        leads_to = goal(found.database, route)
-        if leads_to is not None:
-            lines[found.index] = found.led_to(leads_to)
-    stamp_line = f";; watcher: {write_stamp(route.stamp)}{_line_end(lines[first])}"
-    rest = [line for line in lines[first + 1 : last] if not _STAMP.fullmatch(line)]
-    at = next((i for i in range(first + 1, last) if _STAMP.fullmatch(lines[i])), first + 1) - first - 1
-    return "".join([*lines[: first + 1], *rest[:at], stamp_line, *rest[at:], *lines[last:]])
+    def led_to(self, route: Route) -> MarkedFile:
+        """With the block led to `route` and stamped. Idempotent.
+
+        Refuses an endpoint that could break out of its place, whoever let it in.
+        """
+        _check_endpoint(route.endpoint, self._file)
+        for endpoint in () if route.readers is None else each_of(route.readers):
+            _check_endpoint(endpoint, self._file)
+        lines = dict(enumerate(self._lines))
+        for found in self._databases:
+            leads_to = goal(found.database, route)
+            if leads_to is not None:
+                lines[found.index] = found.led_to(leads_to)
+        stamp_line = f";; watcher: {write_stamp(route.stamp)}{_line_end(lines[self._first])}"
+        if self._stamps:
+            lines |= dict.fromkeys(self._stamps, "") | {self._stamps[0]: stamp_line}
+        else:
+            lines[self._first] += stamp_line
+        return MarkedFile("".join(lines.values()), self._cluster, self._file, self._replicas)
 
 
 def goal(database: Database, route: Route) -> Endpoint | None:

@@ -8,7 +8,7 @@ from functools import partial
 from tests.hostile.door import Door, repeated
 from tests.hostile.doors.file import GOOD
 from tests.hostile.doors.pages import EPOCH, check_told
-from watcher.decide.config_block import parse, rewrite
+from tests.support.blocks import parse, rewrite
 from watcher.decide.decision import ConnectVia, HoldPolicy, Policy, ReadyBy, desired
 from watcher.decide.errors import MalformedPayload
 from watcher.decide.model import ACTIVE_KEY, PAUSE_KEY, STOP_KEYS, Entry, HealthRound, Leader, Listing, View

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from tests.hostile.door import Door, as_text, repeated
 from tests.hostile.doors.pages import check_told
-from watcher.decide.config_block import parse, rewrite
+from tests.support.blocks import parse, rewrite
 from watcher.decide.endpoint import parse_address, parse_conn_url
 from watcher.decide.errors import BlockError, MalformedPayload
 from watcher.decide.fence import admits, stamp_over
