@@ -1,13 +1,17 @@
 """One watcher for several clusters, each led by its keys, on the real etcd and PgBouncers of the bed."""
 
+import itertools
 import re
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
+from threading import Event
 from typing import Any
 
 import psutil
@@ -16,6 +20,7 @@ import pytest
 from tests.e2e.test_stage import Keys, file_route, is_led, settings_by_keys, shown_route
 from tests.support.addresses import take_address
 from tests.support.bed import Bed, BouncerHost
+from tests.support.etcd_gateway import Gateway
 from tests.support.preloaded import run_watcher
 from tests.support.waiting import wait_for
 from tests.support.watcher import Settings, WatcherProcess, ssh_target
@@ -134,6 +139,55 @@ def test_fifty_dead_targets_delay_no_other_at_the_start_nor_later(
             for each in clusters:
                 each.crown("second", watcher)
             assert watcher.lines("failed") == []
+
+
+def switches_of(each: Followed, watcher: WatcherProcess) -> list[dict[str, Any]]:
+    """What the log says of each so far."""
+    return [line for line in watcher.lines("switch") if line["cluster"] == each.keys.scope]
+
+
+@contextmanager
+def storm(bed: Bed, keys: Keys, between: Sequence[str]) -> Iterator[list[str]]:
+    """The leader changes as often as etcd takes it; the last one is put in the list at the end."""
+    over, led = Event(), list[str]()
+
+    def change() -> None:
+        with closing(Gateway(bed.etcd.endpoints[0])) as gateway:
+            names = itertools.cycle(between)
+            while not over.wait(0.005):
+                gateway.delete(f"{keys.prefix}leader")
+                led[:] = [next(names)]
+                gateway.put(f"{keys.prefix}leader", *led)
+
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(change)
+        try:
+            yield led
+        finally:
+            over.set()
+        changing.result()
+
+
+def test_a_storm_in_one_cluster_delays_no_other(
+    bed: Bed, clusters: list[Followed], watcher: WatcherProcess
+) -> None:
+    stormy, calm = clusters
+    ends = {name: stormy.keys.join(name) for name in ("gale", "gust")}
+
+    def durations(count: int) -> list[float]:
+        before = len(switches_of(calm, watcher))
+        for number in range(count):
+            calm.crown(f"next{number}", watcher)
+        return [line["duration_ms"] for line in switches_of(calm, watcher)[before:]]
+
+    undisturbed = durations(5)
+    with storm(bed, stormy.keys, list(ends)) as led:
+        disturbed = durations(15)
+    assert (len(undisturbed), len(disturbed)) == (5, 15)
+    assert len(switches_of(stormy, watcher)) > 15  # it was one
+    print(f"\nmedian {median(undisturbed):.0f} ms, in a storm next door {median(disturbed):.0f} ms")
+    assert median(disturbed) < 10 * median(undisturbed)  # behind each of those switches it would be more
+    stormy.wait_until_led(ends[led[0]], watcher)
 
 
 def test_a_reread_leaves_alone_what_has_not_changed(

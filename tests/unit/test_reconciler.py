@@ -37,6 +37,13 @@ from watcher.reconciler import Reconciler
 from watcher.rush import Rush
 
 AT_NODE3 = ";; [config cluster: begin]\napp = host=10.0.0.3 port=5432\n;; [config cluster: end]\n"
+AT_NODE3_WITH_READS = (
+    ";; [config cluster: begin]\n"
+    "app = host=10.0.0.3 port=5432\n"
+    ";; role=replica\n"
+    "reads = host=10.0.0.3 port=5432\n"
+    ";; [config cluster: end]\n"
+)
 RESYNC = 10.0
 
 
@@ -274,6 +281,20 @@ def test_a_rush_that_does_not_end_puts_nothing_off_for_long() -> None:
     assert world.writes == 1
     world.now += 0.2
     world.turn()
+    assert world.writes == 2
+
+
+def test_reads_are_led_back_at_once_also_by_a_write_that_teaches_the_stamp() -> None:
+    world = World(AT_NODE3_WITH_READS, in_a_rush=True)
+    world.turn(led_by("node1", 5, world.now - 60))  # without a replica, so reads are led to it too
+    assert world.pgbouncer.shown == {"app": NODES["node1"], "reads": NODES["node1"]}
+    world.pgbouncer.text = world.pgbouncer.text.replace(
+        "reads = host=10.0.0.1", "reads = host=10.0.0.3"
+    )  # by another hand
+    world.now += RESYNC
+    world.rush.hurried()
+    world.turn(knowing_its_timeline(7, world.now))
+    assert "reads = host=10.0.0.1" in world.pgbouncer.text
     assert world.writes == 2
 
 
