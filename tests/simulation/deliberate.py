@@ -21,13 +21,16 @@ MOST_SCHEDULES = 400
 
 @dataclass(frozen=True)
 class Fault:
-    """`old` becomes `new` in one file of the watcher; `seed` is a schedule that is known to catch it."""
+    """`old` becomes `new` in one file of the watcher; `seed` is a schedule that is known to catch it, played
+    with the options of `played`.
+    """
 
     name: str
     file: str
     old: str
     new: str
     seed: int
+    played: tuple[str, ...] = ()
 
 
 FAULTS = (
@@ -255,6 +258,14 @@ FAULTS = (
         "        revision=1,\n",
         seed=0,
     ),
+    Fault(
+        "clients wait for a canary without a limit",
+        "decide/canary.py",
+        "    limited = within_limit(waits, policy, held_since, now)",
+        "    limited = waits",
+        seed=4,
+        played=("--canary",),
+    ),
 )
 
 
@@ -274,13 +285,13 @@ def broken(fault: Fault) -> Iterator[Path]:
 
 def caught(fault: Fault, seed: int) -> str:
     """Why that schedule broke; empty if it did not."""
-    done = _simulate(fault, "--seed", str(seed))
+    done = _simulate(fault, *fault.played, "--seed", str(seed))
     return done.stdout.splitlines()[-1] if done.returncode else ""
 
 
 def searched(fault: Fault) -> str:
     """The first schedule that breaks, with why; empty if none of `MOST_SCHEDULES` does."""
-    done = _simulate(fault, "--count", str(MOST_SCHEDULES), "--first", "--jobs", "1")
+    done = _simulate(fault, *fault.played, "--count", str(MOST_SCHEDULES), "--first", "--jobs", "1")
     return done.stdout.splitlines()[0] if done.returncode else ""
 
 
