@@ -163,6 +163,7 @@ class Reconciler:
         self._held_since: float | None = None
         self._ended_since: float | None = None
         self._told_hold: Held | None = None
+        self._is_unexplained = False  # a hold that another began, seen for the first time
         self._told_reads: tuple[Endpoint, ...] = ()
         self._looked: Actual | None = None
         self._resumed_at = float("-inf")
@@ -330,6 +331,10 @@ class Reconciler:
     def _tell_hold(self, wish: Desired) -> None:
         """Says when a hold has begun, and when it is over, whoever began or ended it."""
         held = self._target.last.held if self._target.last is not None else None
+        if held is not None and self._told_hold is None and not wish.held and not self._is_unexplained:
+            self._is_unexplained = True  # the agent began it; its word of why is about to wake us
+            return
+        self._is_unexplained = False
         told, self._told_hold = self._told_hold, held
         if told is not None and (held is None or held.since != told.since):
             self._reporter.released(self._target.name, wish, self._clock() - told.since)

@@ -54,7 +54,8 @@ def test_nothing_is_left_to_be_filled_in() -> None:
         (["soak-switches", "SECONDS=600"], "--seconds 600"),
         (["chaos"], "--seconds 0"),
         (["soak-simulation"], "--count 1000000"),
-        (["simulate"], "--count 10000"),
+        (["simulate"], "--count 8000"),
+        (["simulate"], "--count 2000 --start 8000 --canary"),
         (["soak-hostile"], "--inputs 1000000"),
     ],
 )

@@ -23,10 +23,12 @@ from watcher.decide.model import (
     Readiness,
     Reason,
     Role,
+    Step,
     StopRequest,
     Value,
     Verdict,
     View,
+    Watch,
 )
 
 HELD = replace(POLICY, hold=HoldPolicy(limit=20.0, announced_limit=8.0))
@@ -398,6 +400,26 @@ def test_a_hold_that_the_agent_began_is_told_and_taken_over(world: Holding) -> N
     assert world.target.last is not None
     assert world.target.last.held is not None
     assert world.target.last.held.until == 1021.0  # ours, and not the agent's own
+
+
+def test_a_hold_that_the_agent_begins_while_we_are_at_work_is_told_with_its_reason(
+    world: Holding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = world.target.take
+
+    def take_and_hear(step: Step) -> None:
+        take(step)
+        if isinstance(step, Watch):
+            world.pgbouncer.refuse(step.endpoint)
+
+    monkeypatch.setattr(world.target, "take", take_and_hear)
+    view = led_by("node2", 7, world.now)
+    world.turn(view)
+    assert world.waits
+    assert world.reports.holds == []
+    alarm = Alarm("fake", NODES["node2"], True, world.now, "gone")
+    world.turn(replace(view, alarms=MappingProxyType({"fake": alarm})))
+    assert [wish.reason for wish in world.reports.holds] == [Reason.PRIMARY_REFUSES]
 
 
 def test_a_hold_that_nobody_wishes_for_is_released(world: Holding) -> None:

@@ -176,3 +176,15 @@ def test_standing_by_again_it_leaves_the_next_switch_to_the_active_one(pair: Pai
     pair.stands = Standing.STANDBY
     pair.turn(replace(led_by("node3", 9, pair.now)))
     assert pair.led() == dict.fromkeys(LEADING, 1)
+
+
+def test_a_hold_of_its_own_agent_s_that_it_leaves_to_the_active_one_is_told_at_the_second_look(
+    pair: Pair,
+) -> None:
+    pair.pgbouncer.refuse(NODES["node1"])
+    pair.edit()  # so that a release takes a reload, which the active one is to give
+    for told in (0, 1, 1):
+        pair.turn()
+        pair.now += 0.1
+        assert len(pair.reports.holds) == told
+    assert pair.waits
