@@ -383,8 +383,8 @@ class Holder:
                 self._until = float("inf")
                 raise
             self._is_held, self._is_complete = True, False
-            self._look_at, self._compare_at = 0.0, now + COMPARE_EVERY
-            self._see_whether_complete()
+            self._compare_at = now + COMPARE_EVERY
+            self._has_become_complete()  # our answer says so
         else:
             self._asked, self._until = asked, min(now + limit, self._began + LONGEST_HOLD)
             with self._known_records().turn():
@@ -480,20 +480,24 @@ class Holder:
             say(dict(self._status(), event="resumed"))
 
     def _see_whether_complete(self) -> None:
+        if self._has_become_complete():
+            say(dict(self._status(), event="complete"))
+
+    def _has_become_complete(self) -> bool:
         """Complete when all that is to be held is paused, by whomever, and no transaction runs in it.
         Sessions may stay for ever and do not count.
         """
         self._look_at = float("inf")
         if not self._is_held or self._is_complete or self._resumed:
-            return
+            return False
         rows = self._rows("SHOW DATABASES")
         wanted = self._wanted(rows)
         runs = any(not _count(row, "paused") for row in rows if _named(row, "name") in wanted)
         if runs or self._sums(wanted, "sv_active", "sv_tested", pool_mode="session"):
             self._look_at = time.monotonic() + (0.001 if time.monotonic() - self._began < 0.1 else 0.02)
-            return
+            return False
         self._is_complete = True
-        say(dict(self._status(), event="complete"))
+        return True
 
     def _status(self) -> Dict[str, Any]:
         now = time.monotonic()
