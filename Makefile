@@ -8,6 +8,7 @@ PYTHON := $(VENV)/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 CASE ?= all
 INPUTS ?= 1000000
+JOBS ?= 2
 SEED ?= 1
 
 .PHONY: help
@@ -33,12 +34,12 @@ demo: bed ## a real cluster, clients on it, a switchover and a crash, and what t
 	@$(SUDO) $(PYTHON) -m tests.e2e.demo
 
 .PHONY: test
-test: bed ## the suite, on real servers, two files at a time; a quarter of an hour
+test: bed ## the suite, on real servers, two files at a time; ten minutes
 	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
 .PHONY: test-long
-test-long: bed ## what takes longest: every alert and its runbook, secrets sought everywhere, the demo, the test bed
-	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
+test-long: bed ## what takes longest: every alert and its runbook, secrets sought everywhere, the demo; JOBS=2
+	@$(SUDO) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m long
 
 .PHONY: every-step
 every-step: bed ## kill, freeze and cut off watcher and agent at every single step of a switch; a quarter of an hour
@@ -50,9 +51,16 @@ soak-hostile: venv ## search for inputs that break a promise, at every door; INP
 	@$(PYTHON) -m tests.hostile --inputs $(INPUTS) --seed $(SEED)
 
 .PHONY: test-deploy
-test-deploy: bed ## the image, and the system by compose and by Ansible, in containers of podman; 20 minutes
-	@$(SUDO) $(PYTHON) -m tests.support.install_deploy
+test-deploy: bed-deploy ## the image, and the system by compose and by Ansible, in containers of podman; 20 minutes
 	@$(SUDO) $(PYTHON) -m pytest tests/deploy -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: bed-deploy
+bed-deploy: bed ## what test-deploy needs beside the bed: podman, Ansible and their like
+	@$(SUDO) $(PYTHON) -m tests.support.install_deploy
+
+.PHONY: images
+images: bed-deploy ## every image that test-deploy needs, ahead of it
+	@$(SUDO) $(PYTHON) -m tests.deploy
 
 .PHONY: mutants
 mutants: venv ## break watcher/decide/ in 3,000 ways, one at a time, and see that its tests notice each; 20 minutes

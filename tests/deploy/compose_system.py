@@ -94,6 +94,13 @@ class ComposeSystem(AbstractContextManager["ComposeSystem"]):
             left = podman(*listing, f"--filter=name={PROJECT}", "--quiet").stdout
             assert left == "", f"podman {' '.join(listing)}: {left}"
 
+    def build(self) -> None:
+        """All its images, and no more."""
+        with build_options() as options:
+            self._write_command(options)
+            words = ("--profile", "clients", "build")
+            run([self._command, *words], env=self._environment, cwd=DEMO.parent, timeout=UP_SECONDS)
+
     def up(self) -> None:
         """Build and start it with `compose/demo up`, which waits until all is well."""
         with build_options() as options:

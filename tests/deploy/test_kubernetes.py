@@ -16,7 +16,7 @@ import pytest
 import urllib3
 import yaml
 
-from tests.deploy.images import build_watcher
+from tests.deploy.images import build_pgbouncer, build_watcher
 from tests.support import podman
 from tests.support.addresses import take_address
 from tests.support.bed import Bed
@@ -191,9 +191,7 @@ def _as_environment(name: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def images() -> dict[str, str]:
     """By the names that the base has."""
-    folder = Path(__file__).parent
-    pgbouncer = podman.build(folder, folder / "pgbouncer.Dockerfile", f"localhost/{podman.PREFIX}-pgbouncer")
-    return {"pgbouncer-watcher": build_watcher(), "pgbouncer": pgbouncer}
+    return {"pgbouncer-watcher": build_watcher(), "pgbouncer": build_pgbouncer()}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.images import build_watcher
+from tests.deploy.images import build_systemd_host
 from tests.support import podman
 from tests.support.podman import Container
 from tests.support.repository import REPOSITORY
@@ -173,9 +173,7 @@ def _block(beginning: str) -> str:
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    folder = Path(__file__).parent
-    tag = f"localhost/{podman.PREFIX}-systemd-host"
-    return podman.build(folder, folder / "systemd-host.Dockerfile", tag, {"WATCHER": build_watcher()})
+    return build_systemd_host()
 
 
 @pytest.fixture

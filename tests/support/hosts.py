@@ -69,6 +69,11 @@ def _with_own_settings(words: Sequence[str | Path]) -> None:
     run(words, env={**os.environ}, timeout=DOWNLOAD_SECONDS)
 
 
+def build_image() -> str:
+    """Of a bare host, with a mirror of the packages that it will ask for; its name."""
+    return podman.build(FOLDER, FOLDER / "Dockerfile", IMAGE)
+
+
 class Hosts(AbstractContextManager["Hosts"]):
     """Hosts of these names, up and reachable by SSH, from entering to leaving; `folder` has the key."""
 
@@ -83,7 +88,7 @@ class Hosts(AbstractContextManager["Hosts"]):
             self._pip_conf: "/etc/pip.conf",
             self.key.with_suffix(".pub"): "/root/.ssh/authorized_keys",
         }
-        image = podman.build(FOLDER, FOLDER / "Dockerfile", IMAGE)
+        image = build_image()
         self.hosts = {
             name: Host(name, image, f"{SUBNET}.{number}", self.network, lent)
             for number, name in enumerate(names, start=11)
