@@ -271,3 +271,10 @@ def test_the_view_remembers_each_canary_s_last_word() -> None:
     view = fold(fold(confirmed("first"), Confirmed("also", REIGN)), Confirmed("first", Leadership("x", 61)))
     assert view.confirmed == {"first": Leadership("x", 61), "also": REIGN}
     assert isinstance(view.confirmed, MappingProxyType)
+
+
+def test_of_another_site_of_which_nothing_is_known_the_limit_counts_from_the_beginning() -> None:
+    wish = replace(desired(VIEW, POLICY, NOW, "rest"), at_other_site=True)
+    began = NOW - 3
+    waits = after_canary(wish, AT_OLD, replace(VIEW, began_at=began), POLICY, NOW, "rest")
+    assert (waits.reason, waits.recheck_at) == (Reason.CANARY, began + 5.0)

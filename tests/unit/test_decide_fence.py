@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.support.blocks import parse, rewrite
 from watcher.decide.decision import plan
 from watcher.decide.errors import Fenced
-from watcher.decide.fence import UNREADABLE, admits, stamp_over
+from watcher.decide.fence import UNREADABLE, admits, learns, stamp_over
 from watcher.decide.model import Actual, Desired, Endpoint, Reason, Route, Source, Stamp, Write
 
 OLD = Stamp(cluster_id=0xA, system_id="700", revision=10, timeline=3, leader="old")
@@ -276,3 +276,18 @@ def test_a_restored_etcd_is_followed_after_one_fresh_read(
         play(history, event)
     reign = history.truth[-1]
     assert history.written() == (reign.cluster_id, reign.revision)
+
+
+@pytest.mark.parametrize(
+    ("new", "is_learnt"),
+    [
+        (replace(OLD, timeline=4), True),
+        (OLD, True),
+        (replace(OLD, revision=11), False),
+        (replace(OLD, site=5), False),
+    ],
+    ids=["its timeline", "nothing new", "another reign", "another choice of site"],
+)
+def test_a_stamp_learns_of_its_own_reign_alone(new: Stamp, is_learnt: bool) -> None:
+    assert learns(OLD, new) is is_learnt
+    assert not learns(None, new)

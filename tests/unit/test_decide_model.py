@@ -118,3 +118,17 @@ def test_what_was_seen_is_kept_with_what_is_so_of_its_hold_now(what: str) -> Non
 def test_a_hold_that_is_as_it_was_makes_nothing_new() -> None:
     before = Actual((), None, 5.0)
     assert before.with_hold(**NOT_HELD) is before
+
+
+WRITES, READS = Database("app", NODE), Database("reads", NODE, Role.REPLICA)
+
+
+@pytest.mark.parametrize(
+    ("databases", "writes"),
+    [((WRITES, READS), (WRITES,)), ((WRITES,), (WRITES,)), ((READS,), (READS,))],
+    ids=["of both sorts", "for writes", "for reads alone"],
+)
+def test_a_block_for_reads_alone_is_looked_at_as_one_for_writes_is(
+    databases: tuple[Database, ...], writes: tuple[Database, ...]
+) -> None:
+    assert Actual(databases, None, 5.0).writes == writes

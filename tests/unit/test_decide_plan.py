@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from watcher.decide.decision import is_in_sync, plan, unconfirmed
+from watcher.decide.decision import is_in_sync, leads_writes, plan, unconfirmed
 from watcher.decide.errors import Fenced, TargetUnreachable
 from watcher.decide.model import (
     Actual,
@@ -17,9 +17,11 @@ from watcher.decide.model import (
     Endpoint,
     Held,
     Hold,
+    Readers,
     Reason,
     Release,
     Reload,
+    Role,
     Route,
     Source,
     Stamp,
@@ -265,3 +267,12 @@ IN_SYNC: dict[str, tuple[Actual, Desired, bool]] = {
 def test_a_target_is_in_sync_where_clients_go_to_where_they_belong(name: str) -> None:
     actual, wish, in_sync = IN_SYNC[name]
     assert is_in_sync(actual, wish) is in_sync
+
+
+def test_whoever_writes_is_led_right_also_while_reads_are_not() -> None:
+    reads = Database("reads", NODE2, Role.REPLICA)
+    actual = replace(RIGHT, databases=(*RIGHT.databases, reads))
+    wish = replace(WISH, readers=Readers(counts=(NODE1,)))
+    assert not is_in_sync(actual, wish)
+    assert leads_writes(actual, wish)
+    assert not leads_writes(ELSEWHERE, WISH)

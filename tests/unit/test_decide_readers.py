@@ -424,3 +424,8 @@ def test_reads_that_pgbouncer_leads_elsewhere_than_its_file_get_a_reload() -> No
     assert wish.route is not None
     actual = replace(led(BOTH), stamp=wish.route.stamp, shown=led(N2).shown)
     assert [type(step).__name__ for step in plan(actual, wish)] == ["Reload", "Confirm"]
+
+
+def test_while_nobody_reigns_nobody_is_known_to_serve_reads() -> None:
+    assert known(seen(BASE))
+    assert known(seen(BASE, change(Deletion("leader", 99), at=OLD))) == {}

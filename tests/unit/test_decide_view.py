@@ -29,7 +29,7 @@ from watcher.decide.model import (
     Verdict,
     View,
 )
-from watcher.decide.view import config, fold, leadership, says_the_same, system_id, timeline
+from watcher.decide.view import config, fold, leadership, says_the_same, system_id, timeline, urgency
 
 CLUSTER = 0xA
 
@@ -306,3 +306,36 @@ def test_the_newest_leader_wins_in_any_order_of_arrival(order: list[int], again:
     changes = [change(leader(f"n{revision}", revision)) for revision in order]
     changes += [changes[index] for index in again]
     assert leadership(seen(listing(7, leader("n7", 7)), *changes)) == Leadership("n15", 15)
+
+
+NOBODY, REIGNS = seen(listing(5, member("n1"))), seen(listing(5, leader("n1", 5)))
+
+
+def led_for(seconds: float, *, heard_at: float = 0.0, now: float = 1000.0) -> View:
+    return replace(REIGNS, leader_since=now - seconds, first_heard_at=heard_at)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (NOBODY, led_for(1)),
+        (led_for(4), led_for(7)),
+        (led_for(29), led_for(30)),
+    ],
+    ids=["who waits before who is led", "who was led later", "the last half minute before what was earlier"],
+)
+def test_where_not_all_can_go_at_once_some_go_first(first: View, then: View) -> None:
+    assert urgency(first, 1000.0) > urgency(then, 1000.0)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [View(began_at=0.0), led_for(30), led_for(5, heard_at=995.0), replace(REIGNS, leader_since=None)],
+    ids=["nothing is known", "led for long", "led since before it was heard of", "nobody knows since when"],
+)
+def test_nobody_else_is_in_a_hurry(view: View) -> None:
+    assert urgency(view, 1000.0) == 0.0
+
+
+def test_those_of_the_same_five_seconds_are_alike() -> None:
+    assert urgency(led_for(1), 1000.0) == urgency(led_for(4.9), 1000.0)
