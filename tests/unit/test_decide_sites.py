@@ -297,3 +297,15 @@ def test_what_is_heard_of_the_other_site_is_news_only_where_it_says_something_ne
     assert says_the_same(before, fold(before, again))
     assert not says_the_same(before, both(ABROAD, THEIR_STANDBY))
     assert not says_the_same(ABROAD, before)
+
+
+def test_reads_stay_at_this_site_while_the_primary_is_at_the_other() -> None:
+    address = Endpoint("10.1.0.9", 5432)
+    replica = Member(
+        "n9", address, None, None, Role.REPLICA, "running", 3, position=9, replication="streaming"
+    )
+    there = told(THEIR_PRIMARY, entry("members/n9", replica, 61))
+    assert wished(there, None, THERE_POLICY).candidates  # at its own site it is known
+    wish = wished(ABROAD, there)
+    assert wish.route is not None
+    assert (wish.readers, wish.read_guards, wish.candidates) == (None, (), ())

@@ -385,6 +385,9 @@ def _by_other_site(
         recheck_at=silent_from if wish.recheck_at is None else min(wish.recheck_at, silent_from),
         stop_id="",  # the barrier there waits for that site's own PgBouncers
         at_other_site=True,
+        readers=None,  # reads do not cross from one site to the other
+        read_guards=(),
+        candidates=(),
     )
 
 
