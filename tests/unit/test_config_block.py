@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.blocks import parse, rewrite
-from watcher.decide.config_block import Block, write_stamp
+from watcher.decide.config_block import Block, MarkedFile, write_stamp
 from watcher.decide.errors import BlockError
 from watcher.decide.fence import UNREADABLE
 from watcher.decide.model import Database, Endpoint, Role, Route, Stamp
@@ -417,3 +417,17 @@ def test_no_host_of_a_list_can_break_out(host: str) -> None:
         rewrite(
             marked(f"{MARK}a = host=h\n"), "demo", Route(TO.endpoint, STAMP, readers=Endpoint(host, 1)), "f"
         )
+
+
+def test_where_a_name_is_asked_for_markers_without_one_are_none_of_ours() -> None:
+    plain = ";; [config cluster: begin]\napp = host=a\n;; [config cluster: end]\n"
+    named = plain.replace("cluster:", "cluster demo:")
+    with pytest.raises(BlockError) as refused:
+        MarkedFile(plain, "demo", "f.ini", named=True)
+    assert refused.value.place == "f.ini:1"
+    assert refused.value.problem == "a block without a name where `block` names one"
+    assert refused.value.hint == "name it: ;; [config cluster demo: begin]"
+    route = Route(Endpoint("b", 5432), Stamp(1, "7", 5, 3, "n"))
+    led = MarkedFile(named, "demo", "f.ini", named=True).led_to(route)
+    assert led.block.databases[0].endpoint.host == "b"
+    assert led.led_to(route).text == led.text

@@ -10,6 +10,7 @@ from watcher.decide.errors import SettingsError
 from watcher.settings import Loaded, load, redacted
 
 TARGET = "{name: pgb1, via: local, file: /etc/pgb.ini, console: {address: 'a:6432'}}"
+OTHER = TARGET.replace("/etc/pgb.ini", "/etc/other.ini")
 FLEET = f"""\
 etcd: {{endpoints: [a:2379]}}
 hold: {{limit: 20}}
@@ -18,7 +19,7 @@ clusters:
     targets: [{TARGET}]
   - cluster: {{scope: billing}}
     hold: {{limit: 30, announced_limit: 5}}
-    targets: [{TARGET}]
+    targets: [{OTHER}]
 """
 
 
@@ -75,7 +76,8 @@ def in_files(tmp_path: Path, **clusters: str) -> tuple[Path, str]:
 
 
 def test_files_are_clusters_too_in_the_order_of_their_names(tmp_path: Path) -> None:
-    texts = {scope: f"cluster: {{scope: {scope}}}\ntargets: [{TARGET}]\n" for scope in ("b", "a")}
+    targets = {"b": TARGET, "a": OTHER}
+    texts = {scope: f"cluster: {{scope: {scope}}}\ntargets: [{one}]\n" for scope, one in targets.items()}
     folder, text = in_files(tmp_path, **texts)
     found = loaded(tmp_path, text)
     assert [each.cluster.scope for each in found.fleet] == ["a", "b"]
@@ -159,3 +161,40 @@ def test_one_of_several_can_be_picked_out(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--cluster: is missing") as refused:
         _ = found.one
     assert refused.value.hint == "name one: app, billing"
+
+
+SAME_FILE = FLEET.replace("/etc/other.ini", "/etc/pgb.ini")
+
+
+def test_a_file_that_two_clusters_lead_is_a_fault(tmp_path: Path) -> None:
+    said = fault_of(tmp_path, SAME_FILE)
+    assert said.startswith(
+        "clusters[1].targets[0].file: /etc/pgb.ini there is led by a target of cluster 'app'"
+    )
+    assert "set `block` of both" in said
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "may"),
+    [("app", "billing", True), ("app", "app", False), (None, "billing", False), ("app", None, False)],
+)
+def test_a_file_may_have_blocks_of_two_clusters_if_both_are_named(
+    first: str | None, second: str | None, may: bool, tmp_path: Path
+) -> None:
+    one, other = (
+        TARGET if name is None else TARGET.replace("name: pgb1", f"name: pgb1, block: {name}")
+        for name in (first, second)
+    )
+    head, _, tail = SAME_FILE.partition(TARGET)
+    text = head + one + tail.replace(TARGET, other)
+    if may:
+        assert [each.targets[0].block for each in loaded(tmp_path, text).fleet] == [first, second]
+    else:
+        assert "is led by a target of cluster 'app' too" in fault_of(tmp_path, text)
+
+
+def test_two_hosts_may_have_a_file_of_the_same_name(tmp_path: Path) -> None:
+    way = "name: pgb1, via: ssh, ssh: {host: %s, user: u, known_hosts: /k, key_file: /f}"
+    one, other = (TARGET.replace("name: pgb1, via: local", way % host) for host in ("h1", "h2"))
+    head, _, tail = SAME_FILE.partition(TARGET)
+    assert len(loaded(tmp_path, head + one + tail.replace(TARGET, other)).fleet) == 2

@@ -127,7 +127,8 @@ def test_groups_may_be_said_for_all_clusters(tmp_path: Path) -> None:
     items = "".join(f"    {line}\n" for line in targets.splitlines())
     text = f"{head}clusters:\n"
     for scope, more in (("app", ""), ("billing", "    groups: {reporting: {hold: {limit: 30}}}\n")):
-        text += f"  - cluster: {{scope: {scope}}}\n{more}    targets:\n{items}"
+        targets = items.replace("/etc/pgb.ini", f"/etc/{scope}.ini")
+        text += f"  - cluster: {{scope: {scope}}}\n{more}    targets:\n{targets}"
     app, billing = loaded(tmp_path, text).fleet
     assert [each.groups["reporting"].hold.limit for each in (app, billing)] == [20, 30]
     assert billing.groups["reporting"].hold.old_connections == "leave"

@@ -60,7 +60,8 @@ class Pooler:
     `read()` looks at everything; `last` is what was seen last, None before the first look and after an
     error. `take(step)` carries one step out and is idempotent; what it writes is written only over the
     text that was seen last, so a `last` of some seconds ago is as good as a fresh look. Its hold is as of
-    now. Without `holding` its clients cannot be held. `replicas` are databases for reads, marked or not.
+    now. Without `holding` its clients cannot be held. `replicas` are databases for reads, marked or not;
+    `block_is_named` asks for markers with the name of `block`.
     Raises TargetError and BlockError.
     """
 
@@ -74,6 +75,7 @@ class Pooler:
         reloads_by_command: bool,
         step_limit: float,
         replicas: Collection[str] = (),
+        block_is_named: bool = False,
         holding: Holding | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -86,6 +88,7 @@ class Pooler:
         self._file = file
         self._block = block
         self._replicas = replicas
+        self._block_is_named = block_is_named
         self._console = console
         self._reloads_by_command = reloads_by_command
         self._limit = step_limit
@@ -172,7 +175,8 @@ class Pooler:
         at = self._clock()  # behind the answer: who asks etcd later than this knows of more (see `fence`)
         if self._known is None or "text" in reply:
             text, digest = self._told(reply, "text"), self._told(reply, "digest")
-            file = MarkedFile(text, self._block, self._place_of_file(), self._replicas)
+            place = self._place_of_file()
+            file = MarkedFile(text, self._block, place, self._replicas, self._block_is_named)
             self._known = self._seen(file, digest, at)
             self._owe_reload(file.block)
         return self._known

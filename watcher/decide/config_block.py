@@ -61,14 +61,17 @@ class Block:
 
 class MarkedFile:
     """The text of a file with the block of one cluster. BlockError with the line and the remedy, where the
-    block cannot be read. `replicas` names databases that are for reads, marked or not.
+    block cannot be read. `replicas` names databases that are for reads, marked or not. `named`: a block whose
+    markers have no name is none of ours.
     """
 
-    def __init__(self, text: str, cluster: str, file: str, replicas: Collection[str] = ()) -> None:
+    def __init__(
+        self, text: str, cluster: str, file: str, replicas: Collection[str] = (), named: bool = False
+    ) -> None:
         self.text = text
-        self._cluster, self._file, self._replicas = cluster, file, replicas
+        self._cluster, self._file, self._replicas, self._named = cluster, file, replicas, named
         self._lines = _split(text)
-        self._first, self._last = _find(self._lines, cluster, file)
+        self._first, self._last = _find(self._lines, cluster, file, named)
         self._databases = _databases(self._lines, self._first, self._last, file, replicas)
         inside = range(self._first + 1, self._last)
         self._stamps = [index for index in inside if _STAMP.fullmatch(self._lines[index])]
@@ -101,7 +104,8 @@ class MarkedFile:
             lines |= dict.fromkeys(self._stamps, "") | {self._stamps[0]: stamp_line}
         else:
             lines[self._first] += stamp_line
-        return MarkedFile("".join(lines.values()), self._cluster, self._file, self._replicas)
+        text = "".join(lines.values())
+        return MarkedFile(text, self._cluster, self._file, self._replicas, self._named)
 
 
 def goal(database: Database, route: Route) -> Endpoint | None:
@@ -173,7 +177,7 @@ def _line_end(line: str) -> str:
     return "\r\n" if line.endswith("\r\n") else "\n"
 
 
-def _find(lines: list[str], cluster: str, file: str) -> tuple[int, int]:
+def _find(lines: list[str], cluster: str, file: str, must_be_named: bool) -> tuple[int, int]:
     """The indices of the begin and end markers of the cluster's block."""
     if any("\0" in line for line in lines):
         raise BlockError(file, "holds a NUL byte, behind which PgBouncer reads nothing", "restore the file")
@@ -187,9 +191,10 @@ def _find(lines: list[str], cluster: str, file: str) -> tuple[int, int]:
         )
     if named:
         chosen = named[0]
-    elif plain and len(blocks) > 1:
+    elif plain and (must_be_named or len(blocks) > 1):
         hint = f"name it: ;; [config cluster {cluster}: begin]"
-        raise BlockError(f"{file}:{plain[0][1] + 1}", "a block without a name beside named ones", hint)
+        beside = "where `block` names one" if must_be_named else "beside named ones"
+        raise BlockError(f"{file}:{plain[0][1] + 1}", f"a block without a name {beside}", hint)
     elif plain:
         chosen = plain[0]
     else:

@@ -16,6 +16,7 @@ from typing import TypeAlias
 from watcher.settings.config_file import from_file
 from watcher.settings.faults import Fault
 from watcher.settings.layers import Layer, read_secret_files
+from watcher.settings.schema import Settings
 from watcher.settings.tree import Place, dotted
 
 INLINE, FILES = "clusters", "cluster_files"
@@ -137,6 +138,26 @@ def _not_for_all(common: Layer) -> Iterator[Fault]:
 
 def _fault(at: Place, problem: str, remedy: str, sources: Mapping[Place, str]) -> Fault:
     return Fault(dotted(at), problem, remedy, sources.get(at, ""))
+
+
+def files_twice(clusters: list[tuple[OneCluster, Settings]]) -> Iterator[Fault]:
+    """A file may have blocks of several clusters, if each is named, here and in its markers: of one without a
+    name nothing tells whose it is, and the clusters would lead it by turns.
+    """
+    known: dict[tuple[object, ...], tuple[str, str | None]] = {}
+    for one, settings in clusters:
+        for number, target in enumerate(settings.targets):
+            host = None if target.ssh is None else (target.ssh.host, target.ssh.port)
+            scope, block = known.setdefault((host, target.file), (settings.cluster.name, target.block))
+            are_named = None not in (block, target.block) and block != target.block
+            if scope != settings.cluster.name and not are_named:
+                fault = Fault(
+                    f"targets[{number}].file",
+                    f"{target.file} there is led by a target of cluster {scope!r} too",
+                    "name another file or host; or set `block` of both, each with the name in its markers",
+                    one.merged.sources.get(("targets",), ""),
+                )
+                yield one.placed(fault)
 
 
 def scopes_twice(clusters: list[tuple[OneCluster, str]]) -> Iterator[Fault]:

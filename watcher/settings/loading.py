@@ -16,7 +16,7 @@ from watcher.decide.errors import SettingsError
 from watcher.settings.config_file import from_file
 from watcher.settings.explain import MISSING, explain, strays
 from watcher.settings.faults import Fault, as_error
-from watcher.settings.fleet import OneCluster, clusters_of, scopes_twice
+from watcher.settings.fleet import OneCluster, clusters_of, files_twice, scopes_twice
 from watcher.settings.groups import with_whole_groups, without_inherited
 from watcher.settings.layers import (
     CONFIG_FILE,
@@ -106,6 +106,7 @@ def load(
     faults = [fault for _, _, of_one in found for fault in of_one]
     clusters = [(one, settings) for one, settings, _ in found if settings is not None]
     faults += scopes_twice([(one, settings.cluster.name) for one, settings in clusters])
+    faults += files_twice(clusters)
     if faults or merged.faults or not clusters:
         raise as_error(dict.fromkeys([*merged.faults, *_not_told_yet(faults, merged.faults)]))
     warnings = (

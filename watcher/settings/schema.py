@@ -442,7 +442,9 @@ class Target(Section):
     via: Literal["ssh", "local"] = Field(description="Whether its file is reached over `ssh` or is `local`.")
     file: Path = Field(description="File on PgBouncer's host that holds the marked block.")
     block: Annotated[Text, Field(pattern=r"^[^:\]\s]([^:\]]*[^:\]\s])?$")] | None = Field(
-        default=None, description="Name in its markers, without `:` and `]`. Not set: `cluster.scope`."
+        default=None,
+        description="Name in its markers, without `:` and `]`; they must have it then."
+        " Not set: `cluster.scope`, or markers without a name.",
     )
     write: Literal["auto", "rename", "in_place"] = Field(
         default="auto",
