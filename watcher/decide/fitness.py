@@ -80,7 +80,7 @@ def _lag(
 ) -> int | None:
     told, newest = member.position if member.replayed is None else member.replayed, written(after)
     if told is None:
-        return None
+        return newest  # as Patroni counts: at the very beginning
     if known is None or known.revision != entry.mod_revision:
         return None if newest is None else max(0, newest - told)
     mark = before.wal_mark
