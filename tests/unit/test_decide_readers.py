@@ -36,7 +36,7 @@ from watcher.decide.model import (
     Write,
 )
 from watcher.decide.model import Leadership as Reign
-from watcher.decide.readers import ReadPolicy, place_for
+from watcher.decide.readers import ReadPolicy, place_for, unfit
 from watcher.decide.view import fold, says_the_same
 
 N1, N2, N3 = (Endpoint(f"10.0.0.{n}", 5432) for n in (1, 2, 3))
@@ -139,7 +139,7 @@ def test_who_was_healthy_when_we_began_counts_at_once() -> None:
         ({"timeline": None}, None),
         ({"position": 3999}, Unfit.LAGS),
         ({"position": 4000}, None),
-        ({"position": None}, None),
+        ({"position": None}, Unfit.LAGS),
         ({"position": 5000, "replayed": 3999}, Unfit.LAGS),
         ({"conn": None}, Unfit.NO_ADDRESS),
     ],
@@ -429,3 +429,11 @@ def test_reads_that_pgbouncer_leads_elsewhere_than_its_file_get_a_reload() -> No
 def test_while_nobody_reigns_nobody_is_known_to_serve_reads() -> None:
     assert known(seen(BASE))
     assert known(seen(BASE, change(Deletion("leader", 99), at=OLD))) == {}
+
+
+def test_who_serves_reads_although_he_would_not_be_chosen_is_not_said_to_serve_none() -> None:
+    stays = Candidate("n2", N2, Unfit.OTHER_TIMELINE, stays=True)
+    lags, fit = Candidate("n3", N3, Unfit.LAGS), Candidate("n1", N1, None, stays=True)
+    assert unfit((stays, lags, fit), [N2, N1]) == {"n3": "lags"}
+    assert unfit((stays, lags, fit), [N1]) == {"n2": "other_timeline", "n3": "lags"}
+    assert unfit((lags,), [N3]) == {"n3": "lags"}

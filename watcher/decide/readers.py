@@ -12,7 +12,7 @@ new leader, their keys are written a turn later) takes nobody out who serves rea
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from watcher.decide.endpoint import each_of
@@ -98,6 +98,15 @@ def place_for(readers: Readers, actual: Actual) -> Endpoint | None:
 def in_use(actual: Actual) -> frozenset[Endpoint]:
     """Who serves reads there, by the block."""
     return frozenset(one for database in actual.reads for one in each_of(database.endpoint))
+
+
+def unfit(candidates: Iterable[Candidate], used: Container[Endpoint]) -> dict[str, str]:
+    """Who serves no reads, and why. Who stays where it serves them already does serve them."""
+    return {
+        one.name: str(one.problem)
+        for one in candidates
+        if one.problem is not None and not (one.stays and one.endpoint in used)
+    }
 
 
 # --- one member -----------------------------------------------------------------------------------

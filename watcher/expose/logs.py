@@ -22,6 +22,7 @@ from loguru import logger
 from watcher.decide.errors import FileChanged, PrimaryRefuses, WatcherError
 from watcher.decide.model import Actual, Desired, Endpoint, Reason, Switch
 from watcher.decide.precedence import Standing, in_words
+from watcher.decide.readers import unfit
 from watcher.expose.audience import Listener
 from watcher.expose.units import printable
 
@@ -251,7 +252,7 @@ class LogReporter(Listener):
 
     def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None:
         servers = [str(endpoint) for endpoint in to]
-        others = {one.name: str(one.problem) for one in wish.candidates if one.problem is not None}
+        others = unfit(wish.candidates, to)
         why = ", ".join(f"{name} ({problem})" for name, problem in others.items())
         self._log.bind(event="reads", target=target, servers=servers, others=others).info(
             "reads go to {}{}", ", ".join(servers), why and f"; not to {why}"

@@ -30,7 +30,7 @@ from watcher.decide.model import (
     View,
 )
 from watcher.decide.precedence import Standing
-from watcher.decide.readers import in_use
+from watcher.decide.readers import in_use, unfit
 from watcher.decide.view import leadership, paused
 from watcher.expose.audience import Listener
 from watcher.expose.calendar import Calendar
@@ -332,9 +332,8 @@ def _leader(target: TargetState) -> str:
 def _unfit(target: TargetState) -> _Rows:
     if target.actual is None or not target.actual.reads or target.wish is None:
         return
-    for one in target.wish.candidates:
-        if one.problem is not None:
-            yield (target.name, one.name, str(one.problem)), 1.0
+    for name, problem in unfit(target.wish.candidates, in_use(target.actual)).items():
+        yield (target.name, name, problem), 1.0
 
 
 def _readers(target: TargetState) -> float | None:

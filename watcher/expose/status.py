@@ -26,7 +26,7 @@ from watcher.decide.model import (
     View,
 )
 from watcher.decide.precedence import Standing, active, in_words
-from watcher.decide.readers import in_use
+from watcher.decide.readers import in_use, unfit
 from watcher.decide.view import config, leadership, paused
 from watcher.expose.calendar import Calendar
 from watcher.expose.chronicle import Chronicle, TargetState, Told, Wish, nobody_knows
@@ -431,7 +431,7 @@ def _target(state: TargetState) -> Target:
 def _not_for_reads(state: TargetState) -> dict[str, str]:
     if state.actual is None or not state.actual.reads or state.wish is None:
         return {}
-    return {one.name: str(one.problem) for one in state.wish.candidates if one.problem is not None}
+    return unfit(state.wish.candidates, in_use(state.actual))
 
 
 def health_of(state: TargetState) -> tuple[Health, str]:
