@@ -114,9 +114,9 @@ class Candidate(Leased):
     def _serve(self, client: Client, lease: int, stop: threading.Event) -> None:
         """Until stopped, until the lease has gone, or until nothing hangs on it any more."""
         keep_at = self._clock() + self._ttl / 3
-        self._tell_reached(client.place)
         while not stop.is_set():
             self._claim_next(client, lease)
+            self._tell_reached(client.place)  # a lease that may hold no key is not enough
             if self._clock() >= keep_at:
                 if not self._keep(client, lease):
                     return

@@ -167,8 +167,7 @@ class EtcdClient:
         """All at one revision. What is put goes with `lease`; deleting what is not there is no error."""
         operations = [_put(key, value, lease) for key, value in puts.items()]
         operations += [_delete(key) for key in deletes]
-        request = etcdrpc.TxnRequest(success=operations)
-        self._call(self._client.kvstub.Txn, request, self._access.timeout)
+        self._write(etcdrpc.TxnRequest(success=operations))
 
     def claim(self, key: str, value: str, lease: int) -> bool:
         """Whether the key was not there, and is now, with `lease`; at one revision, whoever else tries."""
@@ -176,7 +175,7 @@ class EtcdClient:
             key=key.encode(), target=etcdrpc.Compare.CREATE, result=etcdrpc.Compare.EQUAL, create_revision=0
         )
         request = etcdrpc.TxnRequest(compare=[absent], success=[_put(key, value, lease)])
-        return bool(self._call(self._client.kvstub.Txn, request, self._access.timeout).succeeded)
+        return bool(self._write(request).succeeded)
 
     def keep_alive(self, lease: int) -> bool:
         """Whether the lease still lived; if so, it lives for its whole time again."""
@@ -192,6 +191,13 @@ class EtcdClient:
         """End a lease: its keys go at once."""
         request = etcdrpc.LeaseRevokeRequest(ID=lease)
         self._call(self._client.leasestub.LeaseRevoke, request, self._access.timeout)
+
+    def _write(self, request: Any) -> Any:
+        try:
+            return self._call(self._client.kvstub.Txn, request, self._access.timeout)
+        except EtcdDenied as error:
+            hint = _PERMIT_WRITE if error.hint == _PERMIT else error.hint
+            raise EtcdDenied(error.place, error.problem, hint, error.reason) from error
 
     def _call(self, method: Any, request: Any, limit: float) -> Any:
         with self._translating():
@@ -359,7 +365,14 @@ def _by_text(problem: str) -> tuple[Reason, str] | None:
     return next((meaning for words, meaning in _TEXTS if words in lower), None)
 
 
-_PERMIT = "grant the user's role read permission on the prefix (etcdctl role grant-permission)"
+_PERMIT = (
+    "grant the user's role read permission on the prefix, or on the whole namespace where one watcher "
+    "follows several clusters of it (etcdctl role grant-permission)"
+)
+_PERMIT_WRITE = (
+    "grant the user's role readwrite permission on pgbouncer-watcher/ below the cluster's prefix "
+    "(etcdctl role grant-permission)"
+)
 _PASSWORD = "correct `etcd.username` and its password"  # noqa: S105 - a hint
 _TOKEN = "nothing to do: a new token is fetched; if this stays, see who changes etcd's users"  # noqa: S105
 _QUORUM = "bring a majority of etcd's members back"
