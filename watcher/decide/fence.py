@@ -65,7 +65,8 @@ def _is_by_health_check(stamp: Stamp) -> bool:
 def _by(stamp: Stamp) -> str:
     if _is_by_health_check(stamp):
         return "by the health check"
-    return f"at revision {stamp.revision} of etcd cluster {stamp.cluster_id:x}"
+    site = f", by this site's word of revision {stamp.site}" if stamp.site else ""
+    return f"at revision {stamp.revision} of etcd cluster {stamp.cluster_id:x}{site}"
 
 
 def _older_by_timeline(old: Stamp, new: Stamp) -> str:
