@@ -55,7 +55,7 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where others l
 
 def status(where: Endpoint, cluster: str | None, as_json: bool) -> ExitCode:
     """One look, at one cluster of several if it is named; the exit code tells how it is."""
-    found = _tell(where, cluster, as_json, _status_lines)
+    found = _tell(where, cluster, as_json, _status_lines, but_for_healthy=True)
     return ExitCode.FAILED if found is None else _CODES[found.health]
 
 
@@ -76,7 +76,11 @@ def healthcheck(where: Endpoint) -> ExitCode:
 
 
 def _tell(
-    where: Endpoint, cluster: str | None, as_json: bool, lines: Callable[[Status], Iterator[str]]
+    where: Endpoint,
+    cluster: str | None,
+    as_json: bool,
+    lines: Callable[[Status], Iterator[str]],
+    but_for_healthy: bool = False,
 ) -> Status | Fleet | None:
     path = _STATUS if cluster is None else f"/clusters/{quote(cluster, safe='')}{_STATUS}"
     try:
@@ -88,20 +92,25 @@ def _tell(
     except ValidationError:
         say_error(SourceError(_url(where, path), "is no watcher, or one of another version", _HINT))
         return None
-    say(text.rstrip("\n") if as_json else "\n".join(_lines_of(_printable(found), lines)))
+    say(text.rstrip("\n") if as_json else "\n".join(_lines_of(_printable(found), lines, but_for_healthy)))
     return found
 
 
-def _lines_of(found: Status | Fleet, lines: Callable[[Status], Iterator[str]]) -> Iterator[str]:
-    """Of several clusters a line each, and all that there is to tell of those that are not well."""
+def _lines_of(
+    found: Status | Fleet, lines: Callable[[Status], Iterator[str]], but_for_healthy: bool
+) -> Iterator[str]:
+    """Of several clusters a line each, and all there is to tell of them, or of those that are not well."""
     if isinstance(found, Status):
         yield from lines(found)
         return
     yield _coloured(found.health, found.words)
+    refused = next((one for one in found.clusters if one.settings_refused_at is not None), None)
+    if refused is not None and refused.settings_refused_at is not None:
+        yield _coloured("failing", refused_words(refused.settings_refused_at, refused.now))
     for each in found.clusters:
         yield f"{each.cluster.name:18} {_coloured(each.health, each.health)}: {each.words}"
     for each in found.clusters:
-        if each.health != "ok":
+        if each.health != "ok" or not but_for_healthy:
             yield f"\n--- {each.cluster.name}"
             yield from lines(each)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from watcher import app
 from watcher.apply.pooler import Pooler
@@ -14,6 +15,8 @@ from watcher.decide.advice import PROMOTION, advise, of_block
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import Leadership, View
 from watcher.decide.view import config, is_empty, leadership
+from watcher.fleet import by_namespace
+from watcher.observe.etcd import EtcdWatch
 from watcher.settings import Hold, Loaded, Settings, redacted
 
 
@@ -23,7 +26,23 @@ def check_config(loaded: Loaded) -> ExitCode:
         say(line)
     for warning in loaded.warnings:
         say(f"warning  {warning}")
-    return at_each_cluster(loaded.fleet, _check)
+    checked = at_each_cluster(loaded.fleet, _check)
+    shared = [_check_namespace(group) for group in by_namespace(loaded.fleet) if len(group) > 1]
+    return checked if all(shared) else ExitCode.BAD_SETTINGS
+
+
+def _check_namespace(clusters: Sequence[Settings]) -> bool:
+    """One watch serves all of these, so it listens to more than one of them alone would."""
+    settings = clusters[0]
+    prefix = settings.cluster.namespace_prefix
+
+    def read(endpoint: str) -> str:
+        access = app.etcd_access(settings, (endpoint,))
+        EtcdWatch(access, prefix, lambda _: None).read_once()
+        return f"{prefix} may be read, which holds {len(clusters)} clusters"
+
+    outcomes = [_tried(f"etcd {endpoint}", partial(read, endpoint)) for endpoint in settings.etcd.endpoints]
+    return all(outcomes)
 
 
 def _check(settings: Settings) -> ExitCode:
