@@ -112,10 +112,10 @@ class Watcher:
         before, self.settings = self._workers, settings
         kept = {target.name for target in settings.targets if _serves(before.get(target.name), target)}
         self._leaving = [worker for worker in self._leaving if worker.thread.is_alive()]
+        hired = {target.name: self._hired(target) for target in settings.targets if target.name not in kept}
         for name in before.keys() - kept:
             self._leaving.append(before[name])
-            before[name].ask_to_stop()
-        hired = {target.name: self._hired(target) for target in settings.targets if target.name not in kept}
+            before[name].ask_to_stop(hired.get(name))
         self._workers = {name: hired.get(name) or before[name] for name in self._names()}
         self._show()
         for worker in hired.values():
@@ -168,14 +168,16 @@ class Watcher:
         stuck = [worker.name for worker in workers if worker.reconciler.beat_at < since]
         return f"stuck: {', '.join(stuck)}" if stuck else ""
 
-    def ask_to_stop(self) -> None:
-        """Every thread ends at the end of what it is about; nothing new is begun."""
+    def ask_to_stop(self, successor: Watcher | None = None) -> None:
+        """Every thread ends at the end of what it is about; nothing new is begun. Holds are handed over to
+        the `successor` at the same targets.
+        """
         self._stop.set()
         self._wake_readiness.set()
         if self._other is not None:
             self._other.nudge()
-        for worker in self._workers.values():
-            worker.ask_to_stop()
+        for name, worker in self._workers.items():
+            worker.ask_to_stop(None if successor is None else successor._workers.get(name))
         if self._herald is not None:
             self._herald.nudge()
 
@@ -255,25 +257,38 @@ class _Worker:
         self._reporter = reporter
         self._herald = herald
         self._stop = threading.Event()
+        self._stopped_at = float("inf")
         self._mailbox = Mailbox(self._board.view)
         self.reconciler = self._reconciler(rank, pace, rush)
         self.thread = threading.Thread(target=self._run, name=f"target {target.name}", daemon=True)
         self._board.listen(self._mailbox.put)
 
-    def ask_to_stop(self) -> None:
-        """Nothing new is begun. A hold is brought to its end, and no barrier need wait for this target."""
+    def ask_to_stop(self, successor: _Worker | None = None) -> None:
+        """Nothing new is begun. A hold is brought to its end, or handed over, and no barrier need wait for
+        this target.
+        """
+        if successor is not None:
+            self.reconciler.relief = successor.relieves
+        self._stopped_at = time.monotonic()
         self._stop.set()
         self._mailbox.nudge()
         if self._herald is not None:
             self._herald.withdraw(self.name)
 
+    def relieves(self) -> bool:
+        """Whether it, or who takes its own place, is at work at the target; or nobody will be."""
+        relief = self.reconciler.relief
+        gone = self._stop.is_set() and (relief is None or relief())
+        return self.reconciler.is_in_place or gone
+
     def _run(self) -> None:
         self.reconciler.run(self._stop)
         self._board.leave(self._mailbox.put)
         for board in self._boards:
-            alarm = board.view.alarms.get(self.name)
-            if alarm is not None and alarm.refuses:  # nobody will say so when it is over
-                board.post(replace(alarm, refuses=False, at=time.monotonic()))
+            for alarm in (*board.view.alarms.values(), *board.view.refusals.values()):
+                is_ours = alarm.target == self.name and alarm.at <= self._stopped_at
+                if is_ours and alarm.refuses:  # nobody will say so when it is over
+                    board.post(replace(alarm, refuses=False, at=time.monotonic()))
 
     def _reconciler(self, rank: Rank, pace: Pace, rush: Rush) -> Reconciler:
         settings, turn = self._settings, Turn(self._urgency, self._stop.is_set)
@@ -297,7 +312,8 @@ class _Worker:
         )
 
     def _urgency(self) -> float:
-        return urgency(self._board.view, time.monotonic())
+        """Who has failed goes behind all others: hosts that hang do for ever, and no other would log in."""
+        return -1.0 if self.reconciler.is_failing else urgency(self._board.view, time.monotonic())
 
     def _confirm(self, reign: Leadership) -> None:
         if self.name in self._settings.canary.targets:
@@ -497,6 +513,7 @@ def pooler(
         place,
         file=target.file,
         block=settings.block_of(target),
+        block_is_named=target.block is not None,
         console=_console(target, place) if target.console else None,
         reloads_by_command=target.reload_command is not None,
         step_limit=target.step_timeout,

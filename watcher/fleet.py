@@ -33,7 +33,7 @@ class Fleet:
         self.watchers = {each.cluster.name: self._watcher(each) for each in clusters}
         self._sources = [
             _Source([self.watchers[each.cluster.name] for each in group], self._stop)
-            for group in _by_namespace(clusters)
+            for group in by_namespace(clusters)
         ]
 
     def _watcher(self, settings: Settings) -> Watcher:
@@ -58,7 +58,7 @@ class Fleet:
         self._pace.at_once = self._at_once
         kept = set() if before is None else set(self.watchers.values()) & set(before.watchers.values())
         if before is not None:
-            before.ask_to_stop(kept)
+            before.ask_to_stop(self)
         for watcher in self.watchers.values():
             if watcher in kept:
                 watcher.go_on_with(self._settings[watcher.settings.cluster.name])
@@ -67,13 +67,17 @@ class Fleet:
         for source in self._sources:
             source.start()
 
-    def ask_to_stop(self, but_for: Iterable[Watcher] = ()) -> None:
-        """Every thread ends at the end of what it is about; nothing new is begun."""
+    def ask_to_stop(self, successor: Fleet | None = None) -> None:
+        """Every thread ends at the end of what it is about; nothing new is begun. What the `successor` has of
+        us goes on.
+        """
+        kept = set() if successor is None else set(successor.watchers.values())
         self._stop.set()
         for source in self._sources:
             source.nudge()
-        for watcher in set(self.watchers.values()) - set(but_for):
-            watcher.ask_to_stop()
+        for name, watcher in self.watchers.items():
+            if watcher not in kept:
+                watcher.ask_to_stop(None if successor is None else successor.watchers.get(name))
 
     def stop(self) -> tuple[str, ...]:
         """Asks every thread to end and waits; the names of those that were still busy at the limit."""
@@ -145,7 +149,7 @@ class _Source:
             watcher.on_etcd(state)
 
 
-def _by_namespace(clusters: Iterable[Settings]) -> list[list[Settings]]:
+def by_namespace(clusters: Iterable[Settings]) -> list[list[Settings]]:
     """Those that one watch can serve: of one namespace in one etcd."""
     groups: list[list[Settings]] = []
     for each in clusters:

@@ -14,7 +14,7 @@ from typing import Protocol
 from watcher.decide.backoff import Backoff
 from watcher.decide.canary import after_canary, reign_of, within_limits
 from watcher.decide.config_block import goal
-from watcher.decide.decision import Policy, but_for_pause, desired, plan, within_limit
+from watcher.decide.decision import Policy, but_for_pause, desired, leads_writes, plan, within_limit
 from watcher.decide.errors import (
     FileChanged,
     LoginRefused,
@@ -52,6 +52,7 @@ from watcher.rush import LONGEST, Rush
 _LOGIN_LIMIT = 30.0
 _LINK_CHECK = 5.0  # seconds between two looks whether the connection still stands
 _LOOK_AGAIN = 0.1  # seconds until a standby looks again whether the active watcher has done its work
+_RELIEF_CHECK = 0.05  # seconds between two looks whether somebody else is in our place
 _LOGIN_AGAIN = 0.05  # seconds until a primary that takes no login yet is asked again: clients wait for it
 
 
@@ -162,6 +163,9 @@ class Reconciler:
         self._waits_since: float | None = None
         self._held_since: float | None = None
         self._ended_since: float | None = None
+        self.relief: Callable[[], bool] | None = None
+        self.is_in_place = False
+        self._is_leaving = False
         self._told_hold: Held | None = None
         self._is_unexplained = False  # a hold that another began, seen for the first time
         self._told_reads: tuple[Endpoint, ...] = ()
@@ -177,8 +181,14 @@ class Reconciler:
         if self._policy.canary is not None:  # another watcher's may have confirmed, and led clients on
             self._read_at = float("-inf")
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last try failed."""
+        return self._failures > 0
+
     def run(self, stop: threading.Event) -> None:
-        """Until `stop`; a turn that has begun is finished, and so is a hold, within `last_hold` seconds.
+        """Until `stop`; a turn that has begun is finished, and so is a hold, within `last_hold` seconds; or,
+        where `relief` was set before, clients wait until it says that somebody else is in our place.
 
         Wake it by `mailbox.nudge()` to stop at once.
         """
@@ -188,11 +198,28 @@ class Reconciler:
             if not stop.is_set():
                 timeout = self.turn(self._mailbox.take(0))
                 self._turned()  # also where a step had to connect anew
+        if self.relief is None:
+            self._finish_hold(timeout)
+        else:
+            self._hand_over(self.relief)
+        self._target.close()
+
+    def _finish_hold(self, timeout: float) -> None:
+        """Nothing is looked at anew: who has changed the file meanwhile goes on with it, perhaps for another
+        cluster.
+        """
+        self._is_leaving = True
         until = self._clock() + self._last_hold
         while self._holds() and self._clock() < until:
             self._mailbox.wait(max(0.0, min(timeout, until - self._clock())))
             timeout = self.turn(self._mailbox.take(0))
-        self._target.close()
+
+    def _hand_over(self, relief: Callable[[], bool]) -> None:
+        """Whoever takes our place holds the same clients once he is there. Until then they wait as they do,
+        no longer than the agent lets them; we see no news any more, so we do nothing.
+        """
+        while self._holds() and not relief():
+            self._mailbox.take(_RELIEF_CHECK)
 
     def _holds(self) -> bool:
         return self._target.last is not None and self._target.last.held is not None
@@ -224,7 +251,7 @@ class Reconciler:
             return self._after_failure(wish, error)
         except Exception as error:  # a bug of ours must not leave a target without its worker
             return self._after_failure(wish, _unexpected(self._target.name, error))
-        self._failures, self._retry_at = 0, float("-inf")
+        self._failures, self._retry_at, self.is_in_place = 0, float("-inf"), True
         self.seen = self._target.last
         self._reporter.looked(self._target.name, wish, self._target.last, None)
         return self._until_next(wish)
@@ -361,6 +388,10 @@ class Reconciler:
         """The last look while it is fresh and we are connected: what is written is compared there anyway."""
         now, last = self._clock(), self._target.last
         self._looked = last
+        if self._is_leaving:
+            if last is None:
+                raise NotWanted(self._target.name, "it is looked after by nobody any more", "")
+            return last
         if last is not None and self._target.connected and now - self._read_at < self._resync_interval:
             return last
         self._looked = None
@@ -398,10 +429,12 @@ class Reconciler:
                     held_since=under_way.held_since,
                 )
             )
-        if is_whole and self._target.last is not None:
-            self._tell_reads(wish, self._target.last)
-            self._reporter.in_sync(self._target.name, self._target.last)
-            self._tell_confirmed(wish.route, wish.reason, self._target.last)
+        last = self._target.last
+        if is_whole and last is not None:
+            self._tell_reads(wish, last)
+            self._reporter.in_sync(self._target.name, last)
+        if last is not None and leads_writes(last, wish):  # also where nobody can be held
+            self._tell_confirmed(wish.route, wish.reason, last)
 
     def _tell_confirmed(self, route: Route, reason: Reason, actual: Actual) -> None:
         """Once for each reign, and by PgBouncer's own word alone."""

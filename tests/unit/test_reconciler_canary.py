@@ -10,6 +10,7 @@ from tests.support.fake_target import NODES, led_by
 from tests.unit.test_reconciler import lost
 from tests.unit.test_reconciler_hold import HELD, Holding, nobody
 from watcher.decide.decision import CanaryPolicy, Policy
+from watcher.decide.errors import TargetRefused
 from watcher.decide.model import Leadership, Reason, View
 
 WAITS = replace(HELD, canary=CanaryPolicy(frozenset({"first"}), limit=5.0))
@@ -133,3 +134,15 @@ def test_a_canary_that_could_not_be_led_tells_nothing() -> None:
     world.target.fail("release", lost())
     world.turn(led_by("node2", 7, world.now))
     assert told == []
+
+
+def test_a_canary_that_is_led_confirms_also_where_its_clients_cannot_be_held() -> None:
+    told: list[Leadership] = []
+    world = Holding(confirm=told.append)
+    told.clear()
+    world.target.fail_always["hold"] = TargetRefused("fake", "no room", "make some")
+    world.turn(nobody(world.now))
+    world.now += 5
+    world.turn(led_by("node2", 7, world.now))
+    assert world.pgbouncer.shown == {"app": NODES["node2"]}
+    assert told == [Leadership("node2", 7)]

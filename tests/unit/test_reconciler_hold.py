@@ -536,3 +536,66 @@ def test_at_its_limit_a_hold_ends_without_a_word_to_the_primary(world: Holding) 
     world.turn(view)
     assert world.pgbouncer.paused == set()
     assert world.reports.failures == []
+
+
+def handed_over(world: Holding, relieves: threading.Event) -> threading.Thread:
+    """Its loop, at its end: somebody else is on the way to its place."""
+    world.reconciler.relief = relieves.is_set
+    stop = threading.Event()
+    stop.set()
+    thread = threading.Thread(target=world.reconciler.run, args=(stop,), daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_hold_is_kept_until_somebody_else_is_in_our_place_whatever_we_hear() -> None:
+    world, relieves = Holding(last_hold=5.0), threading.Event()
+    world.turn(nobody(world.now))
+    thread = handed_over(world, relieves)
+    world.now += 10  # longer than `last_hold`
+    world.mailbox.put(led_by("node2", 7, world.now))
+    thread.join(0.3)
+    assert thread.is_alive()
+    assert world.waits
+    assert world.writes == 0
+    relieves.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert world.target.calls["close"] == 1
+
+
+def test_a_hold_that_is_handed_over_lasts_no_longer_than_its_limit() -> None:
+    world, never = Holding(), threading.Event()
+    world.turn(nobody(world.now))
+    thread = handed_over(world, never)
+    world.now += 20  # `hold.limit`
+    thread.join(5)
+    assert not thread.is_alive()
+    assert not world.waits
+
+
+def test_who_leaves_writes_nothing_over_what_somebody_else_has_written_meanwhile() -> None:
+    """It may be a worker of another cluster, to which the target was moved."""
+    world = Holding(last_hold=5.0)
+    world.turn(nobody(world.now))
+    theirs = world.pgbouncer.text.replace("10.0.0.1", "10.0.0.3")
+    world.pgbouncer.text = theirs
+    world.mailbox.put(led_by("node2", 7, world.now))
+    world.now += RESYNC
+    stop = threading.Event()
+    stop.set()
+    thread = threading.Thread(target=world.reconciler.run, args=(stop,), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert world.pgbouncer.text == theirs
+    assert world.target.calls["close"] == 1
+
+
+def test_who_has_taken_a_turn_is_in_place_and_who_failed_is_failing(world: Holding) -> None:
+    assert world.reconciler.is_in_place
+    assert not world.reconciler.is_failing
+    world.target.fail("read", lost())
+    world.now += RESYNC
+    world.turn()
+    assert world.reconciler.is_failing
