@@ -687,7 +687,7 @@ class Settings(BaseSettings):
         default=(),
         description="Several clusters in one watcher (docs/fleet.md): each a section with `cluster.scope` and"
         " `targets`, and whatever of the other settings shall not be for it as it is for all. A cluster has"
-        " none of `controller`, `http`, `log`, `stop_limit`.",
+        " none of `connect_at_once`, `controller`, `http`, `log`, `stop_limit`.",
     )
     cluster_files: Path | None = Field(
         default=None,
