@@ -19,6 +19,7 @@ class FakeEtcd:
     compacted: int = 0
     down: set[str] = field(default_factory=set)
     denied: bool = False
+    read_only: bool = False
     mute: bool = False  # watches are neither accepted nor served
     lossy: bool = False  # events are not delivered
     opened: list[str] = field(default_factory=list)
@@ -150,6 +151,8 @@ class FakeClient:
 
     def write(self, puts: Mapping[str, str], deletes: Iterable[str], lease: int) -> None:
         self._check()
+        if self._etcd.read_only:
+            raise EtcdDenied(self.place, "permission denied", reason=Reason.DENIED)
         if puts and lease not in self._etcd.leases:
             raise EtcdUnheard(self.place, "requested lease not found")
         for key, value in puts.items():

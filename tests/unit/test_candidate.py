@@ -202,3 +202,17 @@ def test_an_etcd_that_denies_it_is_told_of_and_asked_again(bed: Bed) -> None:
         bed.etcd.denied = False
         bed.comes_to("one")
         wait_for(lambda: bed.states[-1] == (True, ""), LIMIT, "that it is heard is told", poll=0.002)
+
+
+def test_who_may_not_write_says_no_word_of_success_and_asks_less_and_less(bed: Bed) -> None:
+    """etcd grants a lease to everybody, so that alone is no success."""
+    bed.etcd.read_only = True
+    one = bed.candidate("one")
+    bed.tell(one)
+    with bed.running(one):
+        wait_for(lambda: bed.connects > 3, LIMIT, "it has tried again and again", poll=0.002)
+        assert set(bed.states) == {(False, "permission denied")}
+        assert one._failures > 2
+        bed.etcd.read_only = False
+        bed.comes_to("one")
+        wait_for(lambda: bed.states[-1] == (True, ""), LIMIT, "that is told", poll=0.002)
