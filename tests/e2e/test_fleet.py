@@ -4,6 +4,7 @@ import itertools
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -227,6 +228,35 @@ def test_clusters_come_and_go_by_a_reread(
     wait_for(lambda: watcher.get(f"/clusters/{gone.keys.scope}/status")[0] == 200, LIMIT, "its pages")
 
 
+def test_a_target_that_is_moved_amid_a_hold_is_led_by_its_new_cluster_alone(
+    clusters: list[Followed], settings: Settings, tmp_path: Path
+) -> None:
+    """Both trade theirs while one of them has no leader; that one's next must get nobody whom it has lost."""
+    one, other = clusters
+    settings = {**settings, "hold": {"on_crash": False}, "resync_interval": 1.0}
+    with WatcherProcess(tmp_path, settings) as watcher:
+        for each in clusters:
+            each.wait_until_led(each.endpoint, watcher)
+        one.keys.end_reign()
+        watcher.wait_for_line("hold", target=one.host.name)
+        traded = [
+            one.section(targets=[ssh_target(other.host)]),
+            other.section(targets=[ssh_target(one.host)]),
+        ]
+        watcher.rewrite({**settings, "clusters": traded})
+        watcher.process.send(signal.SIGHUP)
+        what = f"{one.host.name} is led to {other.endpoint}"
+        wait_for(lambda: is_led(one.host, other.endpoint), LIMIT, what, logs=[watcher.log])
+        time.sleep(1.5)  # whoever leaves would have looked by then, and think the file his own
+        endpoint = one.keys.crown("anew")
+        what = f"the file of {other.host.name} leads to {endpoint}, where nobody takes a login"
+        wait_for(lambda: file_route(other.host) == endpoint, LIMIT, what, logs=[watcher.log])
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            assert file_route(one.host) == other.endpoint
+            time.sleep(0.005)
+
+
 def test_a_fault_in_one_cluster_changes_nothing(
     clusters: list[Followed], settings: Settings, watcher: WatcherProcess
 ) -> None:
@@ -290,6 +320,10 @@ def test_the_commands_know_one_cluster_and_all(
     alone = run_watcher(["status", *config, "--cluster", one.keys.scope])
     assert f"cluster {one.keys.scope}:" in alone.stdout
     assert other.keys.scope not in alone.stdout
+    history = run_watcher(["history", *config])
+    for each in clusters:
+        assert f"--- {each.keys.scope}" in history.stdout
+        assert each.endpoint in history.stdout
     planned = run_watcher(["plan", *config])
     assert planned.returncode == 0, planned.stdout + planned.stderr
     assert [f"--- {each.keys.scope}" in planned.stdout for each in clusters] == [True, True]
