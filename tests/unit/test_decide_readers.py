@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from watcher.decide.decision import Policy, desired, plan, replicas
+from watcher.decide.decision import ConnectVia, Policy, desired, plan, replicas
 from watcher.decide.model import (
     Actual,
     Alarm,
@@ -20,10 +20,12 @@ from watcher.decide.model import (
     Desired,
     Endpoint,
     Entry,
+    Fitness,
     Leader,
     Listing,
     Malformed,
     Member,
+    Readers,
     Readiness,
     Role,
     Sighting,
@@ -168,6 +170,37 @@ def test_a_key_that_never_could_be_read_is_nobodys() -> None:
     assert place(seen(listing(member("n2"), odd))) == N2
 
 
+@pytest.mark.parametrize(
+    ("view", "since"),
+    [
+        (seen(listing(member("n2"), entry("members/n3", Malformed("here", "is odd", "look"), 1))), BEGAN),
+        (seen(BASE, change(Deletion("members/n3", 60), at=OLD)), OLD),
+    ],
+)
+def test_whose_key_is_not_there_is_unfit_from_then_on(view: View, since: float) -> None:
+    later = fold(view, change(member("n2", 70), at=OLD + 5))
+    assert view.fitness["n3"] == later.fitness["n3"] == Fitness(Unfit.NO_KEY, since)
+    assert says_the_same(view, later)
+
+
+def test_an_address_of_the_configuration_makes_nobody_fit_who_has_no_key() -> None:
+    odd = entry("members/n4", Malformed("here", "is odd", "look"), 1)
+    settled = {f"n{n}": Endpoint(f"pg{n}.example", 6000 + n) for n in (1, 2, 3, 4)}
+    policy = Policy(reads=LEAST, connect_via=ConnectVia.ADDRESSES, addresses=settled)
+    found = replicas(seen(listing(member("n2"), member("n3"), odd, status(5000))), policy, OLD, "t")
+    assert {one.name: (one.endpoint, one.problem) for one in found} == {
+        "n1": (settled["n1"], Unfit.LEADER),
+        "n2": (settled["n2"], None),
+        "n3": (settled["n3"], None),
+        "n4": (settled["n4"], Unfit.NO_KEY),
+    }
+
+
+def test_who_counts_stays_where_it_serves_reads_too() -> None:
+    assert known(seen(BASE))["n2"] == Candidate("n2", N2, None, stays=True)
+    assert wished(seen(BASE)).readers == Readers((N2, N3), (N2, N3), otherwise=N1)
+
+
 def test_without_the_leaders_word_nobody_lags() -> None:
     assert place(seen(listing(member("n2", position=0), member("n3")))) == BOTH
 
@@ -296,6 +329,10 @@ def test_a_replica_lags_by_its_own_key_against_the_newest_word_of_the_leader() -
     assert view.fitness["n3"].lag == 1001
 
 
+def test_who_is_ahead_of_the_newest_word_of_the_leader_does_not_lag() -> None:
+    assert seen(listing(member("n3", position=5200), status(5000))).fitness["n3"].lag == 0
+
+
 def test_the_leaders_word_alone_makes_nobody_lag() -> None:
     """A burst: the replica has had no turn yet to say how far it is."""
     view = seen(BASE, change(status(9000, 60), at=OLD))
@@ -309,6 +346,31 @@ def test_a_replica_whose_key_stands_still_lags_a_turn_later() -> None:
     view = seen(BASE, first, second)
     assert problem_of(view, "n3", OLD + LOOP) is Unfit.LAGS
     assert view.fitness["n3"].lag == 4000
+
+
+def test_a_turn_is_counted_from_the_first_word_of_it_and_may_be_a_little_short() -> None:
+    words = [change(status(9000 + n, 60 + n), at=OLD + n) for n in range(9)]
+    almost = seen(BASE, *words, change(status(9100, 70), at=OLD + 0.9 * LOOP - 0.1))
+    assert problem_of(almost, "n3") is None
+    view = seen(BASE, *words, change(status(9100, 70), at=OLD + 0.9 * LOOP))
+    assert view.fitness["n3"].lag == 4000
+
+
+@pytest.mark.parametrize(("word", "lag"), [(4900, 0), (5000, 0), (9000, 4000)])
+def test_one_whose_key_is_older_than_any_word_of_the_leader_lags_a_turn_later(word: int, lag: int) -> None:
+    begun = seen(listing(member("n2"), member("n3")), change(status(word, 60), at=OLD))
+    assert begun.fitness["n3"].lag is None
+    assert fold(begun, change(status(9100, 61), at=OLD + LOOP)).fitness["n3"].lag == lag
+
+
+def test_one_that_wrote_at_the_moment_of_a_word_does_not_lag_by_that_word() -> None:
+    view = seen(
+        BASE,
+        change(member("n3", 60), at=OLD),
+        change(status(9000, 61), at=OLD),
+        change(status(9100, 62), at=OLD + LOOP),
+    )
+    assert problem_of(view, "n3", OLD + LOOP) is None
 
 
 def test_the_turns_of_the_loop_are_as_long_as_the_cluster_says() -> None:
@@ -372,16 +434,53 @@ def test_who_tells_no_position_is_the_last_choice() -> None:
     assert place(view, reads=LEAST) == N3
 
 
+def test_whose_lag_is_not_known_comes_after_who_is_known_to_lag() -> None:
+    later = change(status(5000, 60), member("n3", 61, position=4500), at=OLD)
+    assert place(seen(listing(member("n2"), member("n3")), later), OLD, reads=LEAST) == N3
+
+
+def test_by_name_or_where_that_matters_by_lag_is_told_who_serves_reads() -> None:
+    view = seen(listing(member("n2", position=4500), member("n3"), status(5000)))
+    assert [one.name for one in replicas(view, Policy(reads=READS), OLD, "t")] == ["n1", "n2", "n3"]
+    assert [one.name for one in replicas(view, Policy(reads=LEAST), OLD, "t")] == ["n1", "n3", "n2"]
+
+
 def test_a_list_has_one_port_that_of_most() -> None:
-    odd = replace(member("n4"), value=replace(_value(member("n4")), conn=Endpoint("10.0.0.4", 6000)))
-    view = seen(listing(member("n2"), member("n3"), odd, status(5000)))
+    view = seen(listing(member("n2"), member("n3"), on_6000("n4"), status(5000)))
     assert place(view) == BOTH
-    assert problem_of(view, "n4") is Unfit.OTHER_PORT
+    assert known(view)["n4"] == Candidate("n4", Endpoint("10.0.0.4", 6000), Unfit.OTHER_PORT)
 
 
-def _value(one: Entry) -> Member:
-    assert isinstance(one.value, Member)
-    return one.value
+def test_of_the_ports_those_count_alone_that_may_serve_reads() -> None:
+    tagged = member("n3", noloadbalance=True)
+    view = seen(listing(member("n2"), tagged, on_6000("n4"), on_6000("n5"), status(5000)))
+    assert place(view) == Endpoint("10.0.0.4,10.0.0.5", 6000)
+    assert problem_of(view, "n2") is Unfit.OTHER_PORT
+    assert problem_of(view, "n3") is Unfit.TAGGED
+
+
+def test_one_that_settles_on_another_port_than_most_does_not_stay() -> None:
+    view = seen(BASE, change(on_6000("n4", 60), at=OLD))
+    assert known(view, OLD + 1)["n4"] == Candidate("n4", Endpoint("10.0.0.4", 6000), Unfit.OTHER_PORT)
+
+
+def test_while_all_settle_their_list_has_one_port_too() -> None:
+    news = change(member("n2", 60), on_6000("n3", 61), on_6000("n4", 62), at=OLD)
+    assert place(seen(NOBODY, news), OLD + 1, reads=replace(READS, to_primary=False)) == Endpoint(
+        "10.0.0.3,10.0.0.4", 6000
+    )
+
+
+def test_one_alone_may_be_on_any_port() -> None:
+    behind = member("n2", position=4500), member("n3", position=4400)
+    view = seen(listing(*behind, on_6000("n4"), status(5000)))
+    assert place(view, reads=LEAST) == Endpoint("10.0.0.4", 6000)
+
+
+def on_6000(name: str, revision: int = 1) -> Entry:
+    plain = member(name, revision)
+    assert isinstance(plain.value, Member)
+    return replace(plain, value=replace(plain.value, conn=Endpoint(f"10.0.0.{name[-1]}", 6000)))
 
 
 # --- the plan ----------------------------------------------------------------------------------------
