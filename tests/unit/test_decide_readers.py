@@ -464,6 +464,12 @@ def test_one_that_settles_on_another_port_than_most_does_not_stay() -> None:
     assert known(view, OLD + 1)["n4"] == Candidate("n4", Endpoint("10.0.0.4", 6000), Unfit.OTHER_PORT)
 
 
+def test_those_that_settle_send_nobody_away_however_many_they_are() -> None:
+    view = seen(listing(member("n2"), status(5000)), change(on_6000("n4", 60), on_6000("n5", 61), at=OLD))
+    assert place(view, OLD + 1, used=N2) == N2
+    assert place(view, OLD + SETTLE, used=N2) == Endpoint("10.0.0.4,10.0.0.5", 6000)
+
+
 def test_while_all_settle_their_list_has_one_port_too() -> None:
     news = change(member("n2", 60), on_6000("n3", 61), on_6000("n4", 62), at=OLD)
     assert place(seen(NOBODY, news), OLD + 1, reads=replace(READS, to_primary=False)) == Endpoint(

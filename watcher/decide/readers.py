@@ -151,14 +151,18 @@ def _problem(
 
 
 def _of_one_port(found: list[Candidate]) -> tuple[Candidate, ...]:
-    """A list of hosts has one port in PgBouncer: the one that most of those have who may serve reads."""
-    ports = Counter(one.endpoint.port for one in found if one.endpoint and (one.stays or one.problem is None))
-    if len(ports) < 2:
+    """A list of hosts has one port in PgBouncer: the one that most of those have who count; where nobody does,
+    of those who would stay.
+    """
+    may_serve = [(one.endpoint.port, one) for one in found if one.endpoint is not None and one.stays]
+    if len({port for port, _ in may_serve}) < 2:
         return tuple(found)
+    counting = [port for port, one in may_serve if one.problem is None]
+    ports = Counter(counting or [port for port, _ in may_serve])
     most = min(ports, key=lambda port: (-ports[port], port))
 
     def at_most(one: Candidate) -> Candidate:
-        fits = one.endpoint is None or one.endpoint.port == most or not (one.stays or one.problem is None)
+        fits = one.endpoint is None or one.endpoint.port == most or not one.stays
         return one if fits else Candidate(one.name, one.endpoint, Unfit.OTHER_PORT)
 
     return tuple(map(at_most, found))
