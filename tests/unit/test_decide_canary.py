@@ -11,6 +11,7 @@ from watcher.decide.decision import (
     HoldPolicy,
     Policy,
     ReadyBy,
+    Standby,
     desired,
     is_led_to,
     plan,
@@ -19,6 +20,8 @@ from watcher.decide.decision import (
 from watcher.decide.model import (
     PAUSE_KEY,
     Actual,
+    Alarm,
+    Config,
     Confirmed,
     ConsoleDatabase,
     Database,
@@ -98,6 +101,7 @@ def confirmed(name: str = "first", reign: Leadership = REIGN) -> View:
 
 STAYS = replace(POLICY, canary=CanaryPolicy(frozenset({"first"}), limit=5.0, goes_on=False))
 UNHELD = replace(POLICY, hold=None)
+REFUSES = fold(VIEW, Alarm("rest", NEW, True, NOW - 0.5, "connection refused"))
 
 
 def test_the_rest_waits_held_and_its_route_stays() -> None:
@@ -151,10 +155,15 @@ def test_the_wait_ends_with_its_limit(policy: Policy, now: float, reason: Reason
     assert (wish.reason, wish.held, wish.route is None) == (reason, held, reason is Reason.CANARY)
 
 
-def test_who_stays_after_the_limit_is_looked_at_when_etcd_falls_silent() -> None:
-    now = READY_AT + 7
+@pytest.mark.parametrize("now", [READY_AT + 5, READY_AT + 7])
+def test_who_stays_after_the_limit_is_looked_at_when_etcd_falls_silent(now: float) -> None:
     wish = wished(view=replace(VIEW, contact_at=now), policy=STAYS, now=now)
     assert wish.recheck_at == now + STAYS.silence_limit
+
+
+def test_who_waits_is_looked_at_when_etcd_falls_silent_if_that_is_sooner() -> None:
+    wish = wished(view=replace(VIEW, contact_at=NOW - 8))
+    assert (wish.reason, wish.recheck_at) == (Reason.CANARY, NOW - 8 + POLICY.silence_limit)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +203,12 @@ def test_while_the_leader_is_not_ready_nothing_is_written_and_the_reason_stays()
     assert (wish.reason, wish.route, wish.held) == (Reason.LEADER_NOT_READY, None, True)
     unheld = wished(view=view, policy=UNHELD)
     assert (unheld.reason, unheld.route, unheld.held) == (Reason.LEADER_NOT_READY, None, False)
+
+
+def test_whoever_would_wait_at_the_new_leader_too_waits_for_that_reason_where_he_is() -> None:
+    wish = wished(view=REFUSES)
+    assert (wish.reason, wish.route, wish.held) == (Reason.PRIMARY_REFUSES, None, True)
+    assert wish.belongs == NEW
 
 
 def test_the_guard_stays_with_the_server_where_clients_are() -> None:
@@ -238,12 +253,39 @@ def test_the_limit_counts_from_when_a_silent_leader_was_given_up() -> None:
     assert ready_since(says_no, POLICY, REIGN) == float("inf")
 
 
+HERE = Leadership("here1", 70)
+STANDBY_SITE = View(
+    began_at=0.0,
+    cluster_id=0xB,
+    revision=70,
+    entries={
+        "leader": Entry("leader", Leader(HERE.name), HERE.create_revision, HERE.create_revision),
+        "config": Entry("config", Config(standby_cluster=True), 40, 40),
+    },
+    contact_at=NOW - 1,
+    leader_since=NOW - 0.5,
+    other=VIEW,
+)
+AWAY = replace(POLICY, standby=Standby.OTHER_SITE, other_site=Policy(hold=HOLD))
+
+
+def test_of_another_site_the_limit_counts_from_when_its_leader_was_ready() -> None:
+    """Whoever has become the standby leader here meanwhile."""
+    wish = wished(view=STANDBY_SITE, policy=AWAY)
+    assert (wish.reason, wish.belongs, wish.recheck_at) == (Reason.CANARY, NEW, READY_AT + 5.0)
+
+
+def test_or_from_when_clients_were_to_go_there_if_that_was_later() -> None:
+    wish = wished(view=replace(STANDBY_SITE, turned_at=NOW - 0.25), policy=AWAY)
+    assert (wish.reason, wish.belongs, wish.recheck_at) == (Reason.CANARY, NEW, NOW - 0.25 + 5.0)
+
+
 # --- the hold's own limit -----------------------------------------------------------------------------
 
 
-def limited(policy: Policy, held_since: float) -> Desired:
-    leads = desired(VIEW, policy, NOW, "rest")
-    return within_limits(leads, wished(policy=policy), policy, held_since, NOW)
+def limited(policy: Policy, held_since: float, view: View = VIEW) -> Desired:
+    leads = desired(view, policy, NOW, "rest")
+    return within_limits(leads, wished(view=view, policy=policy), policy, held_since, NOW)
 
 
 def test_a_hold_that_has_time_left_ends_at_its_own_limit() -> None:
@@ -253,6 +295,13 @@ def test_a_hold_that_has_time_left_ends_at_its_own_limit() -> None:
 
 def test_clients_that_have_waited_too_long_go_on_to_the_new_leader() -> None:
     assert goes(limited(POLICY, NOW - 20))
+
+
+def test_they_go_on_to_it_also_where_it_would_make_them_wait() -> None:
+    wish = limited(POLICY, NOW - 20, REFUSES)
+    assert (wish.reason, wish.held, wish.gave_up) == (Reason.PRIMARY_REFUSES, False, True)
+    assert wish.route is not None
+    assert wish.route.endpoint == NEW
 
 
 def test_or_stay_if_that_is_the_policy() -> None:
@@ -273,8 +322,12 @@ def test_the_view_remembers_each_canary_s_last_word() -> None:
     assert isinstance(view.confirmed, MappingProxyType)
 
 
-def test_of_another_site_of_which_nothing_is_known_the_limit_counts_from_the_beginning() -> None:
+@pytest.mark.parametrize(("other", "rules"), [(None, None), (None, POLICY), (VIEW, None)])
+def test_of_another_site_of_which_nothing_is_known_the_limit_counts_from_the_beginning(
+    other: View | None, rules: Policy | None
+) -> None:
     wish = replace(desired(VIEW, POLICY, NOW, "rest"), at_other_site=True)
     began = NOW - 3
-    waits = after_canary(wish, AT_OLD, replace(VIEW, began_at=began), POLICY, NOW, "rest")
+    view, policy = replace(VIEW, began_at=began, other=other), replace(POLICY, other_site=rules)
+    waits = after_canary(wish, AT_OLD, view, policy, NOW, "rest")
     assert (waits.reason, waits.recheck_at) == (Reason.CANARY, began + 5.0)

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from watcher.decide.decision import ConnectVia, Policy, ReadyBy, Standby, desired
+from watcher.decide.decision import ConnectVia, Policy, ReadyBy, Standby, desired, replicas
 from watcher.decide.model import (
     Config,
     Desired,
     Endpoint,
     Entry,
+    Fitness,
     HealthRound,
     Leader,
     Leadership,
@@ -27,6 +28,7 @@ from watcher.decide.model import (
     Verdict,
     View,
 )
+from watcher.decide.readers import ReadPolicy
 from watcher.decide.view import fold
 
 NODE1, NODE2 = Endpoint("10.0.0.1", 5432), Endpoint("10.0.0.2", 5432)
@@ -218,6 +220,29 @@ def test_a_member_without_a_proxy_is_not_led_to_its_other_address() -> None:
     wish = wished(view, Policy(connect_via=ConnectVia.PROXY_URL, ready_by=ReadyBy.LEADER_KEY))
     assert wish.route is None
     assert "has no proxy_url" in wish.detail
+
+
+# --- who serves reads, beside the leader --------------------------------------------------------------
+
+
+FIT = replace(GOOD, fitness={"node1": Fitness(None, 0.0), "node2": Fitness(None, NOW)})
+
+
+@pytest.mark.parametrize(("settle", "recheck_at"), [(5.0, NOW + 5), (60.0, NOW + 9)])
+def test_a_replica_that_settles_is_looked_at_then_or_when_etcd_would_be_silent(
+    settle: float, recheck_at: float
+) -> None:
+    policy = replace(POLICY, reads=ReadPolicy(settle=settle))
+    wish = wished(FIT, policy)
+    assert wish.recheck_at == recheck_at
+    assert [one.name for one in wish.candidates] == ["node1", "node2"]
+    assert wish.candidates == replicas(FIT, policy, NOW, "")
+
+
+def test_reads_are_sent_to_the_address_that_the_policy_names() -> None:
+    addresses = {"node1": Endpoint("db1", 1), "node2": Endpoint("db2", 1)}
+    policy = replace(POLICY, connect_via=ConnectVia.ADDRESSES, addresses=addresses)
+    assert [one.endpoint for one in replicas(FIT, policy, NOW, "")] == list(addresses.values())
 
 
 # --- etcd is silent ------------------------------------------------------------------------------------

@@ -47,6 +47,11 @@ RIGHT = Actual(
 ELSEWHERE = replace(RIGHT, databases=(Database("app", NODE2),))
 RELOAD: tuple[Step, ...] = (Reload(), Confirm(NODE1))
 UNTIL = NOW + 60
+WITH_READS = replace(
+    RIGHT,
+    databases=(Database("app", NODE1), Database("reads", NODE2, Role.REPLICA)),
+    shown=(ConsoleDatabase("app", NODE1.host, NODE1.port), ConsoleDatabase("reads", NODE2.host, NODE2.port)),
+)
 HOLD = replace(WISH, reason=Reason.LEADER_NOT_READY, held=True, hold_until=UNTIL)
 NO_ROUTE = replace(HOLD, reason=Reason.NO_LEADER, route=None)
 GUARDED = replace(WISH, guard=NODE1)
@@ -91,6 +96,7 @@ PLANS: dict[str, tuple[Actual, Desired, tuple[Step, ...]]] = {
     "pgbouncer does not have it": (replace(RIGHT, shown=()), WISH, RELOAD),
     "no console": (replace(RIGHT, shown=None), WISH, ()),
     "no console, and a reload is owed": (replace(RIGHT, shown=None, reload_owed=True), WISH, RELOAD),
+    "it is not known who serves reads": (WITH_READS, WISH, ()),
     "hold": (CAN_HOLD, HOLD, (Hold(UNTIL),)),
     "held already": (IS_HELD, HOLD, ()),
     "held already, by another clock": (lasting(UNTIL + 0.25), HOLD, ()),
@@ -239,6 +245,12 @@ def test_databases_of_their_own_and_those_made_from_the_fallback_are_named_toget
     assert unconfirmed(actual, NODE1) == ("app", "made")
 
 
+def test_a_database_must_be_where_it_should_lead_whatever_the_file_says() -> None:
+    assert unconfirmed(ELSEWHERE, NODE1) == ()
+    assert unconfirmed(replace(ELSEWHERE, **SHOWN_ELSEWHERE), NODE1) == ("app",)
+    assert unconfirmed(WITH_READS, NODE1) == ()
+
+
 # --- in sync -------------------------------------------------------------------------------------------
 
 PAUSED_BY_WORD = Desired(Reason.PAUSED, "", belongs=NODE1)
@@ -270,9 +282,7 @@ def test_a_target_is_in_sync_where_clients_go_to_where_they_belong(name: str) ->
 
 
 def test_whoever_writes_is_led_right_also_while_reads_are_not() -> None:
-    reads = Database("reads", NODE2, Role.REPLICA)
-    actual = replace(RIGHT, databases=(*RIGHT.databases, reads))
     wish = replace(WISH, readers=Readers(counts=(NODE1,)))
-    assert not is_in_sync(actual, wish)
-    assert leads_writes(actual, wish)
+    assert not is_in_sync(WITH_READS, wish)
+    assert leads_writes(WITH_READS, wish)
     assert not leads_writes(ELSEWHERE, WISH)

@@ -13,6 +13,7 @@ from watcher.decide.model import (
     Desired,
     Endpoint,
     Entry,
+    Failover,
     HealthRound,
     Leader,
     Leadership,
@@ -165,6 +166,24 @@ def test_a_stop_at_the_other_site_holds_and_is_acknowledged_to_nobody_here() -> 
     assert (wish.reason, wish.held, wish.stop_id) == (Reason.STOPPING, True, "")
 
 
+def test_a_switchover_at_the_other_site_is_waited_for_at_its_date() -> None:
+    date = 1_790_000_000.0
+    there = told(THEIR_PRIMARY, entry("failover", Failover("there1", "there2", date), 70))
+    due = desired(both(ABROAD, there), POLICY, NOW, "pgb1", date)
+    assert (due.reason, due.held) == (Reason.ANNOUNCED, True)
+    early = desired(both(ABROAD, there), POLICY, NOW, "pgb1", date - 5)
+    assert (early.reason, early.held) == (Reason.LEADER, False)
+
+
+@pytest.mark.parametrize(("here_at", "there_at"), [(92.0, 95.0), (95.0, 92.0)])
+def test_a_route_to_the_other_site_lasts_until_the_first_of_both_etcds_counts_as_silent(
+    here_at: float, there_at: float
+) -> None:
+    here = site("here1", STANDBY_SITE, asked_at=here_at)
+    there = ready(site("there1", PRIMARY_SITE, asked_at=there_at))
+    assert wished(here, there).recheck_at == 92.0 + 0.1 + POLICY.silence_limit
+
+
 # --- the primary on its way from one site to the other ----------------------------------------------
 
 
@@ -230,6 +249,8 @@ def test_where_the_config_key_cannot_be_read_nothing_changes(config: Malformed |
     for here in (AT_HOME, ABROAD):
         wish = wished(told(here, event), THEIR_PRIMARY)
         assert (wish.reason, led_to(wish)) == (Reason.BLIND, (None, False))
+        assert "`config` key cannot be read" in wish.detail
+        assert wish.recheck_at == NOW - 1 + POLICY.silence_limit
     there = told(THEIR_PRIMARY, event)
     assert led_to(wished(ABROAD, there)) == (THERE, False)  # it led, and nothing says that it does not
 
@@ -243,9 +264,19 @@ def test_a_scope_without_keys_is_told_as_such() -> None:
     assert wished(fold(View(0.0), Listing(0xA, 1, (), NOW - 1, NOW - 1))).reason is Reason.NO_CLUSTER
 
 
-def test_a_site_that_was_not_asked_or_not_heard_changes_nothing() -> None:
-    for there in (None, View(began_at=NOW - 1)):
-        assert led_to(wished(ABROAD, there)) == (None, False)
+@pytest.mark.parametrize(
+    ("there", "reason", "detail"),
+    [
+        (None, Reason.STANDBY_CLUSTER, "the other site was not asked"),
+        (View(began_at=NOW - 1), Reason.STARTING, "the other site: etcd has not been heard yet"),
+    ],
+)
+def test_a_site_that_was_not_asked_or_not_heard_changes_nothing(
+    there: View | None, reason: Reason, detail: str
+) -> None:
+    wish = wished(ABROAD, there)
+    assert (wish.reason, led_to(wish)) == (reason, (None, False))
+    assert detail in wish.detail
 
 
 def test_a_silent_etcd_of_this_site_leaves_the_route_whatever_the_other_s_says() -> None:
@@ -260,6 +291,7 @@ def test_a_silent_etcd_of_the_other_site_leaves_it_to_the_health_check_there() -
     there = fold(THEIR_PRIMARY, HealthRound((node,), {}, NOW + 49))
     wish = wished(here, there, now=NOW + 50)
     assert (wish.reason, led_to(wish)) == (Reason.FALLBACK, (THERE, False))
+    assert wish.recheck_at == NOW + 49 + POLICY.silence_limit
     assert wish.route is not None
     assert (wish.route.source, wish.route.stamp.site) == (Source.HEALTH_CHECK, 0)
 

@@ -175,6 +175,13 @@ def test_contact_only_goes_forward() -> None:
     assert seen(listing(7, at=10.0), change(leader("n", 8), at=9.0)).contact_at == 10.0
 
 
+def test_when_etcd_was_first_heard_is_kept() -> None:
+    assert View(began_at=0.0).first_heard_at is None
+    view = seen(Contact(5.0), listing(7, at=10.0))
+    assert view.first_heard_at == 10.0
+    assert fold(fold(view, listing(8, at=11.0)), change(leader("n1", 9), at=12.0)).first_heard_at == 10.0
+
+
 def test_the_last_round_of_the_health_check_counts() -> None:
     first, second = HealthRound((), {}, 1.0), HealthRound((), {"u": "no"}, 2.0)
     assert seen(first, second).health == second
@@ -213,6 +220,14 @@ def test_the_last_answer_counts_beside_the_one_that_is_kept() -> None:
     assert seen(stumbles).pulse == stumbles
 
 
+def test_what_a_leader_said_before_its_cluster_turned_is_forgotten() -> None:
+    silence = replace(readiness(Verdict.UNKNOWN), at=9.0)
+    view = seen(listing(7, leader("n1", 5), entry("config", Config(), 6)), readiness(Verdict.READY), silence)
+    assert (view.readiness, view.pulse, view.silent_since) == (readiness(Verdict.READY), silence, 9.0)
+    view = fold(view, change(entry("config", Config(standby_cluster=True), 8), at=20.0))
+    assert (view.readiness, view.pulse, view.silent_since, view.turned_at) == (None, None, None, 20.0)
+
+
 # --- alarms, and when a key was first seen ------------------------------------------------------------
 
 
@@ -247,7 +262,8 @@ def test_a_key_whose_first_sight_was_not_noted_is_seen_now() -> None:
 
 def test_news_of_alarms_and_answers_are_news_and_signs_of_life_are_not() -> None:
     view = seen(listing(7, leader("n1", 5)))
-    for news in (alarm("a", 1.0), readiness(Verdict.READY), change(member("n1", 8))):
+    announced = entry("failover", Failover("n1", None, None), 8)
+    for news in (alarm("a", 1.0), readiness(Verdict.READY), change(member("n1", 8)), change(announced)):
         assert not says_the_same(view, fold(view, news))
     for none in (Contact(99.0), change(leader("n1", 8, created=5))):
         assert says_the_same(view, fold(view, none))

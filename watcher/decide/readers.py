@@ -151,8 +151,8 @@ def _problem(
 
 
 def _of_one_port(found: list[Candidate]) -> tuple[Candidate, ...]:
-    """A list of hosts has one port in PgBouncer: the one that most of those have who count; where nobody does,
-    of those who would stay.
+    """A list of hosts has one port in PgBouncer: the one that most of those have who count; where nobody
+    does, of those who would stay.
     """
     may_serve = [(one.endpoint.port, one) for one in found if one.endpoint is not None and one.stays]
     if len({port for port, _ in may_serve}) < 2:
