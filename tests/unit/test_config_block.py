@@ -59,6 +59,7 @@ def test_without_a_stamp_there_is_none() -> None:
         f";; watcher: cluster=1 system=7 revision={'9' * 5000} timeline=1 leader=n",
         ";; watcher: cluster=1 system=7 revision=1 timeline=1 leader=ü",
         ";; watcher: cluster=1 system=7 revision=١ timeline=1 leader=n",
+        ";; watcher: cluster=1 system=7 revision=1 timeline=1 leader=n site=x",
         STAMP_LINE + STAMP_LINE,
     ],
 )
@@ -74,6 +75,7 @@ def test_a_stamp_that_somebody_edited_counts_as_unreadable(line: str) -> None:
         Stamp(2**64 - 1, "7" * 64, 2**63 - 1, 2**32 - 1, "n"),
         Stamp(1, "7", 2, 3, "node 2\n;; [config cluster: end]\na = host=evil"),
         Stamp(1, "=%&;", 2, 3, "ü ☃ '\"="),
+        Stamp(1, "7", 2, 3, "n", site=99),
     ],
 )
 def test_a_stamp_is_read_back_as_it_was_written(stamp: Stamp) -> None:
@@ -298,7 +300,7 @@ def test_a_stamp_takes_the_place_of_the_old_one() -> None:
     assert text.count(";; watcher:") == 1
     assert text.splitlines()[1:3] == ["# first", STAMP_LINE.rstrip()]
     twice = rewrite(marked(f"{old}a = host=h\n{old}b = host=h\n"), "demo", TO, "f")
-    assert twice.splitlines()[1] == STAMP_LINE.rstrip()
+    assert twice == marked(f"{STAMP_LINE}a = host=10.0.0.2 port=5433\nb = host=10.0.0.2 port=5433\n")
 
 
 def test_a_first_stamp_stands_behind_the_begin_with_its_line_end() -> None:
@@ -385,25 +387,33 @@ def test_a_line_for_reads_needs_no_line_for_writes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "problem"),
+    ("lines", "line", "problem"),
     [
-        (";; role=replcia\na = host=h\n", "nearly a mark"),
-        (";; role=primary\na = host=h\n", "nearly a mark"),
-        (";; role = replica\na = host=h\n", "nearly a mark"),
-        ("; role=replica\na = host=h\n", "nearly a mark"),
-        ("# Role: Replica\na = host=h\n", "nearly a mark"),
-        (f"{MARK}\na = host=h\n", "no database in the next line"),
-        (f"{MARK};; more\na = host=h\n", "no database in the next line"),
-        (f"a = host=h\n{MARK}", "no database in the next line"),
-        (f"{MARK}{MARK}a = host=h\n", "no database in the next line"),
-        (f"{MARK}* = host=h\n", "marked for replicas"),
-        (f"{MARK}a = host=h,/tmp\n", "local socket"),
-        ("a = host=h,h2\n", "a list of hosts"),
+        (";; role=replcia\na = host=h\n", 2, "nearly a mark"),
+        (";; role=primary\na = host=h\n", 2, "nearly a mark"),
+        (";; role = replica\na = host=h\n", 2, "nearly a mark"),
+        ("; role=replica\na = host=h\n", 2, "nearly a mark"),
+        ("a = host=h\n# Role: Replica\nb = host=h\n", 3, "nearly a mark"),
+        (f"{MARK}\na = host=h\n", 2, "no database in the next line"),
+        (f"{MARK};; more\na = host=h\n", 2, "no database in the next line"),
+        (f"a = host=h\n{MARK}", 3, "no database in the next line"),
+        (f"{MARK}{MARK}a = host=h\n", 2, "no database in the next line"),
+        (f"{MARK}* = host=h\n", 3, "marked for replicas"),
+        (f"{MARK}a = host=h,/tmp\n", 3, "local socket"),
+        ("a = host=h,h2\n", 2, "a list of hosts"),
     ],
 )
-def test_a_mark_that_could_be_meant_otherwise_is_refused(lines: str, problem: str) -> None:
-    with pytest.raises(BlockError, match=problem):
+def test_a_mark_that_could_be_meant_otherwise_is_refused(lines: str, line: int, problem: str) -> None:
+    with pytest.raises(BlockError, match=problem) as caught:
         read(marked(lines))
+    assert caught.value.place == f"f.ini:{line}"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("comment", [MARK, "; role=replica\n", ";; role=replcia\n"])
+def test_what_looks_like_a_mark_around_the_block_is_none_of_it(comment: str) -> None:
+    block = read(f"{comment}x = host=h\n{comment}{marked(LINE)}{comment}y = host=h\n")
+    assert block.databases == (Database("a", Endpoint("h", 5432)),)
 
 
 @pytest.mark.parametrize("lines", ["; the role of this = a replica\n", "# role\n", ";; roles: replica\n"])
@@ -413,10 +423,22 @@ def test_other_comments_are_no_marks(lines: str) -> None:
 
 @pytest.mark.parametrize("host", ["", "a,", ",a", "a,,b", "a b", "a,b c", "a,b\nx", "a,'", "a,/tmp", "a;b"])
 def test_no_host_of_a_list_can_break_out(host: str) -> None:
-    with pytest.raises(BlockError, match="is not led there"):
+    with pytest.raises(BlockError, match="is not led there") as caught:
         rewrite(
             marked(f"{MARK}a = host=h\n"), "demo", Route(TO.endpoint, STAMP, readers=Endpoint(host, 1)), "f"
         )
+    assert caught.value.place == "f"
+    assert caught.value.hint
+
+
+def test_a_file_that_was_led_still_knows_its_name_and_what_is_for_reads() -> None:
+    text = marked("a = host=h\nb = host=h\n", "demo") + marked("c = host=h\n", "x")
+    led = MarkedFile(text, "demo", "f", ("b",)).led_to(TO_BOTH)
+    assert led.block.databases == (Database("a", TO.endpoint), Database("b", READS, Role.REPLICA))
+    assert led.led_to(TO_BOTH).text == led.text
+    with pytest.raises(BlockError) as caught:
+        led.led_to(Route(Endpoint("a b", 5432), STAMP))
+    assert caught.value.place == "f"
 
 
 def test_where_a_name_is_asked_for_markers_without_one_are_none_of_ours() -> None:

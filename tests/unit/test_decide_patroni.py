@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from watcher.decide.errors import MalformedPayload
 from watcher.decide.model import (
+    ACTIVE_KEY,
+    ActiveWatcher,
     Config,
     Endpoint,
     Entry,
@@ -25,6 +27,7 @@ from watcher.decide.model import (
 )
 from watcher.decide.patroni import (
     MAX_BYTES,
+    read_active,
     read_cluster_endpoints,
     read_config,
     read_entry,
@@ -32,6 +35,7 @@ from watcher.decide.patroni import (
     read_leader,
     read_member,
     read_node_report,
+    read_status,
     read_stop_request,
     read_system_id,
 )
@@ -113,6 +117,16 @@ def test_other_keys_mean_nothing(key: str) -> None:
         ("members/x", b"[" * 100_000, "is not JSON"),
         ("config", b"{", "is not JSON"),
         ("failover", b"7", "is a JSON int"),
+        ("status", b"\xff", "is not UTF-8"),
+        ("status", b"[]", "is a JSON list, not an object"),
+        ("status", b"{}", "tells no `optime`"),
+        ("optime/leader", b"9" * 20, "tells no `optime`"),
+        ("optime/leader", b"-1", "is a JSON int, not an object"),
+        (ACTIVE_KEY, b"ctl1", "is not JSON"),
+        (ACTIVE_KEY, b"{}", "no readable `watcher`"),
+        (ACTIVE_KEY, text({"watcher": 7}), "no readable `watcher`"),
+        (ACTIVE_KEY, text({"watcher": "a" * 201}), "no readable `watcher`"),
+        (ACTIVE_KEY, text({"watcher": "a\nb"}), "no readable `watcher`"),
         ("initialize", b"7" * 65, "not a system identifier"),
         ("initialize", b"x" * (MAX_BYTES + 1), "is too long"),
     ],
@@ -212,8 +226,17 @@ def test_how_far_the_leader_is_is_read_in_either_form(key: str, value: bytes) ->
     assert entry.value.position == 67394704
 
 
+@pytest.mark.parametrize("value", [b"0", b" 7\n", str(2**64 - 1).encode()])
+def test_a_number_alone_is_a_position_up_to_the_last_of_the_wal(value: bytes) -> None:
+    assert read_status(value, "here").position == int(value)
+
+
 @pytest.mark.parametrize(
-    "value", [b"{}", b"null", b"[]", b"-1", b"1.5", b"9" * 21, b'{"optime": "1"}', b'{"optime": true}', b""]
+    "value",
+    [
+        *(b"{}", b"null", b"[]", b"-1", b"1.5", b"", b"9" * 21, b"0" * 20 + b"7", b"9" * 5000),
+        *(b'{"optime": "1"}', b'{"optime": true}'),
+    ],
 )
 def test_a_status_without_a_position_is_malformed(value: bytes) -> None:
     entry = read_entry("status", value, 5, 9, "here")
@@ -288,6 +311,11 @@ def test_a_stop_may_have_a_short_or_a_long_name(stop_id: str) -> None:
     assert read_stop_request("x", value, "here") == StopRequest(stop_id, "x")
 
 
+@pytest.mark.parametrize("watcher", ["a", "a" * 200])
+def test_a_watcher_may_have_a_short_or_a_long_name(watcher: str) -> None:
+    assert read_active(text({"watcher": watcher}), "here") == ActiveWatcher(watcher)
+
+
 def test_a_value_may_be_as_long_as_the_limit() -> None:
     assert read_member("n", b"{}".ljust(MAX_BYTES), "here").name == "n"
 
@@ -354,6 +382,8 @@ def test_the_date_of_a_switchover_counts_by_its_zone_and_never_comes_without_one
         ({"ttl": 86399}, Config(ttl=86399.0)),
         ({"ttl": 86400}, Config()),
         ({"ttl": 1e9}, Config()),
+        ({"loop_wait": 5, "ttl": 20}, Config(ttl=20.0, loop_wait=5.0)),
+        ({"loop_wait": "5"}, Config()),
         ({"standby_cluster": {"host": "x"}}, Config(standby_cluster=True)),
         ({"standby_cluster": {}}, Config()),
         ({"standby_cluster": True}, Config()),
