@@ -8,7 +8,6 @@ PYTHON := $(VENV)/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 CASE ?= all
 INPUTS ?= 1000000
-JOBS ?= 2
 SEED ?= 1
 
 .PHONY: help
@@ -38,8 +37,8 @@ test: bed ## the suite, on real servers, two files at a time; ten minutes
 	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
 .PHONY: test-long
-test-long: bed ## what takes longest: every alert and its runbook, secrets sought everywhere, the demo; JOBS=2
-	@$(SUDO) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m long
+test-long: bed ## what takes longest: every alert and its runbook, secrets sought everywhere, the demo, the bed
+	@$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 .PHONY: every-step
 every-step: bed ## kill, freeze and cut off watcher and agent at every single step of a switch; a quarter of an hour

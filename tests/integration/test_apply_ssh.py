@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -259,9 +260,10 @@ def test_a_key_bound_without_a_console_shows_the_file_and_says_what_is_missing(h
 
 def test_a_killed_agent_is_started_again_over_the_next_connection(host: Host, target: Pooler) -> None:
     switch(target)
-    for process in map(psutil.Process, host.sshd.session_pids()):
-        if "agent.py" in str(process.cmdline()):
-            process.kill()
+    for pid in host.sshd.session_pids():
+        with suppress(psutil.NoSuchProcess):  # what the one before has taken along
+            if "agent.py" in str((process := psutil.Process(pid)).cmdline()):
+                process.kill()
     with pytest.raises(TargetUnreachable, match="the connection broke"):
         target.read()
     switch(target, HOME)
