@@ -17,6 +17,7 @@ from tests.support.waiting import wait_for
 from watcher.decide.backoff import Backoff
 from watcher.decide.model import Change, Contact, Leader, Listing, Malformed, Sighting
 from watcher.observe.etcd import Reason
+from watcher.observe.etcd_client import EtcdClient
 
 
 @pytest.fixture
@@ -233,6 +234,51 @@ def test_a_leader_that_cannot_be_read_is_unknown_and_the_next_is_followed(
     assert follower.reasons == [Reason.STARTED]
 
 
+def test_keys_that_no_single_message_holds_are_read_in_several(one: EtcdCluster) -> None:
+    """Eight times what a message may hold, by one large key and small ones in turn."""
+    for number in range(40):
+        one.etcdctl("put", f"{PREFIX}members/{number:02}", stdin="x" * (1 + 25_000 * (number % 4)))
+    with Follower(access_to(one, max_message_bytes=200_000)) as follower:
+        follower.sees("node1", 5)
+        assert {f"members/{number:02}" for number in range(40)} <= follower.view.entries.keys()
+        follower.follows_the_next_change(one)
+        before = _listings_of(follower)
+        wait_for(lambda: _listings_of(follower) > before, 10, "a listing again")
+    assert follower.reasons == [Reason.STARTED]
+
+
+def test_what_is_read_in_several_messages_is_of_one_revision(one: EtcdCluster) -> None:
+    """The first key and the last are written together all the while, with large ones between them."""
+    for number in range(8):
+        one.etcdctl("put", f"{PREFIX}large/{number}", stdin="x" * 75_000)
+    written, over = [0], threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            one.txn(f"put {PREFIX}a {written[0]}", f"put {PREFIX}z {written[0]}")
+            written[0] += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    access = access_to(one, max_message_bytes=100_000)
+    client = EtcdClient(access, access.parsed()[0], lambda: True)
+    try:
+        wait_for(lambda: written[0] > 0, 10, "the first two")
+        seen: set[tuple[bytes, bytes]] = set()
+        while len(seen) < 10:
+            values = {kv.key: kv.value for kv in client.list_keys(PREFIX, 5).keys}
+            seen.add((values[b"/service/demo/a"], values[b"/service/demo/z"]))
+    finally:
+        over.set()
+        writer.join()
+        client.close()
+    assert all(first == last for first, last in seen)
+
+
+def _listings_of(follower: Follower) -> int:
+    return sum(isinstance(sighting, Listing) for sighting in follower.sightings)
+
+
 def test_values_beyond_the_limit_are_an_error_with_a_hint_and_no_endless_loop(one: EtcdCluster) -> None:
     access = access_to(one, max_message_bytes=200_000)
     with Follower(access) as follower:
@@ -243,7 +289,7 @@ def test_values_beyond_the_limit_are_an_error_with_a_hint_and_no_endless_loop(on
         time.sleep(4)
         assert (time.process_time() - before) / 4 < 0.15
         assert len(follower.sightings) == sightings
-        assert "HINT: see who writes such values" in follower.problems[0]
+        assert "HINT: see who writes so much" in follower.problems[0]
         one.delete(PREFIX + "members/huge")
         follower.follows_the_next_change(one)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ if hasattr(_common, "MAXIMUM_WAIT_TIMEOUT"):
 
 TICK = 0.4
 """Seconds between two looks whether an answer is still wanted."""
+
+_ALL, _FIRST_PAGE = 0, 1024
+"""Keys asked for at once: all, as RangeRequest has it, and where these are too large for a message."""
+_MESSAGES = 8
+"""Times what a message may hold is as much as a listing may."""
 
 
 class Reason(StrEnum):
@@ -117,6 +123,7 @@ class EtcdClient:
         self._access = access
         self._wanted = wanted
         self._metadata: tuple[tuple[str, str], ...] = _WITH_LEADER
+        self._keys_at_once = _ALL
         self._client = _open(access, endpoint)
 
     def close(self) -> None:
@@ -142,12 +149,40 @@ class EtcdClient:
             self._metadata = (*_WITH_LEADER, ("token", answer.token))
 
     def list_keys(self, prefix: str, limit: float) -> Said:
-        """Every key below `prefix`, by one linearizable read within `limit` seconds."""
+        """Every key below `prefix`, by one linearizable read within `limit` seconds.
+
+        What is too large for one message comes in several, all as of the first one's revision.
+        """
+        header, keys, size = None, [], 0
+        for page in self._pages(prefix, time.monotonic() + limit):
+            header = header or page.header
+            keys += [KeyValue(kv.key, kv.value, kv.create_revision, kv.mod_revision) for kv in page.kvs]
+            size += sum(len(kv.value) for kv in page.kvs)
+            if size > _MESSAGES * self._access.max_message_bytes:
+                raise _classified(self.place, f"the keys are larger than max: {size} bytes and more")
+        return _said(header, tuple(keys))
+
+    def _pages(self, prefix: str, until: float) -> Iterator[Any]:
         first, end = _range(prefix)
-        request = etcdrpc.RangeRequest(key=first, range_end=end)
-        answer = self._call(self._client.kvstub.Range, request, limit)
-        keys = tuple(KeyValue(kv.key, kv.value, kv.create_revision, kv.mod_revision) for kv in answer.kvs)
-        return _said(answer.header, keys)
+        page = self._page(first, end, 0, until)
+        revision = page.header.revision
+        yield page
+        while page.more:
+            page = self._page(page.kvs[-1].key + b"\0", end, revision, until)
+            yield page
+
+    def _page(self, first: bytes, end: bytes, revision: int, until: float) -> Any:
+        """As many keys as fit; no more than that are asked for at once from then on."""
+        while True:
+            request = etcdrpc.RangeRequest(
+                key=first, range_end=end, revision=revision, limit=self._keys_at_once
+            )
+            try:
+                return self._call(self._client.kvstub.Range, request, until - time.monotonic())
+            except EtcdUnheard as error:
+                if error.reason is not Reason.TOO_LARGE or self._keys_at_once == 1:
+                    raise
+            self._keys_at_once = self._keys_at_once // 4 or _FIRST_PAGE
 
     def watch(self, prefix: str, revision: int) -> EtcdStream:
         """The changes below `prefix` from `revision` on."""
@@ -396,7 +431,7 @@ _TEXTS: tuple[tuple[str, tuple[Reason, str]], ...] = (
     ("user name not found", (Reason.DENIED, _PASSWORD)),
     ("invalid auth token", (Reason.DENIED, _TOKEN)),
     ("auth store is old", (Reason.DENIED, _TOKEN)),
-    ("larger than max", (Reason.TOO_LARGE, "see who writes such values below the cluster's prefix")),
+    ("larger than max", (Reason.TOO_LARGE, "see who writes so much below the watched prefix")),
     ("no leader", (Reason.NO_QUORUM, _QUORUM)),
     ("leader changed", (Reason.NO_QUORUM, _QUORUM)),
     ("etcdserver: request timed out", (Reason.NO_QUORUM, _QUORUM)),
