@@ -85,6 +85,12 @@ def test_members_are_remembered_after_their_keys_are_gone() -> None:
     assert set(view.members) == {"n1", "n2"}
 
 
+def test_of_members_that_are_gone_the_latest_are_remembered_and_come_after_those_that_are_there() -> None:
+    pods = [listing(7 + number, member("n1"), member(f"pod-{number:03}")) for number in range(100)]
+    view = seen(*pods, listing(200, member("n1")))
+    assert list(view.members) == ["n1", *(f"pod-{number:03}" for number in range(99, 35, -1))]
+
+
 OVERTAKEN = [
     ("an older revision, asked before our last contact", 6, CLUSTER, 9.0, False),
     ("an older revision, asked after our last contact: a backup", 6, CLUSTER, 10.5, True),

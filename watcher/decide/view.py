@@ -124,9 +124,17 @@ def _first_seen(view: View, entries: Mapping[str, Entry], at: float) -> Mapping[
     return MappingProxyType({key: since(key, entry) for key, entry in entries.items()})
 
 
+_REMEMBERED = 64
+"""Members kept in mind though their keys are gone: a crashed primary may come back, a name that changes with
+each pod does not.
+"""
+
+
 def _remember(members: Mapping[str, Member], entries: Iterable[Entry]) -> Mapping[str, Member]:
+    """Those whose key is there, then those that are gone, the latest first."""
     seen = {e.value.name: e.value for e in entries if isinstance(e.value, Member)}
-    return MappingProxyType({**members, **seen})
+    gone = [(name, member) for name, member in members.items() if name not in seen]
+    return MappingProxyType({**seen, **dict(gone[:_REMEMBERED])})
 
 
 def _fold_readiness(view: View, news: Readiness) -> View:
