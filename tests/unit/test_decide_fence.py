@@ -71,6 +71,12 @@ def test_a_refusal_names_both_reigns() -> None:
         assert word in said
 
 
+def test_a_refusal_names_the_choice_of_site_where_there_is_one() -> None:
+    said = verdict(replace(OLD, site=5), replace(NEW, revision=11))
+    assert "'old' at revision 10 of etcd cluster a, by this site's word of revision 5; we know" in said
+    assert said.endswith("'new' at revision 11 of etcd cluster a")
+
+
 def test_a_refusal_names_the_health_check() -> None:
     said = verdict(replace(OLD, cluster_id=0, revision=0), NEW)
     assert "for 'old' by the health check" in said

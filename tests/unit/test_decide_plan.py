@@ -286,3 +286,9 @@ def test_whoever_writes_is_led_right_also_while_reads_are_not() -> None:
     assert not is_in_sync(WITH_READS, wish)
     assert leads_writes(WITH_READS, wish)
     assert not leads_writes(ELSEWHERE, WISH)
+
+
+def test_whoever_writes_is_led_right_also_while_pgbouncer_leads_reads_elsewhere() -> None:
+    shows_less = replace(WITH_READS, shown=RIGHT.shown)
+    assert not is_in_sync(shows_less, WISH)
+    assert leads_writes(shows_less, WISH)

@@ -171,13 +171,14 @@ def test_a_key_that_never_could_be_read_is_nobodys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("view", "since"),
+    ("sightings", "since"),
     [
-        (seen(listing(member("n2"), entry("members/n3", Malformed("here", "is odd", "look"), 1))), BEGAN),
-        (seen(BASE, change(Deletion("members/n3", 60), at=OLD)), OLD),
+        ([listing(member("n2"), entry("members/n3", Malformed("here", "is odd", "look"), 1))], BEGAN),
+        ([BASE, change(Deletion("members/n3", 60), at=OLD)], OLD),
     ],
 )
-def test_whose_key_is_not_there_is_unfit_from_then_on(view: View, since: float) -> None:
+def test_whose_key_is_not_there_is_unfit_from_then_on(sightings: list[Sighting], since: float) -> None:
+    view = seen(*sightings)
     later = fold(view, change(member("n2", 70), at=OLD + 5))
     assert view.fitness["n3"] == later.fitness["n3"] == Fitness(Unfit.NO_KEY, since)
     assert says_the_same(view, later)
