@@ -82,7 +82,7 @@ class Watcher:
         self.source_ails: Callable[[], str] = lambda: ""
         self._stop = threading.Event()
         self._wake_readiness = threading.Event()
-        self.board = Board(time.monotonic(), settings.replicas.max_lag)
+        self.board = Board(time.monotonic(), settings.replicas.max_lag, settings.etcd.silence_limit)
         self.window = window or Window(settings.cluster.name, self._names(), self._shown(), Calendar())
         self._reporter = everyone(LogReporter(settings.cluster.name, time.monotonic), self.window.listener)
         self._rank = Rank(

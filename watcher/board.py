@@ -16,10 +16,12 @@ class Board:
     the poster's thread, in order, and must not wait.
     """
 
-    def __init__(self, began_at: float, max_lag: int = MAX_LAG) -> None:
-        """`max_lag` is how many bytes behind a replica may be, and serve reads."""
+    def __init__(self, began_at: float, max_lag: int = MAX_LAG, silence_limit: float = 0.0) -> None:
+        """`max_lag` is how many bytes behind a replica may be, and serve reads. Until etcd has been unheard
+        for `silence_limit` seconds, it is no news that the health check was told the same again.
+        """
         self._lock = threading.Lock()
-        self._view = View(began_at, max_lag=max_lag)
+        self._view = View(began_at, silence_limit=silence_limit, max_lag=max_lag)
         self._listeners: list[Callable[[View, bool], None]] = []
 
     @property

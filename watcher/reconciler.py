@@ -170,6 +170,7 @@ class Reconciler:
         self._is_unexplained = False  # a hold that another began, seen for the first time
         self._told_reads: tuple[Endpoint, ...] = ()
         self._looked: Actual | None = None
+        self._done_for: tuple[object, ...] | None = None
         self._resumed_at = float("-inf")
 
     def hold_ended(self, seconds: float) -> None:
@@ -241,6 +242,9 @@ class Reconciler:
         is_news = self._tell(wish)
         if not is_news and self.beat_at < self._retry_at:  # woken by something that changes nothing here
             return self._retry_at - self.beat_at
+        if self._is_done(wish):  # woken by the moment at which etcd, unheard since, would have been silent
+            return self._until_next(wish)
+        self._done_for = None
         try:
             actual = self.seen = self._look_in_turn()
             view, wish = self._as_of_now(view, wish)
@@ -255,6 +259,14 @@ class Reconciler:
         self.seen = self._target.last
         self._reporter.looked(self._target.name, wish, self._target.last, None)
         return self._until_next(wish)
+
+    def _is_done(self, wish: Desired) -> bool:
+        """Whether the last turn left nothing to do for such a wish, no look is due, and what is there is what
+        it saw.
+        """
+        last, is_due = self._target.last, self._clock() - self._read_at >= self._resync_interval
+        is_as_seen = last is not None and last is self.seen and self._target.connected
+        return is_as_seen and not is_due and self._done_for == _all_of(wish)
 
     def _wished(self, view: View) -> Desired:
         """What is wished for here; its hold no longer than the policy lets it be, from its first moment."""
@@ -304,6 +316,7 @@ class Reconciler:
         if failure is not None:
             self._read_at = float("-inf")  # look again at the next try, it may be back
             raise failure
+        self._done_for = None if due else _all_of(wish)
 
     def _steps_of_ours(self, view: View, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         """What is left to the active watcher is looked for at the next turn, in the target itself."""
@@ -489,6 +502,11 @@ class Reconciler:
         if self._rush is not None and self._waits_since is not None:
             due = min(due, self._rush.over_at(self._waits_since))
         return max(0.0, due - now)
+
+
+def _all_of(wish: Desired) -> tuple[object, ...]:
+    """All that steps follow from, but for a proof: what waits for that waits for a look too."""
+    return wish.reason, wish.gave_up, *_asks(wish), wish.belongs, wish.read_guards, wish.candidates
 
 
 def _asks(wish: Desired) -> tuple[object, ...]:

@@ -179,7 +179,7 @@ class Watcher:
         self._parts, self._loop = parts, parts.loop
         self.dead = self.frozen = False
         self._backlog: list[Callable[[], None]] = []
-        self.board = Board(self._loop.now)
+        self.board = Board(self._loop.now, silence_limit=POLICY.silence_limit)
         self.ways: dict[str, Way] = {}
         self._fibers: list[Fiber] = []
         self._workers: dict[str, Reconciler] = {}

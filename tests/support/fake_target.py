@@ -311,8 +311,8 @@ class FakeTarget:
         except TargetError as error:
             shown, problem = (), error
         self._be_ready_to_hold()
-        self._last = self._actual(shown, problem)
-        return self._with_hold(self._last)
+        self._last = self._with_hold(self._actual(shown, problem))
+        return self._last
 
     def _be_ready_to_hold(self) -> None:
         self._hold_problem = None

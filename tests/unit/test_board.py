@@ -1,7 +1,21 @@
 """The shared view: who hears of what."""
 
+from dataclasses import replace
+
 from watcher.board import Board
-from watcher.decide.model import Change, Contact, Deletion, Entry, Leader, Listing, Sighting, View
+from watcher.decide.model import (
+    Change,
+    Contact,
+    Deletion,
+    Entry,
+    HealthRound,
+    Leader,
+    Listing,
+    NodeReport,
+    Role,
+    Sighting,
+    View,
+)
 from watcher.decide.patroni import read_entry
 from watcher.mailbox import Mailbox
 
@@ -72,6 +86,24 @@ def test_a_request_to_stop_is_news_and_what_watchers_tell_the_barrier_is_none() 
     known.post(Change(1, (stop,), 4.0))
     known.post(Change(1, (Deletion("pgbouncer-watcher/stop/node1", 13),), 5.0))
     assert news == [True, False, True, True]
+
+
+def test_what_the_nodes_say_again_is_news_only_once_etcd_is_silent() -> None:
+    """Heard at 1.1 s, silent 10 s later; a round counts by when it ended, for then it was told."""
+    said = NodeReport("node1", "http://10.0.0.1:8008", Role.PRIMARY, "running")
+    known = Board(0.0, silence_limit=10.0)
+    known.post(Listing(1, 10, (LEADER,), asked_at=1.0, at=1.1))
+    news = heard(known)
+    known.post(HealthRound((said,), {}, at=3.0, took=0.5))
+    known.post(HealthRound((said,), {"http://10.0.0.2:8008": "timed out"}, at=5.0, took=0.5))
+    known.post(HealthRound((replace(said, role=Role.REPLICA),), {}, at=7.0))
+    known.post(HealthRound((replace(said, role=Role.REPLICA),), {}, at=10.0, took=1.0))
+    assert news == [True, True, False, True, False]
+    for at in (10.5, 11.5, 12.5):
+        known.post(HealthRound((replace(said, role=Role.REPLICA),), {}, at=at, took=0.6))
+    assert news[5:] == [True] * 3
+    known.post(Contact(13.0))
+    assert news[8:] == [True], "so that whoever went by the nodes looks again"
 
 
 def test_a_view_without_news_reaches_a_reader_that_looks_and_wakes_none() -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.support.fake_target import NODES, POLICY, FakePgBouncer, FakeTarget, Reports, led_by
 from tests.support.waiting import wait_for
 from watcher.decide.backoff import Backoff
-from watcher.decide.decision import Policy
+from watcher.decide.decision import HoldPolicy, Policy
 from watcher.decide.errors import (
     BlockError,
     Fenced,
@@ -332,6 +332,60 @@ def test_news_that_change_nothing_cost_no_look(world: World) -> None:
         world.turn(led_by("node1", 5, world.now))
     assert world.target.calls["read"] == 1
     assert world.writes == 1
+
+
+def heard_since(world: World, seconds: float) -> float:
+    """Woken after `seconds` by time alone, etcd having been heard meanwhile; until when it then sleeps."""
+    world.now += seconds
+    return world.turn(led_by("node1", 5, world.now - 1.0))
+
+
+def test_a_moment_at_which_etcd_was_not_silent_after_all_is_passed_over() -> None:
+    world = World(policy=replace(POLICY, silence_limit=4.0))
+    world.turn()
+    assert world.turn() == 4.0
+    looks = len(world.reports.looks)
+    assert [heard_since(world, 4.0), heard_since(world, 3.0)] == [3.0, 3.0]
+    assert len(world.reports.looks) == looks
+    assert heard_since(world, 3.0) == 3.0
+    assert (len(world.reports.looks), world.target.calls["read"]) == (looks + 1, 2)
+
+
+def breaks_its_connection(world: World) -> None:
+    world.target.connected = False
+
+
+def is_held_by_its_guard(world: World) -> None:
+    world.pgbouncer.refuse(NODES["node1"])
+
+
+def forgets_its_hold(world: World) -> None:
+    world.pgbouncer.agents.clear()
+
+
+@pytest.mark.parametrize("happens", [breaks_its_connection, is_held_by_its_guard, forgets_its_hold])
+def test_a_target_that_is_not_as_it_was_is_looked_after_at_that_moment(
+    happens: Callable[[World], None],
+) -> None:
+    world = World(policy=replace(POLICY, silence_limit=4.0, hold=HoldPolicy()))
+    world.turn()
+    world.turn()
+    assert world.target.last is not None
+    assert world.target.last.guard == NODES["node1"]
+    looks = len(world.reports.looks)
+    happens(world)
+    heard_since(world, 4.0)
+    assert len(world.reports.looks) == looks + 1
+
+
+def test_what_was_left_undone_is_done_at_that_moment() -> None:
+    world = World(policy=replace(POLICY, silence_limit=4.0), in_a_rush=True)
+    world.turn()
+    world.turn(knowing_its_timeline(7, world.now))
+    assert world.writes == 1, "it can wait"
+    world.now += 3.0
+    world.turn()
+    assert world.writes == 2
 
 
 def test_the_same_is_true_without_a_console() -> None:

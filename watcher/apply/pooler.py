@@ -117,8 +117,8 @@ class Pooler:
             known = self._read_file()
             shown, problem = self._read_console()
             self._be_ready_to_hold()
-            self._last = self._actual(known, shown, problem)
-            return self._with_hold(self._last)
+            self._last = self._with_hold(self._actual(known, shown, problem))
+            return self._last
 
     def take(self, step: Step) -> None:
         """Carries one step out."""
@@ -232,7 +232,8 @@ class Pooler:
         if holding is None:
             return actual
         return actual.with_hold(
-            can_hold=self._hold_problem is None and bool(_of_primary(actual.databases)),
+            can_hold=self._hold_problem is None
+            and any(db.role is not Role.REPLICA for db in actual.databases),
             can_watch=self._hold_problem is None,
             held=holding.held,
             guard=holding.guard,

@@ -392,7 +392,7 @@ class View:
     leader, which had answered in this reign, began not to. `alarms` are each target's last; `confirmed` the
     last reign that each canary has confirmed. `turned_at` is when the cluster was seen to become a standby
     cluster, or to be one no longer; None where it was seen so from the start. `other` is what is known of the
-    other site, None where none is named.
+    other site, None where none is named. Unheard for `silence_limit` seconds etcd counts as silent.
 
     Of reads: who is behind by more than `max_lag` bytes is not fit; `fitness` is each member's, by
     name; `refusals` the last alarm of each target's about each server that serves reads.
@@ -414,6 +414,7 @@ class View:
     alarms: Mapping[str, Alarm] = field(default_factory=lambda: _EMPTY)
     confirmed: Mapping[str, Leadership] = field(default_factory=lambda: _EMPTY)
     health: HealthRound | None = None
+    silence_limit: float = 0.0
     max_lag: int = MAX_LAG
     fitness: Mapping[str, Fitness] = field(default_factory=lambda: _EMPTY)
     wal_mark: WalMark | None = None

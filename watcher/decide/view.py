@@ -213,15 +213,25 @@ def urgency(view: View, now: float) -> float:
 
 
 def says_the_same(before: View, after: View) -> bool:
-    """Whether nothing differs but when etcd was heard, and keys that were written again as they were."""
+    """Whether nothing differs but when etcd was heard, keys that were written again as they were, and when
+    the health check was told something that nobody goes by while etcd speaks.
+    """
     return _facts(before) == _facts(after)
 
 
 def _facts(view: View) -> tuple[object, ...]:
     values = {key: (entry.value, entry.create_revision) for key, entry in view.entries.items()}
-    told = view.leader_since, view.readiness, view.pulse, view.alarms, view.confirmed, view.health
+    told = view.leader_since, view.readiness, view.pulse, view.alarms, view.confirmed, _health(view)
     reads = view.fitness, view.refusals
     return view.cluster_id, told, values, reads, None if view.other is None else _facts(view.other)
+
+
+def _health(view: View) -> object:
+    """What the nodes say; once etcd is silent, where each word may be the one to go by, with when."""
+    health, heard_at = view.health, view.contact_at
+    if health is None or heard_at is None or health.at + health.took >= heard_at + view.silence_limit:
+        return health
+    return health.reports
 
 
 def led_since(view: View, at_other_site: bool = False) -> float | None:
