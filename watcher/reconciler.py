@@ -468,6 +468,7 @@ class Reconciler:
         known, self._wish = self._wish, wish
         if known is not None and known.reason is Reason.PAUSED and wish.reason is not Reason.PAUSED:
             self._resumed_at = self.beat_at
+            self._read_at = float("-inf")  # somebody may have worked there
         if known is None or (known.reason, known.detail) != (wish.reason, wish.detail):
             self._reporter.wished(wish)
         return known is None or _asks(known) != _asks(wish)

@@ -506,6 +506,15 @@ def test_a_pause_lets_go_whom_we_hold_and_leaves_the_file_alone(world: Holding) 
     assert world.pgbouncer.shown == {"app": NODES["node1"]}
 
 
+def test_what_was_done_during_a_pause_is_seen_at_once_when_it_is_over(world: Holding) -> None:
+    led = led_by("node1", 5, world.now)
+    world.turn(with_key(led, PAUSE_KEY, Paused()))
+    world.pgbouncer.text = world.pgbouncer.text.replace("10.0.0.1", "10.0.0.3")
+    world.pgbouncer.reload()
+    world.turn(led)
+    assert world.pgbouncer.shown == {"app": NODES["node1"]}
+
+
 def test_a_hold_that_ended_while_we_were_frozen_counts_from_its_first_moment(world: Holding) -> None:
     """The agent had begun it, and ended it at its limit, before we heard of either."""
     world.turn(refused(led_by("node1", 5, world.now), world.now))
