@@ -23,7 +23,7 @@ from watcher.decide.errors import (
     TargetError,
     WatcherError,
 )
-from watcher.decide.fence import learns
+from watcher.decide.fence import learns, writer_of
 from watcher.decide.model import (
     Actual,
     Desired,
@@ -94,6 +94,7 @@ class _Undertaking:
     heard_at: float
     ready_at: float
     held_since: float | None = None
+    corrects: str = ""
     steps: list[tuple[str, float]] = field(default_factory=list)
 
     @property
@@ -147,7 +148,8 @@ class Reconciler:
         self._read_at = float("-inf")
         self._wish: Desired | None = None
         self._undertaking: _Undertaking | None = None
-        self._settled: Endpoint | None = None
+        self._settled: Route | None = None
+        self._was_paused = False  # since it settled: whoever led it elsewhere was asked to
         self._wall = wall
         self._acknowledge = acknowledge
         self._acknowledged: str | None = None
@@ -415,12 +417,21 @@ class Reconciler:
     def _begin(self, view: View, wish: Desired, route: Route, actual: Actual) -> None:
         """Where the target was led there before, somebody changed it: then the time begins now."""
         if self._undertaking is None or self._undertaking.route.endpoint != route.endpoint:
-            drifted = self._settled == route.endpoint
+            drifted = self._settled is not None and self._settled.endpoint == route.endpoint
             heard_at = self.beat_at if drifted else _heard_at(view, wish, route, self.beat_at)
             heard_at = max(heard_at, self._resumed_at)
             held_since = None if actual.held is None else actual.held.since
-            led = _led_elsewhere(actual, route)
-            self._undertaking = _Undertaking(route, led, heard_at, self.beat_at, held_since)
+            led, corrects = _led_elsewhere(actual, route), self._what_it_corrects(route, actual)
+            self._undertaking = _Undertaking(route, led, heard_at, self.beat_at, held_since, corrects)
+
+    def _what_it_corrects(self, route: Route, actual: Actual) -> str:
+        """Who led the target elsewhere though it is the same reign still, and nobody had paused us; else
+        empty. What was written for a reign that we have not heard of is no business of this one.
+        """
+        settled = self._settled
+        if settled is None or settled.endpoint != route.endpoint or self._was_paused:
+            return ""
+        return _writer(actual, route) if learns(settled.stamp, route.stamp) else ""
 
     def _finish(self, wish: Desired, is_whole: bool) -> None:
         """All steps were taken, and all is well if `is_whole`. While clients wait, or without a route to wish
@@ -429,7 +440,7 @@ class Reconciler:
         if wish.route is None or wish.held:
             return
         under_way, self._undertaking = self._undertaking, None
-        self._settled = wish.route.endpoint
+        self._settled, self._was_paused = wish.route, False
         if under_way is not None and under_way.moved:
             self._reporter.switched(
                 Switch(
@@ -440,6 +451,7 @@ class Reconciler:
                     ready_at=under_way.ready_at,
                     steps=tuple(under_way.steps),
                     held_since=under_way.held_since,
+                    corrects=under_way.corrects,
                 )
             )
         last = self._target.last
@@ -467,7 +479,7 @@ class Reconciler:
         """Says what is wished for where that is new; True if it asks for something else than before."""
         known, self._wish = self._wish, wish
         if known is not None and known.reason is Reason.PAUSED and wish.reason is not Reason.PAUSED:
-            self._resumed_at = self.beat_at
+            self._resumed_at, self._was_paused = self.beat_at, True
             self._read_at = float("-inf")  # somebody may have worked there
         if known is None or (known.reason, known.detail) != (wish.reason, wish.detail):
             self._reporter.wished(wish)
@@ -520,10 +532,12 @@ def _can_wait(step: Step, actual: Actual) -> bool:
     """
     if not isinstance(step, Write):
         return isinstance(step, Watch | WatchReaders)
-    leads_there = all(
-        goal(database, step.route) in (None, database.endpoint) for database in actual.databases
-    )
-    return leads_there and learns(actual.stamp, step.route.stamp)
+    return _is_right(actual, step.route) and learns(actual.stamp, step.route.stamp)
+
+
+def _is_right(actual: Actual, route: Route) -> bool:
+    """Whether the file leads there."""
+    return all(goal(database, route) in (None, database.endpoint) for database in actual.databases)
 
 
 def _led_elsewhere(actual: Actual, route: Route) -> tuple[Endpoint, ...]:
@@ -534,6 +548,13 @@ def _led_elsewhere(actual: Actual, route: Route) -> tuple[Endpoint, ...]:
     file = [database.endpoint for database in ours]
     wrong, due = ({end: None for end in ends if end != route.endpoint} for ends in (shown, file))
     return tuple(wrong or due)
+
+
+def _writer(actual: Actual, route: Route) -> str:
+    """Who led the target elsewhere. Where its file is right its stamp tells nothing of that."""
+    if _is_right(actual, route):
+        return "its file is right, so whoever wrote it had put it back, or told PgBouncer alone"
+    return writer_of(actual.stamp, route.stamp)
 
 
 def _unexpected(place: str, error: Exception) -> WatcherError:

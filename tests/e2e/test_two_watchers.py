@@ -103,6 +103,7 @@ def test_a_thawed_watcher_never_takes_a_route_back(
     assert one.routes == two.routes == led
     _assert_no_ping_pong(bed)
     assert all(_kinds_of_errors(process) <= {"Fenced"} for process in pair)
+    assert not any(process.lines("corrected") for process in pair)
 
 
 def _wait_until_heard(process: WatcherProcess, leader: str) -> None:
@@ -155,6 +156,7 @@ def test_both_watchers_awake_agree_and_one_of_them_writes(
     before = quiet(bed)  # who lost the race may reload once more
     stays(lambda: traces(bed) == before, 1, "nobody acts after the last change")
     assert not any(_kinds_of_errors(process) for process in pair)
+    assert not any(process.lines("corrected") for process in pair)
 
 
 def test_a_watcher_frozen_over_a_real_switchover_agrees_afterwards(bed: Bed, tmp_path: Path) -> None:

@@ -59,11 +59,12 @@ def switch(
     source: Source = Source.ETCD,
     held_since: float | None = 999.5,
     revision: int = STAMP.revision,
+    corrects: str = "",
 ) -> Switch:
     stamp = replace(STAMP, revision=revision if source is Source.ETCD else 0)
     route = Route(PRIMARY, stamp, source)
     steps = (("write", 1000.06), ("ready", 1000.16), ("release", 1000.2))
-    return Switch(target, route, (OLD,), 1000.0, 1000.05, steps, held_since)
+    return Switch(target, route, (OLD,), 1000.0, 1000.05, steps, held_since, corrects)
 
 
 def view(

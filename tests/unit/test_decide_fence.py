@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.support.blocks import parse, rewrite
 from watcher.decide.decision import plan
 from watcher.decide.errors import Fenced
-from watcher.decide.fence import UNREADABLE, admits, learns, stamp_over
+from watcher.decide.fence import UNREADABLE, admits, learns, stamp_over, writer_of
 from watcher.decide.model import Actual, Desired, Endpoint, Reason, Route, Source, Stamp, Write
 
 OLD = Stamp(cluster_id=0xA, system_id="700", revision=10, timeline=3, leader="old")
@@ -297,3 +297,30 @@ def test_a_restored_etcd_is_followed_after_one_fresh_read(
 def test_a_stamp_learns_of_its_own_reign_alone(new: Stamp, is_learnt: bool) -> None:
     assert learns(OLD, new) is is_learnt
     assert not learns(None, new)
+
+
+@pytest.mark.parametrize(
+    ("found", "who"),
+    [
+        (None, "its block has no stamp any more, so a tool that writes the file, or a hand"),
+        (UNREADABLE, "its stamp cannot be read, so a tool that writes the file, or a hand"),
+        (
+            replace(OLD, timeline=None),
+            "its stamp is of the same leader and revision as ours, so another watcher of this cluster with"
+            " other settings; or a hand, or a tool, that left the stamp alone",
+        ),
+        (
+            replace(OLD, cluster_id=0xB, revision=7, leader="x"),
+            "its stamp is of 'x' at revision 7 of etcd cluster b, so a watcher of another cluster, or one"
+            " that hears another etcd; or a tool that put an older file back",
+        ),
+        (
+            replace(OLD, cluster_id=0, revision=0),
+            "its stamp is of 'old' by the health check, so a watcher of another cluster, or one that hears"
+            " another etcd; or a tool that put an older file back",
+        ),
+    ],
+    ids=["none", "edited", "ours", "of another cluster", "by the health check"],
+)
+def test_a_stamp_tells_who_may_have_led_a_block_elsewhere(found: Stamp | None, who: str) -> None:
+    assert writer_of(found, OLD) == who

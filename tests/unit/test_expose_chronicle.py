@@ -114,6 +114,20 @@ def test_a_target_that_comes_late_is_part_of_its_switch_and_a_repair_is_one_more
     assert [[part.switch.target for part in each] for each in told.switches] == [["pgb1"], ["pgb1", "pgb2"]]
 
 
+def test_a_switch_that_corrects_somebody_else_is_noted_as_bad() -> None:
+    told = chronicle(Clock())
+    told.switched(switch())
+    told.switched(switch(corrects="a tool"))
+    assert [(one.text, one.bad) for one in told.happenings] == [
+        (
+            "led back to 10.0.0.2:5432 (pg2), confirmed after 200 ms;"
+            " somebody else had led it to 10.0.0.1:5432: a tool",
+            True,
+        ),
+        ("led to 10.0.0.2:5432 (pg2), confirmed after 200 ms", False),
+    ]
+
+
 def test_a_leader_of_before_the_start_leads_since_nobody_knows_when() -> None:
     told = chronicle(Clock())
     told.viewed(view(leader=None))

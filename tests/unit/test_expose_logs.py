@@ -47,6 +47,18 @@ def test_a_switch_of_a_target_is_one_line_with_its_parts(log: Log) -> None:
     assert line["parts_ms"] == {"decide": 50, "write": 10, "ready": 100, "release": 40}
     assert line["held_ms"] == 700
     assert log.lines("in_sync") == []
+    assert log.lines("corrected") == []
+
+
+def test_a_switch_that_corrects_somebody_else_is_a_warning_besides_with_what_to_do(log: Log) -> None:
+    log.reporter.switched(switch(corrects="a tool"))
+    (line,) = log.lines("corrected")
+    assert line["level"] == "WARNING"
+    assert (line["target"], line["before"], line["route"]) == ("pgb1", "10.0.0.1:5432", "10.0.0.2:5432")
+    assert line["message"].startswith(
+        "somebody else had led it to 10.0.0.1:5432, and it was led back to 10.0.0.2:5432: a tool. What now: "
+    )
+    assert len(log.lines("switch")) == 1
 
 
 def test_an_error_says_what_where_why_and_what_now(log: Log) -> None:

@@ -138,6 +138,7 @@ def test_what_happened_is_counted_where_it_happened(world: World) -> None:
     expected = {
         "switches_total{target=pgb1}": 1,
         "switches_total{target=pgb2}": 0,
+        "corrections_total{target=pgb1}": 0,
         "switch_duration_seconds_sum{}": pytest.approx(0.2),
         "switch_stage_duration_seconds_sum{stage=ready}": pytest.approx(0.1),
         "holds_total{reason=no_leader,target=pgb1}": 1,
@@ -219,6 +220,16 @@ def test_who_could_be_held_and_cannot_be_reached_says_nothing_of_it(world: World
     well(world.told)
     lost(world.told)
     assert "target_can_hold{target=pgb1}" not in world.samples()
+
+
+def test_a_correction_is_a_switch_and_no_change_of_leader(world: World) -> None:
+    world.metrics.switched(switch(source=Source.HEALTH_CHECK))
+    world.metrics.switched(switch(source=Source.HEALTH_CHECK, corrects="a tool"))
+    samples = world.samples()
+    assert samples["switches_total{target=pgb1}"] == 2
+    assert samples["corrections_total{target=pgb1}"] == 1
+    assert samples["corrections_total{target=pgb2}"] == 0
+    assert samples["leader_changes_total{source=health_check}"] == 1
 
 
 def test_a_long_switch_id_has_an_exemplar_all_the_same(world: World) -> None:

@@ -342,6 +342,15 @@ def test_one_switch_has_the_parts_of_all_its_targets_and_fallbacks_are_apart(clo
     assert one.stages_ms == {"decide": 50.0, "write": 10.0, "ready": 100.0, "release": 40.0}
     assert (one.duration_ms, one.waited_ms, two.waited_ms) == (200.0, None, 700.0)
     assert one.before == (str(OLD),)
+    assert one.corrects is None
+
+
+def test_page_and_document_tell_whom_a_switch_corrects(clock: Clock) -> None:
+    told = chronicle(clock)
+    told.switched(switch(corrects="a <tool>"))
+    status = seen(told, clock)
+    assert status.switches[0].targets[0].corrects == "a <tool>"
+    assert "led back: a &lt;tool&gt;" in page_of(status)
 
 
 def test_the_schema_in_the_docs_is_the_programs() -> None:

@@ -243,6 +243,8 @@ def _switch_lines(switch: Switch, now: datetime) -> Iterator[str]:
         stages = ", ".join(f"{name} {ms:.1f}" for name, ms in target.stages_ms.items())
         waited = "" if target.waited_ms is None else f", clients waited {target.waited_ms:.0f} ms"
         yield f"  {target.target:16} {target.duration_ms:.1f} ms{waited}: {stages}"
+        if target.corrects:
+            yield f"  {'':16} led back: {target.corrects}"
 
 
 def _coloured(health: Health, text: str) -> str:

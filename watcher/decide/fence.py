@@ -54,6 +54,23 @@ def learns(old: Stamp | None, new: Stamp) -> bool:
     return old is not None and _reign(old) == _reign(new) and old.site == new.site
 
 
+def writer_of(found: Stamp | None, ours: Stamp) -> str:
+    """Who has led a block of ours elsewhere, as far as the stamp that was found in it tells."""
+    if found is None:
+        return "its block has no stamp any more, so a tool that writes the file, or a hand"
+    if found == UNREADABLE:
+        return "its stamp cannot be read, so a tool that writes the file, or a hand"
+    if learns(found, ours):
+        return (
+            "its stamp is of the same leader and revision as ours, so another watcher of this cluster with"
+            " other settings; or a hand, or a tool, that left the stamp alone"
+        )
+    return (
+        f"its stamp is of {found.leader!r} {_by(found)}, so a watcher of another cluster, or one that hears"
+        " another etcd; or a tool that put an older file back"
+    )
+
+
 def _reign(stamp: Stamp) -> tuple[int, int, str]:
     return stamp.cluster_id, stamp.revision, stamp.leader
 

@@ -685,7 +685,8 @@ class Switch:
     """One change of a target's route, from the first word of it to PgBouncer's own.
 
     Times are monotonic seconds: `heard_at` when the leader's reign was first seen, `ready_at`
-    when it was wished for here, `steps` when each step was done, by name.
+    when it was wished for here, `steps` when each step was done, by name. Where it only `corrects` what
+    somebody else has written since the target was led there: who that was, as far as the block tells.
     """
 
     target: str
@@ -695,6 +696,7 @@ class Switch:
     ready_at: float
     steps: tuple[tuple[str, float], ...]
     held_since: float | None = None
+    corrects: str = ""
 
     @property
     def id(self) -> str:

@@ -209,9 +209,7 @@ class Chronicle(Listener):
                 self._switches.append({switch.target: told})
             else:
                 known[switch.target] = told
-            took = (switch.confirmed_at - switch.heard_at) * 1000
-            route, leader = switch.route.endpoint, switch.route.stamp.leader
-            self._note(switch.target, f"led to {route} ({leader}), confirmed after {took:.0f} ms")
+            self._note(switch.target, _led(switch), bad=bool(switch.corrects))
 
     def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None:
         with self._lock:
@@ -243,6 +241,15 @@ _CLUSTER = "cluster"
 
 def _id_of(together: Mapping[str, Told]) -> str:
     return next(iter(together.values())).switch.id
+
+
+def _led(switch: Switch) -> str:
+    took = (switch.confirmed_at - switch.heard_at) * 1000
+    to = f"{switch.route.endpoint} ({switch.route.stamp.leader}), confirmed after {took:.0f} ms"
+    if not switch.corrects:
+        return f"led to {to}"
+    before = ", ".join(map(str, switch.before))
+    return f"led back to {to}; somebody else had led it to {before}: {switch.corrects}"
 
 
 def _judged(state: TargetState, now: Desired | None) -> TargetState:

@@ -150,6 +150,13 @@ _ALL = (
     # switches
     Family("switches", "counter", _TARGET, "Switches that PgBouncer itself confirmed."),
     Family(
+        "corrections",
+        "counter",
+        _TARGET,
+        "Those of them that only took back what somebody else had written since this watcher led the target"
+        " there: another watcher with other settings, a tool, or a hand, but for one during `watcher pause`.",
+    ),
+    Family(
         "switch_duration_seconds",
         "histogram",
         _CLUSTER,

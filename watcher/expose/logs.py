@@ -40,6 +40,11 @@ _CALM = (
     Reason.ANNOUNCED,
     Reason.STOPPING,
 )
+_ONE_HAND = (
+    "give all watchers of this PgBouncer the same settings (cluster.scope, cluster.addresses,"
+    " cluster.connect_via), and let no other tool write its block;"
+    " see docs/runbooks/WatcherTargetContested.md"
+)
 _QUIET = {"paramiko": logging.CRITICAL, "urllib3": logging.ERROR, "invoke": logging.ERROR}
 
 
@@ -248,6 +253,19 @@ class LogReporter(Listener):
             (switch.confirmed_at - switch.heard_at) * 1000,
             "" if held_ms is None else f", clients waited {held_ms:.0f} ms",
             ", ".join(f"{name} {ms}" for name, ms in parts.items()),
+        )
+        if switch.corrects:
+            self._corrected(switch, before)
+
+    def _corrected(self, switch: Switch, before: str) -> None:
+        route = str(switch.route.endpoint)
+        log = self._log.bind(event="corrected", target=switch.target, before=before, route=route)
+        log.warning(
+            "somebody else had led it to {}, and it was led back to {}: {}. What now: {}",
+            before,
+            route,
+            switch.corrects,
+            _ONE_HAND,
         )
 
     def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None:

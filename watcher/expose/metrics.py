@@ -126,7 +126,9 @@ class Metrics(Listener):
         self._observe("switch_duration_seconds", took, exemplar=known_by)
         for stage, seconds in switch.stages.items():
             self._observe("switch_stage_duration_seconds", seconds, stage, exemplar=known_by)
-        if switch.route.source is Source.HEALTH_CHECK:
+        if switch.corrects:
+            self._add("corrections", switch.target)
+        elif switch.route.source is Source.HEALTH_CHECK:
             self._add("leader_changes", str(Source.HEALTH_CHECK))
 
     def failed(self, target: str, error: WatcherError, failures: int) -> None:

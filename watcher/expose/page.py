@@ -332,7 +332,8 @@ def _timeline(switched: SwitchedTarget) -> str:
         words.append(f"<li>{mark}{escape(stage)} {ms:.1f} ms</li>")
         at += width
     wait = "" if waited is None else f"; clients waited {waited:.0f} ms"
-    return f"""<p><code>{escape(switched.target)}</code> confirmed after {whole:.1f} ms{wait}</p>
+    back = f"; led back: {escape(switched.corrects)}" if switched.corrects else ""
+    return f"""<p><code>{escape(switched.target)}</code> confirmed after {whole:.1f} ms{wait}{back}</p>
 <svg aria-hidden="true">{"".join(bars)}</svg><ul class="stages">{"".join(words)}</ul>"""
 
 

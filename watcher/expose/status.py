@@ -150,6 +150,10 @@ class SwitchedTarget(_Part):
     duration_ms: float = Field(description="From the first word of the new leader to that.")
     stages_ms: dict[str, float] = Field(description="The parts of that, in order.")
     waited_ms: float | None = Field(description="How long clients waited; None where they were not held.")
+    corrects: str | None = Field(
+        description="Who had led it elsewhere since it was led there before, as far as its block told; None"
+        " where the leader is a new one."
+    )
 
 
 class Switch(_Part):
@@ -606,6 +610,7 @@ def _switched(told: Told) -> SwitchedTarget:
         duration_ms=_ms(switch.confirmed_at - switch.heard_at),
         stages_ms={name: _ms(seconds) for name, seconds in switch.stages.items()},
         waited_ms=None if held is None else _ms(switch.confirmed_at - held),
+        corrects=switch.corrects or None,
     )
 
 
