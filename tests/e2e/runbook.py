@@ -71,6 +71,7 @@ class Operator:
             "/var/run/postgresql": str(pgbouncer.folder),
             "/etc/pgbouncer/pgbouncer.ini": str(pgbouncer.config_file),
             "10.0.0.11": bed.patroni.nodes[0].host,
+            ":ssh": f":{bed.bouncers[0].sshd.port}",
         }
         self._programs: dict[str, Callable[[Sequence[str]], tuple[int, str]]] = {
             "watcher": self._run_watcher,
@@ -80,6 +81,7 @@ class Operator:
             "openssl": self._on_this_host("openssl"),
             "psql": self._on_pgbouncers_host("psql"),
             "sed": self._on_pgbouncers_host("sed"),
+            "ss": self._on_pgbouncers_host("ss"),
             "systemctl": self._systemctl,
             "journalctl": self._journalctl,
         }

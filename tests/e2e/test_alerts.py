@@ -23,7 +23,7 @@ from tests.e2e.test_stage import (
     wait_until_led,
 )
 from tests.integration.test_alert_rules import NAMES
-from tests.support.bed import Bed
+from tests.support.bed import Bed, BouncerHost
 from tests.support.etcd import EtcdCluster
 from tests.support.patroni import Node
 from tests.support.processes import run
@@ -38,9 +38,12 @@ SECONDS_FOR_MINUTES = {
     "last_success_timestamp_seconds < 60": "last_success_timestamp_seconds < 10",
     "held_since_timestamp_seconds > 40": "held_since_timestamp_seconds > 2",
     "[30m]))) > 5": "[30m]))) > 1",
+    "corrections_total[15m]": "corrections_total[10s]",
 }
-PASSED = {"WatcherFlapping", "WatcherSwitchSlow"}
-"""They look back on a fault that is over by then, so Verification has nothing to deny."""
+PASSED = {"WatcherFlapping", "WatcherSwitchSlow", "WatcherTargetContested"}
+"""They look back on a fault that is over by then, or that is over again as soon as the watcher has looked, so
+Verification has nothing to deny.
+"""
 HOLD = {"enabled": True, "limit": 15.0, "announced_limit": 6.0}
 
 caused: set[str] = set()
@@ -226,8 +229,75 @@ def test_a_pgbouncer_is_led_by_hand_as_the_runbook_says(scene: Scene) -> None:
     stays(lambda: is_led(host, at(primary)), 2, "the watcher keeps off")
     assert scene.operator.say(resume).code == 0
     wait_until_led(scene.bed.bouncers, at(wrong), scene.watcher)
+    wait_for(lambda: led_back(scene, host) == 1, 10, "it tells that it led it back")
+    assert corrections(scene) == 0
     scene.lead(primary)
     scene.expect_none()
+
+
+def led_back(scene: Scene, host: BouncerHost) -> int:
+    """How often the watcher led it to where its keys say, but for the first time."""
+    return len([line for line in scene.watcher.lines("switch") if line["target"] == host.name]) - 1
+
+
+def corrections(scene: Scene) -> float | None:
+    """All that the watcher has counted."""
+    return scene.prometheus.value("sum(watcher_corrections_total)")
+
+
+def test_a_hand_edit_and_a_failover_count_as_documented_and_fire_nothing(scene: Scene) -> None:
+    edit, reload, _ = commands("README", "Lead a PgBouncer by hand")[3:6]
+    scene.operator.leader = other_node(scene.bed)
+    for step in (edit, reload):
+        assert scene.operator.say(step).is_as_written
+    line = scene.watcher.wait_for_line("corrected", target=scene.bed.bouncers[0].name)
+    assert (line["level"], line["before"]) == ("WARNING", at(other_node(scene.bed)))
+    wait_for(lambda: corrections(scene) == 1, 10, "it is counted")
+    for node in (other_node(scene.bed), scene.bed.leader()):
+        scene.lead(node)
+        wait_until_led(scene.bed.bouncers, at(node), scene.watcher)
+    stays(lambda: "WatcherTargetContested" not in scene.prometheus.firing(), 4, "nothing is contested")
+    assert corrections(scene) == 1
+    scene.expect_none()
+
+
+def test_two_watchers_whose_addresses_differ_lead_one_pgbouncer_by_turns(bed: Bed, tmp_path: Path) -> None:
+    keys, contested = real_keys(bed), bed.bouncers[0]
+    right = {node.name: at(node) for node in bed.patroni.nodes}
+    wrong = {**right, bed.leader().name: at(other_node(bed))}
+
+    def settings(addresses: dict[str, str], *hosts: BouncerHost) -> Settings:
+        cluster = {"connect_via": "addresses", "addresses": addresses}
+        targets = [ssh_target(host) for host in hosts]
+        return settings_by_keys(bed, keys, cluster=cluster, targets=targets, resync_interval=0.5)
+
+    with (
+        scene_of(bed, tmp_path, settings(right, *bed.bouncers), keys) as scene,
+        WatcherProcess(tmp_path, settings(wrong, contested), "other") as other,
+    ):
+        scene.expect("WatcherTargetContested")
+        assert {line["target"] for line in scene.watcher.lines("corrected")} == {contested.name}
+        for watcher, theirs in ((scene.watcher, wrong), (other, right)):
+            line = watcher.wait_for_line("corrected", saying=["another watcher of this cluster"])
+            assert line["before"] == theirs[bed.leader().name]
+        operator = Operator(bed, other, keys.prefix, bed.leader())
+        history, journal, block, logged_in, in_force = operator.follow("WatcherTargetContested", "Diagnosis")
+        for said in (history, journal):
+            assert f"led it to {right[bed.leader().name]}" in said.output
+            assert "of the same leader and revision as ours" in said.output
+        assert "led back: its stamp" in history.output
+        assert ";; watcher: " in block.output
+        assert logged_in.output.count(f"{contested.sshd.address}:{contested.sshd.port} ") >= 2
+        assert wrong[bed.leader().name] in in_force.output
+        other.rewrite(settings(right, contested))
+        before = len(other.lines("settings"))
+        for said in operator.follow("WatcherTargetContested", "Mitigation"):
+            assert said.is_as_written, said
+        other.wait_for_line("settings", after=before)
+        wait_until_led(bed.bouncers, at(bed.leader()), scene.watcher)
+        told = len(scene.watcher.lines("corrected")), len(other.lines("corrected"))
+        scene.expect_none()
+        assert (len(scene.watcher.lines("corrected")), len(other.lines("corrected"))) == told
 
 
 def test_a_watcher_that_dies(scene: Scene) -> None:

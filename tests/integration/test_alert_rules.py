@@ -51,6 +51,7 @@ WELL = {
             "target_can_hold": "1x600",
             "target_last_success_timestamp_seconds": "0+15x600",
             "holds_given_up_total": "0x600",
+            "corrections_total": "0x600",
         }.items()
     },
     f'watcher_target_leader_info{AT},target="pgb1",leader="pg2"}}': "1x600",
@@ -126,6 +127,9 @@ def expires_in(days: int) -> dict[str, str]:
     name = f'watcher_certificate_expiry_timestamp_seconds{AT},setting="etcd.tls.ca"}}'
     return {name: f"{days * 86400}x600"}
 
+
+EVERY_TEN = " ".join(f"{count}x39" for count in range(16))
+"""A counter of what happens once in ten minutes."""
 
 CASES = [
     case("all is well", 60, NEVER),
@@ -309,6 +313,18 @@ CASES = [
     ),
     case("a hold was given up", 5, {f"watcher_holds_given_up_total{T1}": "0x10 1x600"}, "WatcherHoldGivenUp"),
     case("… long ago", 30, {f"watcher_holds_given_up_total{T1}": "0x10 1x600"}),
+    case("somebody edited a block by hand", 10, {f"watcher_corrections_total{T1}": "0x10 1x600"}),
+    case("… three times", 10, {f"watcher_corrections_total{T1}": "0x10 1x4 2x4 3x600"}),
+    case(
+        "two hands on one block",
+        10,
+        {f"watcher_corrections_total{T1}": "0x10 1x4 2x4 3x4 4x600"},
+        "WatcherTargetContested",
+    ),
+    case("… long ago", 40, {f"watcher_corrections_total{T1}": "0x10 1x4 2x4 3x4 4x600"}),
+    case(
+        "a tool that puts its file there every ten minutes", 60, {f"watcher_corrections_total{T1}": EVERY_TEN}
+    ),
     case("one switch in five is slow", 10, switches(quick=16, slow=4), "WatcherSwitchSlow"),
     case("one in twenty is", 10, switches(quick=19, slow=1)),
     case("switches are quick", 10, switches(quick=3, slow=0)),
@@ -387,6 +403,19 @@ def test_a_hold_of_a_minute_is_told_of_before_it_ends_whenever_it_begins(begins:
     )
 
 
+@pytest.mark.parametrize(("times", "fires"), [(3, False), (4, True)], ids=["three", "four"])
+def test_more_than_three_corrections_are_four_wherever_between_two_scrapes_they_fall(
+    times: int, fires: bool, tmp_path: Path
+) -> None:
+    """`increase` goes beyond the samples, to the edges of its time, and makes more of both."""
+    counted = " ".join(f"{number}x4" for number in range(6, 5 + times))
+    series = {f"watcher_corrections_total{T1}": f"5x60 {counted} {5 + times}x200"}
+    told = 'count(max_over_time(ALERTS{alertname="WatcherTargetContested",alertstate="firing"}[15m]))'
+    expected = [{"labels": "{}", "value": 1}] if fires else []
+    asked = {"expr": told, "eval_time": "25m", "exp_samples": expected}
+    promtool_agrees(tmp_path, series, "10s", asked)
+
+
 OTHER = {
     name.replace('cluster="demo"', 'cluster="other"').replace('scope="demo"', 'scope="other"'): values
     for name, values in WELL.items()
@@ -408,6 +437,12 @@ OTHER = {
             {**UNKNOWN, **state("no_leader")},
             "WatcherNoLeader",
             {"cluster": "demo"},
+        ),
+        (
+            "a PgBouncer of one cluster is led by two",
+            {f"watcher_corrections_total{T1}": " ".join(f"{count}x3" for count in range(90))},
+            "WatcherTargetContested",
+            {"cluster": "demo", "target": "pgb1"},
         ),
         ("one cluster's PgBouncers disagree", BEHIND, "WatcherTargetsDisagree", {"cluster": "demo"}),
         (
@@ -438,7 +473,10 @@ def test_of_several_clusters_an_alert_names_the_one_and_what_all_share_is_told_o
 
 def test_an_alert_about_a_pgbouncer_says_which_and_of_which_cluster() -> None:
     for alert in ALERTS:
-        about, said = re.findall(r"watcher_(target|hold)", alert["expr"]), alert["annotations"]["description"]
+        about, said = (
+            re.findall(r"watcher_(target|hold|correction)", alert["expr"]),
+            alert["annotations"]["description"],
+        )
         if about and "by (cluster" not in alert["expr"]:
             assert "$labels.target" in said, alert["alert"]
         if "$labels.target" in said:
