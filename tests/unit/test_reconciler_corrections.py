@@ -154,3 +154,19 @@ def test_two_watchers_of_other_addresses_correct_each_other_for_ever(world: Worl
     in_turn((other, world), 5)
     assert (len(corrections(world)), len(corrections(other))) == (5, 4)
     assert all("another watcher of this cluster" in who for who in corrections(world) + corrections(other))
+
+
+def test_two_watchers_of_other_clusters_correct_each_other_and_each_is_told_whose_the_stamp_is(
+    world: World,
+) -> None:
+    """Whose leader has the lower revision writes once a read has proven it."""
+    other = beside(world, NODES)
+    for _ in range(4):
+        for one, leader, revision in ((other, "node2", 9), (world, "node1", 5)):
+            one.now += RESYNC + 1
+            one.turn(led_by(leader, revision, one.now))
+            one.now += 0.5
+            one.turn(led_by(leader, revision, one.now))
+    assert (len(corrections(world)), len(corrections(other))) == (4, 3)
+    assert all("its stamp is of 'node2' at revision 9" in who for who in corrections(world))
+    assert all("its stamp is of 'node1' at revision 5" in who for who in corrections(other))
