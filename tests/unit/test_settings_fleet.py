@@ -84,6 +84,24 @@ def test_files_are_clusters_too_in_the_order_of_their_names(tmp_path: Path) -> N
     assert found.clusters[0].sources["cluster.scope"] == f"file {folder}/a.yaml:1"
 
 
+def test_the_pattern_of_files_that_were_read_is_shown(tmp_path: Path) -> None:
+    text = f"cluster: {{scope: app}}\ntargets: [{TARGET}]\n"
+    folder, said = in_files(
+        tmp_path, app=text, billing=text.replace("app", "billing").replace("pgb.ini", "x")
+    )
+    found = redacted(loaded(tmp_path, said))
+    assert [line for line in found if line.startswith("cluster_files")] == [
+        f"cluster_files = {folder}/*.yaml   (file {tmp_path}/watcher.yaml:2)"
+    ]
+    assert [line for line in redacted(loaded(tmp_path)) if "cluster_files" in line] == [
+        "cluster_files = none   (default)"
+    ]
+
+
+def test_clusters_are_shown_by_what_they_say_and_not_as_a_list_of_none(tmp_path: Path) -> None:
+    assert [line for line in redacted(loaded(tmp_path)) if line.startswith("clusters")] == []
+
+
 def test_a_fault_in_one_file_refuses_all(tmp_path: Path) -> None:
     whole = f"cluster: {{scope: a}}\ntargets: [{TARGET}]\n"
     folder, text = in_files(tmp_path, a=whole, b="cluster: {scope: b}\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from watcher.decide.errors import SettingsError
-from watcher.settings import Loaded, load
+from watcher.settings import Loaded, load, redacted
 
 TARGET = "via: local\nfile: /etc/pgb.ini\nconsole: {address: 'a:6432'}\n"
 HEAD = "etcd: {endpoints: [a:2379]}\n"
@@ -53,6 +53,13 @@ def test_each_file_is_a_target_in_the_order_of_their_names(place: Place) -> None
     assert names(found) == ["a", "b"]
     assert found.sources["targets[1].via"] == f"file {place.targets}/b.yaml:2"
     assert found.settings.target_files is None
+
+
+def test_the_pattern_that_they_were_read_by_is_shown(place: Place) -> None:
+    place.put("a")
+    found = place.load()
+    assert f"target_files = {place.targets}/*.yaml   (file {place.file}:3)" in redacted(found)
+    assert found.sources["target_files"] == f"file {place.file}:3"
 
 
 def test_they_stand_behind_those_of_the_settings(place: Place) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,12 +27,23 @@ OF_EACH = (("cluster", "scope"), ("targets",), ("target_files",))
 
 
 @dataclass(frozen=True, slots=True)
+class Pattern:
+    """Of files that were read in its place, and where it is said."""
+
+    text: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class OneCluster:
-    """All that is said of one cluster. `at` is the place of its own settings, empty where it has a file."""
+    """All that is said of one cluster. `at` is the place of its own settings, empty where it has a file.
+    `patterns` are those of the settings that other files were read for.
+    """
 
     merged: Layer
     at: Place = ()
     file: str = ""
+    patterns: Mapping[str, Pattern] = field(default_factory=dict)
     own: frozenset[str] = frozenset()
     common: frozenset[str] = frozenset()
 
@@ -61,17 +72,20 @@ def clusters_of(common: Layer) -> list[OneCluster]:
         return [OneCluster(common)]
     layers = [*_inline(inline, sources, common.faults), *_of_files(pattern, sources, common)]
     common.faults += _not_for_all(common)
-    return [_laid_over(common, layer, at, file) for layer, at, file in layers]
+    patterns = {FILES: Pattern(str(pattern), sources.get((FILES,), ""))} if pattern is not None else {}
+    return [_laid_over(common, layer, at, file, patterns) for layer, at, file in layers]
 
 
-def _laid_over(common: Layer, own: Layer, at: Place, file: str) -> OneCluster:
+def _laid_over(
+    common: Layer, own: Layer, at: Place, file: str, patterns: Mapping[str, Pattern]
+) -> OneCluster:
     common.faults += _only_for_all(own, at)
     values = {name: value for name, value in own.values.items() if name not in FOR_ALL}
     sources = {place: said for place, said in own.sources.items() if place[0] not in FOR_ALL}
     merged = Layer(deepcopy(common.values), dict(common.sources))
     merged.cover(Layer(values, sources))
     own_places, common_places = (frozenset(map(dotted, said)) for said in (sources, common.sources))
-    return OneCluster(merged, at, file, own_places, common_places)
+    return OneCluster(merged, at, file, patterns, own_places, common_places)
 
 
 _Own: TypeAlias = tuple[Layer, Place, str]

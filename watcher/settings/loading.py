@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -16,7 +16,7 @@ from watcher.decide.errors import SettingsError
 from watcher.settings.config_file import from_file
 from watcher.settings.explain import MISSING, explain, strays
 from watcher.settings.faults import Fault, as_error
-from watcher.settings.fleet import OneCluster, clusters_of, files_twice, scopes_twice
+from watcher.settings.fleet import INLINE, OneCluster, clusters_of, files_twice, scopes_twice
 from watcher.settings.groups import with_whole_groups, without_inherited
 from watcher.settings.layers import (
     CONFIG_FILE,
@@ -38,10 +38,13 @@ _READ_LATER = frozenset({"ca", "certificate", "key", "key_file", "known_hosts"})
 
 @dataclass(frozen=True, slots=True)
 class Sourced:
-    """The settings of one cluster. `sources` says of every value (dotted path) where it comes from."""
+    """The settings of one cluster. `sources` says of every value (dotted path) where it comes from, also of
+    the `patterns` of files, which `settings` have no more: what stands in those files has taken their place.
+    """
 
     settings: Settings
     sources: Mapping[str, str]
+    patterns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ def load(
         *_groups_of_nobody([settings for _, settings in clusters]),
     )
     return Loaded(
-        tuple(Sourced(settings, _sources(settings, one.merged)) for one, settings in clusters),
+        tuple(_sourced(settings, one) for one, settings in clusters),
         tuple(dict.fromkeys((*merged.warnings, *warnings))),
     )
 
@@ -124,8 +127,11 @@ def _completed(one: OneCluster, told: Layer) -> OneCluster:
     return replace(found, merged=with_whole_groups(found.merged))
 
 
-def _sources(settings: Settings, merged: Layer) -> dict[str, str]:
-    return {dotted(place): merged.sources.get(place, DEFAULT) for place, _ in leaves(settings)}
+def _sourced(settings: Settings, one: OneCluster) -> Sourced:
+    said = {place: one.merged.sources.get(place, DEFAULT) for place, _ in leaves(settings)}
+    sources = {dotted(place): source for place, source in said.items() if place != (INLINE,)}
+    sources |= {path: pattern.source for path, pattern in one.patterns.items()}
+    return Sourced(settings, sources, {path: pattern.text for path, pattern in one.patterns.items()})
 
 
 def _layers(
@@ -214,8 +220,9 @@ def redacted(loaded: Loaded) -> list[str]:
 
 
 def _redacted(one: Sourced) -> list[str]:
-    shown = [(dotted(place), _shown(value)) for place, value in leaves(one.settings)]
-    return [f"{path} = {value}   ({one.sources[path]})" for path, value in shown]
+    shown = {dotted(place): _shown(value) for place, value in leaves(one.settings)}
+    shown |= one.patterns
+    return [f"{path} = {shown[path]}   ({source})" for path, source in one.sources.items()]
 
 
 def _shown(value: object) -> str:

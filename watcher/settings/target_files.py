@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from watcher.settings.config_file import from_file, warn_of_readers
-from watcher.settings.fleet import OneCluster, files_of
+from watcher.settings.fleet import OneCluster, Pattern, files_of
 from watcher.settings.layers import Layer, read_secret_files
 from watcher.settings.tree import Place
 
@@ -21,11 +21,13 @@ def with_target_files(one: OneCluster, told: Layer) -> OneCluster:
     inline = values.get(TARGETS) or []
     if FILES not in one.merged.values or not isinstance(inline, list):
         return replace(one, merged=Layer(values, sources))
+    said = Pattern(str(one.merged.values[FILES]), one.merged.sources.get((FILES,), ""))
     targets = list(inline)
     for layer in _layers(one, len(targets), told):
         targets += layer.values[TARGETS][len(targets) :]
         sources = layer.sources | sources
-    return replace(one, merged=Layer({**values, TARGETS: targets} if targets else values, sources))
+    merged = Layer({**values, TARGETS: targets} if targets else values, sources)
+    return replace(one, merged=merged, patterns={**one.patterns, FILES: said})
 
 
 def _layers(one: OneCluster, behind: int, told: Layer) -> Iterator[Layer]:
