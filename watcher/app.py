@@ -25,7 +25,7 @@ from watcher.board import Board
 from watcher.decide.canary import after_canary
 from watcher.decide.decision import ConnectVia, desired
 from watcher.decide.endpoint import parse_address
-from watcher.decide.errors import SourceError
+from watcher.decide.errors import AccessDenied, SourceError
 from watcher.decide.model import (
     Alarm,
     Confirmed,
@@ -399,20 +399,34 @@ def etcd_access(settings: s.Settings, endpoints: tuple[str, ...] = ()) -> EtcdAc
 
 def write_keys(settings: s.Settings, puts: Mapping[str, str], deletes: Iterable[str]) -> None:
     """At the first endpoint of etcd that takes it, all or nothing. SourceError if none does."""
-    access, gone = etcd_access(settings), tuple(deletes)
+    gone = tuple(deletes)
+    _at_one_endpoint(settings, lambda client: client.write(puts, gone, lease=0))
+
+
+def check_may_write(settings: s.Settings, keys: Iterable[str]) -> None:
+    """AccessDenied if etcd does not let us write each of these; SourceError if none of its endpoints says.
+    Nothing is written.
+    """
+    asked = tuple(keys)
+    _at_one_endpoint(settings, lambda client: client.check_may_write(asked))
+
+
+def _at_one_endpoint(settings: s.Settings, do: Callable[[EtcdClient], None]) -> None:
+    """At the first that takes it; a refusal tells more than that another one cannot be reached."""
+    access = etcd_access(settings)
     problems: list[SourceError] = []
     for endpoint in access.parsed():
         client = EtcdClient(access, endpoint, lambda: True)
         try:
             client.authenticate()
-            client.write(puts, gone, lease=0)
+            do(client)
         except SourceError as error:
             problems.append(error)
         else:
             return
         finally:
             client.close()
-    raise problems[-1]
+    raise next((one for one in problems if isinstance(one, AccessDenied)), problems[-1])
 
 
 def patroni_rest(settings: s.Settings) -> PatroniRest:

@@ -226,6 +226,65 @@ def test_check_config_finds_a_wrong_password_of_etcd(
     assert "password" in fault
 
 
+@pytest.mark.parametrize(
+    ("needs", "what", "key"),
+    [
+        ({"controller": {"mode": "lease"}}, "`controller.mode: lease`", "active"),
+        ({"barrier": {"enabled": True}}, "`barrier.enabled`", "targets/"),
+    ],
+)
+def test_check_config_finds_that_what_is_wanted_may_not_be_written_in_etcd(
+    bed: Bed, guarded_etcd: tuple[EtcdCluster, Keys], cli: Cli, needs: Settings, what: str, key: str
+) -> None:
+    etcd, keys = guarded_etcd
+    ours = f"{keys.prefix}pgbouncer-watcher/"
+    login = {"etcd": {"username": "watcher", "password": f"{CANARY}-etcd"}}
+    wanted = settings_by_keys(bed, keys, **login, **needs)
+    (fault,) = _faults(cli("check-config", wanted))
+    assert fault.startswith(f"etcd rights for {what}: ")
+    assert f"may not write {ours}{key}" in fault
+    assert fault.endswith(f"etcdctl role grant-permission --prefix=true ROLE readwrite {ours}")
+    assert "FAULT" not in cli("check-config", settings_by_keys(bed, keys, **login))[1]
+    before = etcd.revision()
+    etcd.grant("watcher", ours)
+    try:
+        answer = cli("check-config", wanted)
+    finally:
+        etcd.revoke("watcher", ours)
+    assert _faults(answer) == []
+    assert f"etcd rights for {what}: may write {ours}{key}" in answer[1]
+    assert etcd.revision() == before
+
+
+def test_check_config_tells_of_a_refusal_and_not_of_a_member_that_is_down_behind_it(
+    bed: Bed, guarded_etcd: tuple[EtcdCluster, Keys], cli: Cli
+) -> None:
+    _, keys = guarded_etcd
+    etcd = {"username": "watcher", "password": f"{CANARY}-etcd", "endpoints": [*keys.etcd.endpoints, NOWHERE]}
+    settings = settings_by_keys(bed, keys, etcd=etcd, controller={"mode": "lease"})
+    down, refused = _faults(cli("check-config", settings))
+    assert down.startswith(f"etcd {NOWHERE}: ")
+    assert "permission denied" in refused
+
+
+def test_check_config_advises_where_a_pause_could_not_be_written(
+    bed: Bed, guarded_etcd: tuple[EtcdCluster, Keys], cli: Cli
+) -> None:
+    etcd, keys = guarded_etcd
+    ours = f"{keys.prefix}pgbouncer-watcher/"
+    settings = settings_by_keys(bed, keys, etcd={"username": "watcher", "password": f"{CANARY}-etcd"})
+    would_fail = f"advice   `watcher pause` and `resume` would fail: may not write {ours}pause"
+    code, out, _ = cli("check-config", settings)
+    assert code == 0
+    assert would_fail in out
+    assert f"readwrite {ours}" in out
+    etcd.grant("watcher", ours)
+    try:
+        assert would_fail not in cli("check-config", settings)[1]
+    finally:
+        etcd.revoke("watcher", ours)
+
+
 def test_check_config_finds_what_cannot_be_reached_and_what_belongs_to_another_cluster(
     bed: Bed, cli: Cli
 ) -> None:

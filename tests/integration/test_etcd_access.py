@@ -13,6 +13,7 @@ from tests.support.tls import Authority, KeyPair, Tls
 from tests.support.waiting import wait_for
 from watcher.decide.errors import AccessDenied, SourceError
 from watcher.observe.etcd import EtcdAccess, EtcdWatch, Reason
+from watcher.observe.etcd_client import EtcdClient
 
 WATCHER = {"watcher": User("secret", [PREFIX], read_only=True)}
 LOGIN = {"username": "watcher", "password": "secret"}
@@ -105,6 +106,29 @@ def test_a_changed_password_ends_the_access(guarded: EtcdCluster) -> None:
         follower.comes_to(Reason.STARTED, 5)
         guarded.change_password("watcher", "another")
         follower.comes_to(Reason.DENIED, 6)
+
+
+def ask_to_write(etcd: EtcdCluster, *keys: str) -> None:
+    access = access_to(etcd, **LOGIN)
+    client = EtcdClient(access, access.parsed()[0], lambda: True)
+    try:
+        client.authenticate()
+        client.check_may_write(keys)
+    finally:
+        client.close()
+
+
+def test_the_right_to_write_is_asked_for_by_key_and_nothing_is_written(guarded: EtcdCluster) -> None:
+    ours, there = PREFIX + "pgbouncer-watcher/", PREFIX + "pgbouncer-watcher/there"
+    guarded.put(there, "by another")
+    before = guarded.get_prefix(PREFIX), guarded.revision()
+    with pytest.raises(AccessDenied, match=r"permission denied\n  HINT: grant the user's role readwrite"):
+        ask_to_write(guarded, ours + "new")
+    guarded.grant("watcher", ours)
+    ask_to_write(guarded, ours + "new", there)
+    with pytest.raises(AccessDenied):
+        ask_to_write(guarded, ours + "new", LEADER)
+    assert (guarded.get_prefix(PREFIX), guarded.revision()) == before
 
 
 # --- TLS ------------------------------------------------------------------------------------------

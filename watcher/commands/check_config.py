@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from shlex import quote
 
 from watcher import app
 from watcher.apply.pooler import Pooler
@@ -12,8 +13,8 @@ from watcher.commands.exit_code import ExitCode
 from watcher.commands.looking import at_each_cluster, at_each_target
 from watcher.commands.saying import say
 from watcher.decide.advice import PROMOTION, advise, of_block
-from watcher.decide.errors import WatcherError
-from watcher.decide.model import Leadership, View
+from watcher.decide.errors import AccessDenied, WatcherError
+from watcher.decide.model import ACTIVE_KEY, OUR_KEYS, PAUSE_KEY, Leadership, View
 from watcher.decide.view import config, is_empty, leadership
 from watcher.fleet import by_namespace
 from watcher.observe.etcd import EtcdWatch
@@ -49,6 +50,8 @@ def _check(settings: Settings) -> ExitCode:
     board = Board(0.0)
     outcomes = [_check_etcd(settings, board, endpoint) for endpoint in settings.etcd.endpoints]
     outcomes += [_check_node(settings, url) for url in dict.fromkeys(app.node_urls(settings, board.view))]
+    if board.view.contact_at is not None:
+        outcomes += _check_rights_in_etcd(settings)
     if (there := settings.of_other_site()) is not None:
         outcomes += _check_other_site(there)
     ttl = config(board.view).ttl
@@ -67,6 +70,38 @@ def _check_other_site(there: Settings) -> list[bool]:
     outcomes = [_check_etcd(there, board, endpoint, "other site's ") for endpoint in there.etcd.endpoints]
     nodes = dict.fromkeys(app.node_urls(there, board.view))
     return outcomes + [_check_node(there, url, "other site's ") for url in nodes]
+
+
+def _check_rights_in_etcd(settings: Settings) -> list[bool]:
+    """To write what the settings ask for. `watcher pause` is not settled by any, so it is advised about."""
+    outcomes = [
+        _tried(f"etcd rights for {what}", partial(_may_write, settings, key))
+        for what, key in _keys_to_write(settings)
+    ]
+    if all(outcomes):
+        try:
+            _may_write(settings, PAUSE_KEY)
+        except WatcherError as error:
+            say(f"advice   `watcher pause` and `resume` would fail: {error.problem}; {error.hint}")
+    return outcomes
+
+
+def _keys_to_write(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Each for what it is written, and below the cluster's prefix."""
+    if settings.controller.mode == "lease":
+        yield "`controller.mode: lease`", ACTIVE_KEY
+    if settings.barrier.enabled:
+        yield "`barrier.enabled`", f"{OUR_KEYS}targets/"
+
+
+def _may_write(settings: Settings, key: str) -> str:
+    prefix = settings.cluster.prefix
+    try:
+        app.check_may_write(settings, [prefix + key])
+    except AccessDenied as error:
+        hint = f"etcdctl role grant-permission --prefix=true ROLE readwrite {quote(prefix + OUR_KEYS)}"
+        raise WatcherError(error.place, f"may not write {prefix}{key}: {error.problem}", hint) from error
+    return f"may write {prefix}{key}"
 
 
 def _holds(settings: Settings) -> Iterator[tuple[str, Hold]]:

@@ -110,6 +110,9 @@ class SystemId:
     value: str
 
 
+OUR_KEYS = "pgbouncer-watcher/"
+"""Below the cluster's prefix: all that watchers write there, and nothing of Patroni's."""
+
 STOP_KEYS = "pgbouncer-watcher/stop/"
 """Below the cluster's prefix, one for each member; Patroni does not heed them."""
 

@@ -212,6 +212,22 @@ class EtcdClient:
         request = etcdrpc.TxnRequest(compare=[absent], success=[_put(key, value, lease)])
         return bool(self._write(request).succeeded)
 
+    def check_may_write(self, keys: Iterable[str]) -> None:
+        """EtcdDenied if we may not write each of them. Nothing is written: etcd looks at the rights that a
+        transaction needs before its condition, and no key was created before the first revision.
+        """
+        puts = [_put(key, "", lease=0) for key in keys]
+        never = [
+            etcdrpc.Compare(
+                key=put.request_put.key,
+                target=etcdrpc.Compare.CREATE,
+                result=etcdrpc.Compare.LESS,
+                create_revision=0,
+            )
+            for put in puts
+        ]
+        self._write(etcdrpc.TxnRequest(compare=never, success=puts))
+
     def keep_alive(self, lease: int) -> bool:
         """Whether the lease still lived; if so, it lives for its whole time again."""
         request = etcdrpc.LeaseKeepAliveRequest(ID=lease)

@@ -39,6 +39,7 @@ class RequestOp:
 class Compare:
     CREATE: int
     EQUAL: int
+    LESS: int
     def __init__(self, *, key: bytes, target: int, result: int, create_revision: int) -> None: ...
 
 class TxnRequest:
