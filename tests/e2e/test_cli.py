@@ -285,6 +285,25 @@ def test_check_config_advises_where_a_pause_could_not_be_written(
         etcd.revoke("watcher", ours)
 
 
+def test_check_config_warns_of_names_that_match_nothing(bed: Bed, keys: Keys, cli: Cli) -> None:
+    leader = keys.crown("a")
+    keys.join("b")
+    settings = settings_by_keys(
+        bed,
+        keys,
+        cluster={"connect_via": "addresses", "addresses": {"a": leader, "c": "10.0.0.3:5432"}},
+        replicas={"databases": ["apq"]},
+    )
+    code, out, err = cli("check-config", settings)
+    assert (code, err) == (0, "")
+    assert re.findall(r"^warning +(\S+): (.*)$", out, re.MULTILINE) == [
+        ("cluster.addresses.c", "etcd has no member of that name just now"),
+        ("cluster.addresses", "has no address for b"),
+        ("replicas.databases[0]", "'apq' is no database in the block of bouncer1, bouncer2"),
+    ]
+    assert "did you mean 'app'?" in out
+
+
 def test_check_config_finds_what_cannot_be_reached_and_what_belongs_to_another_cluster(
     bed: Bed, cli: Cli
 ) -> None:

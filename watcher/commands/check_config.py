@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from shlex import quote
 
@@ -12,9 +13,10 @@ from watcher.board import Board
 from watcher.commands.exit_code import ExitCode
 from watcher.commands.looking import at_each_cluster, at_each_target
 from watcher.commands.saying import say
+from watcher.commands.unmatched import Unmatched, databases_for_reads, members_with_addresses
 from watcher.decide.advice import PROMOTION, advise, of_block
 from watcher.decide.errors import AccessDenied, WatcherError
-from watcher.decide.model import ACTIVE_KEY, OUR_KEYS, PAUSE_KEY, Leadership, View
+from watcher.decide.model import ACTIVE_KEY, OUR_KEYS, PAUSE_KEY, Actual, Leadership, View
 from watcher.decide.view import config, is_empty, leadership
 from watcher.fleet import by_namespace
 from watcher.observe.etcd import EtcdWatch
@@ -60,7 +62,10 @@ def _check(settings: Settings) -> ExitCode:
             say(f"advice   {_hold_is_short(place, hold.limit, ttl)}")
     limits = {target.name: settings.hold_of(target).limit for target in settings.targets}
     of_targets = at_each_target(settings, lambda pooler: _check_target(pooler, ttl, limits[pooler.name]))
-    outcomes += [outcome for target in of_targets for outcome in target]
+    outcomes += [outcome for target in of_targets for outcome in target.outcomes]
+    _warn_of_addresses("cluster.addresses", settings, board.view)
+    seen = {target.name: target.actual for target in of_targets if target.actual is not None}
+    _warn_of(databases_for_reads(settings.replicas.databases, seen))
     say(f"{sum(outcomes)} of {len(outcomes)} checks passed")
     return ExitCode.OK if all(outcomes) else ExitCode.BAD_SETTINGS
 
@@ -69,6 +74,7 @@ def _check_other_site(there: Settings) -> list[bool]:
     board = Board(0.0)
     outcomes = [_check_etcd(there, board, endpoint, "other site's ") for endpoint in there.etcd.endpoints]
     nodes = dict.fromkeys(app.node_urls(there, board.view))
+    _warn_of_addresses("cluster.other_site.addresses", there, board.view)
     return outcomes + [_check_node(there, url, "other site's ") for url in nodes]
 
 
@@ -102,6 +108,18 @@ def _may_write(settings: Settings, key: str) -> str:
         hint = f"etcdctl role grant-permission --prefix=true ROLE readwrite {quote(prefix + OUR_KEYS)}"
         raise WatcherError(error.place, f"may not write {prefix}{key}: {error.problem}", hint) from error
     return f"may write {prefix}{key}"
+
+
+def _warn_of_addresses(place: str, settings: Settings, view: View) -> None:
+    """Where etcd was heard, and the addresses count."""
+    addresses = settings.cluster.addresses
+    if view.members and addresses:
+        _warn_of(members_with_addresses(place, addresses, view.members))
+
+
+def _warn_of(found: Iterable[Unmatched]) -> None:
+    for one in found:
+        say(f"warning  {one}")
 
 
 def _holds(settings: Settings) -> Iterator[tuple[str, Hold]]:
@@ -164,11 +182,22 @@ def _check_node(settings: Settings, url: str, whose: str = "") -> bool:
     return _tried(f"{whose}Patroni {url}", attempt)
 
 
-def _check_target(pooler: Pooler, ttl: float, hold_limit: float) -> list[bool]:
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What came of the checks of one target, and what it showed, None where its file cannot be read."""
+
+    name: str
+    outcomes: list[bool]
+    actual: Actual | None
+
+
+def _check_target(pooler: Pooler, ttl: float, hold_limit: float) -> _Checked:
     """Connection and host key, file and marker, console, rights: each only where the one before held."""
+    seen: list[Actual] = []
 
     def file() -> str:
         actual = pooler.read()
+        seen.append(actual)
         names = ", ".join(f"{db.name} → {db.endpoint}" for db in actual.databases)
         return f"reached; the block holds {names}"
 
@@ -192,7 +221,7 @@ def _check_target(pooler: Pooler, ttl: float, hold_limit: float) -> list[bool]:
         ]
         if outcomes[1]:
             _advise_target(pooler, ttl, hold_limit)
-    return outcomes
+    return _Checked(pooler.name, outcomes, seen[0] if seen else None)
 
 
 def _advise_target(pooler: Pooler, ttl: float, hold_limit: float) -> None:
