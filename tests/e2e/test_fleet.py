@@ -301,6 +301,7 @@ def test_pages_show_all_clusters_and_each(clusters: list[Followed], watcher: Wat
         assert f'href="clusters/{scope}/"' in overview
         assert name in watcher.get(f"/clusters/{scope}/")[1]
         assert watcher.get(f"/clusters/{scope}/targets/{name}")[0] == 200
+        assert watcher.get(f"/targets/{name}")[0] == 200
     metrics = watcher.get("/metrics")[1]
     followed = set(re.findall(r'watcher_target_in_sync\{cluster="([^"]+)",target="[^"]+"\} 1.0', metrics))
     assert followed == {each.keys.scope for each in clusters}

@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 
-from tests.unit.expose_scene import BLIND, LEADS, Clock, actual, view
-from watcher.decide.model import Desired
+from tests.unit.expose_scene import BLIND, LEADS, OLD, STAMP, Clock, actual, view
+from watcher.decide.model import Desired, Route
 from watcher.expose.lobby import pages_of
 from watcher.expose.server import Answer, Page
 from watcher.expose.window import Shown, Window
 
 ACCEPTS_OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+ELSEWHERE = replace(LEADS, route=Route(OLD, STAMP))
+"""… than where its targets lead."""
+
 ODD = 'a"b <i>&é'
 
 
@@ -43,6 +47,34 @@ def test_each_cluster_has_all_pages_below_its_name() -> None:
         assert {path.removeprefix(f"/clusters/{scope}") for path in pages if scope in path} == single
         assert json.loads(asked(pages, f"/clusters/{scope}/status").body)["cluster"]["name"] == scope
     assert pages["/clusters/app/targets/*"]("pgb1", "").status == 200
+
+
+def test_a_target_whose_name_no_other_cluster_has_is_told_of_at_the_top() -> None:
+    pages = pages_of([window("app"), window("billing", ELSEWHERE, targets=("pgb2",))])
+    for name, status in (("pgb1", 200), ("pgb2", 503), ("pgb3", 404)):
+        assert pages["/targets/*"](name, "").status == status
+
+
+def test_of_a_name_that_targets_of_several_clusters_have_it_is_told_where_to_ask() -> None:
+    pages = pages_of([window("app/0"), window("billing"), window("other", targets=("pgb2",))])
+    answer = pages["/targets/*"]("pgb1", "")
+    words, *paths = answer.body.decode().splitlines()
+    assert (answer.status, words) == (
+        409,
+        "2 clusters have a target of that name; ask for the one that is meant:",
+    )
+    assert paths == ["/clusters/app%2F0/targets/pgb1", "/clusters/billing/targets/pgb1"]
+    for path in paths:
+        page, _, name = path.rpartition("/")
+        assert pages[f"{page}/*"](name, "").status == 200
+
+
+def test_a_target_that_comes_by_a_reread_counts_from_then_on() -> None:
+    app, billing = window("app"), window("billing", targets=("pgb2",))
+    page = pages_of([app, billing])["/targets/*"]
+    billing.show(("pgb1",), Shown(view, lambda: "", dict))
+    assert page("pgb1", "").status == 409
+    assert page("pgb2", "").status == 404
 
 
 def test_the_overview_says_that_all_is_well() -> None:

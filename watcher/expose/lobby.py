@@ -1,5 +1,6 @@
 """Every page of a watcher, by its path: those of its one cluster, or of several an overview of all of them;
-and each one's own pages below `/clusters/SCOPE`, so that a place there stays when a second cluster comes.
+and each one's own pages below `/clusters/SCOPE`, so that a place there stays when a second cluster comes. So
+does `/targets/NAME`, for as long as no other cluster has a target of that name.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from watcher.expose import page
 from watcher.expose.metrics import exposition
 from watcher.expose.server import Answer, Page
 from watcher.expose.status import Fleet, fleet_of
-from watcher.expose.window import Window, html, json_of, verdict
+from watcher.expose.window import NO_SUCH_TARGET, Window, html, json_of, verdict
 
 
 def pages_of(windows: Sequence[Window]) -> Mapping[str, Page]:
@@ -30,6 +31,12 @@ def _overview(windows: Sequence[Window]) -> Mapping[str, Page]:
     def metrics(_: str, accept: str) -> Answer:
         return Answer(*exposition((window.metrics for window in windows), accept))
 
+    def target(name: str, _: str) -> Answer:
+        named = [window for window in windows if window.has_target(name)]
+        if len(named) > 1:
+            return _of_several(name, named)
+        return named[0].of_target(name) if named else NO_SUCH_TARGET
+
     return {
         "/": lambda *_: html(page.overview_of(fleet())),
         "/status": lambda *_: json_of(fleet()),
@@ -37,10 +44,22 @@ def _overview(windows: Sequence[Window]) -> Mapping[str, Page]:
         "/livez": lambda *_: verdict(first(Window.ailing)),
         "/readyz": lambda *_: verdict(first(Window.ailing) or first(Window.unready)),
         "/startupz": lambda *_: verdict(first(Window.unready)),
+        "/targets/*": target,
     }
+
+
+def _of_several(name: str, windows: Sequence[Window]) -> Answer:
+    """Not what any of them says: whoever asks means one of them."""
+    paths = "".join(f"{_below(window)}/targets/{quote(name, safe='')}\n" for window in windows)
+    words = f"{len(windows)} clusters have a target of that name; ask for the one that is meant:\n"
+    return Answer(f"{words}{paths}".encode(), status=409)
+
+
+def _below(window: Window) -> str:
+    return f"/clusters/{quote(window.scope, safe='')}"
 
 
 def _of_each(windows: Sequence[Window]) -> Iterator[tuple[str, Page]]:
     for window in windows:
         for path, shown in window.pages().items():
-            yield f"/clusters/{quote(window.scope, safe='')}{path}", shown
+            yield f"{_below(window)}{path}", shown

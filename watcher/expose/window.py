@@ -39,6 +39,9 @@ class Shown:
     standing: Callable[[], Standing] = lambda: Standing.TOGETHER
 
 
+NO_SUCH_TARGET = Answer(b"no target has that name\n", status=404)
+
+
 class Window:
     """Safe between threads."""
 
@@ -101,7 +104,7 @@ class Window:
             "/livez": lambda *_: verdict(self.ailing()),
             "/readyz": lambda *_: verdict(self.ailing() or self.unready()),
             "/startupz": lambda *_: verdict(self.unready()),
-            "/targets/*": lambda name, _: self._of_target(name),
+            "/targets/*": lambda name, _: self.of_target(name),
         }
 
     def ailing(self) -> str:
@@ -117,12 +120,16 @@ class Window:
             self._was_ready = True
         return "" if self._was_ready else "not every target was in sync yet"
 
-    def _of_target(self, name: str) -> Answer:
+    def has_target(self, name: str) -> bool:
+        """Whether a target of this cluster is named so, by the settings of now."""
+        return any(state.name == name for state in self.chronicle.targets)
+
+    def of_target(self, name: str) -> Answer:
         """For a load balancer in front: 503 where PgBouncer is known not to lead to the primary."""
         states = self.chronicle.judged(self._shown.wish)
         state = next((state for state in states if state.name == name), None)
         if state is None:
-            return Answer(b"no target has that name\n", status=404)
+            return NO_SUCH_TARGET
         health, words = health_of(state)
         return Answer(f"{health}: {words}\n".encode(), status=503 if health == "wrong" else 200)
 
