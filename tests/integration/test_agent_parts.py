@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -551,23 +551,32 @@ def test_a_record_is_anothers_while_that_one_lives_and_left_once_it_was_killed(i
         assert ours.left() == []
 
 
+@pytest.mark.parametrize("before", ["it is locked", "it is read"])
 def test_who_writes_his_record_anew_while_it_is_looked_at_is_not_taken_for_dead(
-    ini: Path, monkeypatch: pytest.MonkeyPatch
+    ini: Path, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
-    """The file that was opened is let go then; or one watcher that goes would end the hold of another."""
+    """The file that was opened is let go then; or one watcher that goes would end the hold of another, and
+    one that holds the same clients would take their pause for an operator's.
+    """
     ours, other = Records(str(ini), "7 since 1"), Records(str(ini), "7 since 1")
     other.note(["app"], {}, {})
-    is_locked = record_part._is_locked
+    module, name = (record_part, "_is_locked") if before == "it is locked" else (os, "pread")
+    look = getattr(module, name)
 
-    def replaced_just_before(file: int) -> bool:
-        monkeypatch.setattr(record_part, "_is_locked", is_locked)
+    def replaced_just_before(*asked: int) -> object:
         other.note(["app"], {}, {})
-        return is_locked(file)
+        return look(*asked)
 
-    monkeypatch.setattr(record_part, "_is_locked", replaced_just_before)
-    (record,) = ours.others()
-    assert record["databases"] == ["app"]
-    assert ours.left() == []
+    for looked_at, expected in ((ours.others, [["app"]]), (ours.left, [])):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, _once(replaced_just_before, look))
+            assert [record["databases"] for record in looked_at()] == expected
+
+
+def _once(first: Callable[..., object], then: Callable[..., object]) -> Callable[..., object]:
+    """`first` at the first call."""
+    calls = itertools.chain([first], itertools.repeat(then))
+    return lambda *asked: next(calls)(*asked)
 
 
 def test_a_record_past_its_deadline_is_left_behind_although_its_agent_lives(ini: Path) -> None:

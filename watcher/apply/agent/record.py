@@ -15,7 +15,7 @@ import socket
 import struct
 import tempfile
 import time
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 _MARK = ".watcher-hold-"
 _FRESH = ".watcher-hold.new-"
@@ -141,13 +141,13 @@ class Records:
         """The record, where its agent lives or not as asked for; a dead one's about a PgBouncer that has gone
         is removed.
         """
-        file = self._opened_record(path)
+        file, is_locked = self._opened_record(path)
         try:
             if os.fstat(file).st_uid != os.geteuid():
                 return None
             record, now = json.loads(os.pread(file, 1 << 20, 0).decode("ascii")), _boot_time()
             left = float(record["until"]) - now
-            if (_is_locked(file) and left > -OVERDUE) != alive:
+            if (is_locked and left > -OVERDUE) != alive:
                 return None
             if not alive and record["pooler"] != self._pooler:
                 _unlink_file(path)
@@ -163,13 +163,16 @@ class Records:
         finally:
             os.close(file)
 
-    def _opened_record(self, path: str) -> int:
-        """Locked, or let go by one who has not just written another in its place: that one lives."""
+    def _opened_record(self, path: str) -> Tuple[int, bool]:
+        """And whether it is locked; if not, by one who has not just written another in its place: that one
+        lives. It is looked at once, since whoever lives may write another at any moment.
+        """
         while True:
             file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                if _is_locked(file) or os.fstat(file).st_ino == os.stat(path, follow_symlinks=False).st_ino:
-                    return file
+                is_locked = _is_locked(file)
+                if is_locked or os.fstat(file).st_ino == os.stat(path, follow_symlinks=False).st_ino:
+                    return file, is_locked
             except OSError:
                 os.close(file)
                 raise
