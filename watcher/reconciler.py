@@ -78,7 +78,7 @@ class Reporter(Protocol):
         self, target: str, wish: Desired, actual: Actual | None, failure: WatcherError | None
     ) -> None: ...
     def held(self, target: str, wish: Desired) -> None: ...
-    def released(self, target: str, wish: Desired, seconds: float) -> None: ...
+    def released(self, target: str, wish: Desired, seconds: float | None) -> None: ...
     def in_sync(self, target: str, actual: Actual) -> None: ...
     def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None: ...
     def switched(self, switch: Switch) -> None: ...
@@ -362,6 +362,8 @@ class Reconciler:
                 continue
             if self._undertaking is not None and not isinstance(step, Watch | WatchReaders):
                 self._undertaking.steps.append((type(step).__name__.lower(), self._clock()))
+                if self._target.last is not None and self._target.last.went_on:
+                    self._undertaking.held_since = None
         return failure
 
     def _note_when_ready(self, step: Step) -> None:
@@ -371,15 +373,19 @@ class Reconciler:
             self._undertaking.steps.append(("ready", max(done_at, self.beat_at)))
 
     def _tell_hold(self, wish: Desired) -> None:
-        """Says when a hold has begun, and when it is over, whoever began or ended it."""
-        held = self._target.last.held if self._target.last is not None else None
+        """Says when a hold has begun, and when it is over, whoever began or ended it; how long it was only
+        where that was seen.
+        """
+        last = self._target.last
+        held = None if last is None else last.held
         if held is not None and self._told_hold is None and not wish.held and not self._is_unexplained:
             self._is_unexplained = True  # the agent began it; its word of why is about to wake us
             return
         self._is_unexplained = False
         told, self._told_hold = self._told_hold, held
         if told is not None and (held is None or held.since != told.since):
-            self._reporter.released(self._target.name, wish, self._clock() - told.since)
+            went_on = last is not None and last.went_on
+            self._reporter.released(self._target.name, wish, None if went_on else self._clock() - told.since)
         if held is not None and (told is None or held.since != told.since):
             self._reporter.held(self._target.name, wish)
 

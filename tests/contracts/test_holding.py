@@ -53,6 +53,11 @@ def held(target: Target) -> Held | None:
     return target.last.held
 
 
+def went_on(target: Target) -> bool:
+    assert target.last is not None
+    return target.last.went_on
+
+
 def hold(world: HoldWorld, target: Target, seconds: float = LONG) -> None:
     target.take(Hold(world.now() + seconds))
 
@@ -159,6 +164,26 @@ def test_what_somebody_else_resumed_is_as_good_as_released(world: HoldWorld) -> 
     assert world.query().server() == world.a
     target.take(Release(world.a))
     assert held(target) is None
+    assert went_on(target)
+
+
+def test_who_lets_clients_go_on_does_not_say_that_they_did_before(world: HoldWorld) -> None:
+    target = world.begin()
+    hold(world, target)
+    world.operator("RESUME")
+    target.take(Release(world.a))
+    assert went_on(target)
+    hold(world, target)
+    assert not went_on(target)
+    target.take(Release(world.a))
+    assert not went_on(target)
+
+
+def test_a_hold_in_which_nobody_waited_was_ended_by_nobody_else(world: HoldWorld) -> None:
+    target = world.begin("*", in_use=False)
+    hold(world, target)
+    target.take(Release(world.a))
+    assert not went_on(target)
 
 
 def test_a_pause_that_an_operator_made_is_never_released(world: HoldWorld) -> None:
@@ -182,6 +207,7 @@ def test_what_an_operator_pauses_after_a_resume_of_their_own_is_theirs(world: Ho
     world.operator("PAUSE")
     target.take(Release(world.a))
     assert world.is_paused()
+    assert went_on(target)
     world.operator("RESUME")
 
 
@@ -219,6 +245,7 @@ def test_who_knows_the_new_route_releases_whatever_the_other_knows(world: HoldWo
     assert world.query().server() == world.b
     other.take(Release())
     assert not world.is_paused()
+    assert [went_on(each) for each in (one, other)] == [False, True]
 
 
 def test_the_slower_of_two_that_release_breaks_off_no_login(world: HoldWorld) -> None:
@@ -234,6 +261,7 @@ def test_the_slower_of_two_that_release_breaks_off_no_login(world: HoldWorld) ->
     other.take(Release(world.b, reload=True))
     assert world.breaks() == before
     assert held(other) is None
+    assert [went_on(each) for each in (one, other)] == [False, True]
     assert not world.is_paused()
 
 

@@ -1,12 +1,14 @@
 """Two watchers of the bed of which one is active by a lease in etcd: who acts, and what is shown of it."""
 
 import json
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.hold_stage import held_seconds, wait_until_held, wait_until_released, watching
 from tests.e2e.test_stage import Keys, settings_by_keys, wait_until_led
 from tests.support.bed import Bed
 from tests.support.preloaded import run_watcher
@@ -66,6 +68,35 @@ def test_the_active_one_alone_leads_and_both_are_ready_and_say_who_is(
         assert watcher.get("/readyz") == (200, "ok\n")
         assert f'watcher_active{{cluster="{keys.scope}"}} {stands}.0' in watcher.get("/metrics")[1]
         assert f"this watcher {words}" in run_watcher(["status", "--config", str(watcher.config)]).stdout
+
+
+def test_of_a_switchover_the_active_one_alone_tells_how_long_clients_waited(bed: Bed, tmp_path: Path) -> None:
+    """The standby held them too, and found them going on."""
+    bed.patroni.wait_for_replicas()
+    bed.point_at_leader()
+
+    def lease(name: str) -> Settings:
+        return {"mode": "lease", "name": name}
+
+    with watching(bed, tmp_path, "one", controller=lease("one")) as one:
+        one.wait_for_line("standing", standing="active")
+        with watching(bed, tmp_path, "two", controller=lease("two")) as two:
+            two.wait_for_line("standing", standing="standby", active="one")
+            bed.patroni.switchover()
+            for each in (one, two):
+                wait_until_held(each, bed.bouncers, "announced")
+                wait_until_released(each, bed.bouncers)
+            for host in bed.bouncers:
+                assert min(held_seconds(one, host)) > 0
+            told = [
+                (line["held_ms"], "by another's word" in line["message"]) for line in two.lines("release")
+            ]
+            assert set(told) == {(None, True)}
+            counted = re.search(
+                r"^watcher_hold_duration_seconds_count\{.*\} (.*)$", two.get("/metrics")[1], re.M
+            )
+            assert counted is not None
+            assert float(counted[1]) == 0
 
 
 def test_the_standby_is_active_at_once_when_the_active_one_is_stopped(

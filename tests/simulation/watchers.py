@@ -70,9 +70,10 @@ class Telling(Reports):
         del target
         self._say(f"clients wait: {wish.reason}")
 
-    def released(self, target: str, wish: Desired, seconds: float) -> None:
+    def released(self, target: str, wish: Desired, seconds: float | None) -> None:
         del target
-        self._say(f"clients go on after {seconds:.1f} s: {wish.reason}")
+        after = "by another's word" if seconds is None else f"after {seconds:.1f} s"
+        self._say(f"clients go on {after}: {wish.reason}")
 
     def in_sync(self, target: str, actual: Actual) -> None:
         """Invariant 5: it counts when PgBouncer shows it."""

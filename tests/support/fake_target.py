@@ -78,7 +78,7 @@ class Reports:
     reads: list[tuple[Endpoint, ...]] = field(default_factory=list)
     failures: list[WatcherError] = field(default_factory=list)
     holds: list[Desired] = field(default_factory=list)
-    releases: list[tuple[Desired, float]] = field(default_factory=list)
+    releases: list[tuple[Desired, float | None]] = field(default_factory=list)
     looks: list[tuple[Desired, Actual | None, WatcherError | None]] = field(default_factory=list)
 
     def wished(self, wish: Desired) -> None:
@@ -92,7 +92,7 @@ class Reports:
         del target
         self.holds.append(wish)
 
-    def released(self, target: str, wish: Desired, seconds: float) -> None:
+    def released(self, target: str, wish: Desired, seconds: float | None) -> None:
         del target
         self.releases.append((wish, seconds))
 
@@ -190,6 +190,7 @@ class FakeAgent:
     ) -> None:
         self.guard: Endpoint | None = None
         self.read_guards: tuple[Endpoint, ...] = ()
+        self.held_somebody = False
         self._pgbouncer = pgbouncer
         self._clock = clock
         self._on_refusal = on_refusal
@@ -218,6 +219,7 @@ class FakeAgent:
         self.end_at_limit()
         if self._held is None:
             self._held = Held(tuple(filter(self._may_pause, databases)), self._clock(), until)
+            self.held_somebody = bool(self._held.databases)
             self._pgbouncer.paused.update(self._held.databases)
         self._held = replace(self._held, until=until)
 
@@ -290,6 +292,7 @@ class FakeTarget:
         self._first_seen: tuple[str, float] | None = None
         self._reload_owed = False
         self._was_fallback: Endpoint | None = None
+        self._went_on = False
 
     @property
     def last(self) -> Actual | None:
@@ -335,6 +338,7 @@ class FakeTarget:
         agent = self._agent if self._agent in self.pgbouncer.agents else None
         can_hold = self._holds and self._hold_problem is None
         held, guard = (None, None) if agent is None else (agent.held, agent.guard)
+        self._went_on = self._went_on and held is None
         has_primary = any(db.role is not Role.REPLICA for db in actual.databases)
         return actual.with_hold(
             can_hold=can_hold and has_primary,
@@ -343,6 +347,7 @@ class FakeTarget:
             guard=guard,
             read_guards=() if agent is None else agent.read_guards,
             hold_problem=self._hold_problem,
+            went_on=self._went_on,
         )
 
     def _owe_reload(self) -> None:
@@ -439,6 +444,7 @@ class FakeTarget:
         wrong = [] if endpoint is None else self._led_elsewhere(shown, endpoint)
         if wrong:
             raise TargetRefused(self.name, f"PgBouncer shows {wrong} elsewhere [route]", "see its log")
+        self._went_on = agent.held_somebody and not agent.held.databases  # which spares what was resumed
         agent.resume(sure=endpoint is not None)
         self._reload_owed = self._reload_owed and not reload
         if self._last is not None:

@@ -95,6 +95,7 @@ NOT_HELD: dict[str, Any] = {
     "guard": None,
     "read_guards": (),
     "hold_problem": None,
+    "went_on": False,
 }
 HOW_IT_MAY_CHANGE: dict[str, Any] = {
     "can_hold": True,
@@ -103,6 +104,7 @@ HOW_IT_MAY_CHANGE: dict[str, Any] = {
     "guard": NODE,
     "read_guards": (NODE,),
     "hold_problem": WatcherError("pgb1", "no", "none"),
+    "went_on": True,
 }
 
 

@@ -93,6 +93,19 @@ def test_a_hold_is_dated_by_its_beginning() -> None:
     assert told.targets[0].held_since is None
 
 
+def test_the_end_of_a_hold_is_noted_with_how_long_it_was_where_that_is_known() -> None:
+    told = chronicle(Clock())
+    for wish in (LEADS, replace(LEADS, gave_up=True)):
+        for seconds in (1.5, None):
+            told.released("pgb1", wish, seconds)
+    assert [(one.text, one.bad) for one in reversed(told.happenings)] == [
+        (f"clients go on after 1.50 s: {LEADS.detail}", False),
+        (f"clients go on by another's word: {LEADS.detail}", False),
+        (f"clients were let go into errors after 1.50 s: {LEADS.detail}", True),
+        (f"clients were let go into errors by another's word: {LEADS.detail}", True),
+    ]
+
+
 def test_switches_and_happenings_come_newest_first_and_are_bounded() -> None:
     told = chronicle(Clock())
     for number in range(500):

@@ -3,12 +3,14 @@
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.unit.expose_scene import LOST, Clock, actual, switch
+from tests.unit.expose_scene import LEADS, LOST, Clock, actual, switch
 from watcher.decide.errors import SourceError, TargetRefused
+from watcher.decide.model import Desired
 from watcher.expose import logs
 from watcher.expose.logs import LogReporter
 
@@ -59,6 +61,22 @@ def test_a_switch_that_corrects_somebody_else_is_a_warning_besides_with_what_to_
         "somebody else had led it to 10.0.0.1:5432, and it was led back to 10.0.0.2:5432: a tool. What now: "
     )
     assert len(log.lines("switch")) == 1
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [(LEADS, "clients go on"), (replace(LEADS, gave_up=True), "clients are let go into errors")],
+)
+def test_a_release_says_how_long_clients_waited_where_that_is_known(
+    log: Log, wish: Desired, words: str
+) -> None:
+    for seconds in (1.5, None):
+        log.reporter.released("pgb1", wish, seconds)
+    told = [(line["held_ms"], line["message"]) for line in log.lines("release")]
+    assert told == [
+        (1500, f"{words} after 1.50 s: {wish.detail}"),
+        (None, f"{words} by another's word: {wish.detail}"),
+    ]
 
 
 def test_an_error_says_what_where_why_and_what_now(log: Log) -> None:

@@ -208,6 +208,13 @@ def test_a_hold_that_ends_with_nowhere_to_go_counts_as_given_up(world: World) ->
     assert world.samples()["holds_given_up_total{target=pgb1}"] == 1
 
 
+def test_a_hold_that_another_ended_has_no_duration(world: World) -> None:
+    world.metrics.released("pgb1", LEADS, None)
+    assert world.samples()["hold_duration_seconds_count{}"] == 0
+    world.metrics.released("pgb1", LEADS, 1.5)
+    assert world.samples()["hold_duration_seconds_count{}"] == 1
+
+
 def test_whose_clients_may_not_be_held_says_nothing_of_it(world: World) -> None:
     shown = actual()
     told: WatcherError = LOST

@@ -25,13 +25,14 @@ class Pair(Holding):
         self.stands = Standing.TOGETHER
         super().__init__(standing=lambda _: self.stands, patience=PATIENCE)
         self.stands = Standing.STANDBY
+        self.active_reports = Reports()
         self.others = FakeTarget(self.pgbouncer, name="other", clock=self.clock)
         self.news: Mailbox[View] = Mailbox(led_by("node1", 5, self.now))
         self.active = Reconciler(
             self.others,
             self.news,
             HELD,
-            Reports(),
+            self.active_reports,
             resync_interval=RESYNC,
             backoff=Backoff(),
             clock=self.clock,
@@ -89,6 +90,41 @@ def test_it_holds_with_the_active_one_and_neither_writes_nor_reloads(pair: Pair)
     assert pair.turn() == RESYNC
     assert pair.reports.switches == []
     assert pair.reports.failures == []
+
+
+def test_how_long_clients_waited_is_told_by_the_one_that_let_them_go(pair: Pair) -> None:
+    """The standby sees only that they go on: it would count until it looked."""
+    active = pair.active_reports
+    pair.both(nobody(pair.now))
+    pair.now += 1
+    pair.both(led_by("node2", 7, pair.now))
+    pair.now += 0.1
+    pair.turn()
+    assert [seconds for _, seconds in active.releases] == [1.0]
+    assert [seconds for _, seconds in pair.reports.releases] == [None]
+
+
+def test_it_tells_so_itself_where_it_let_them_go(pair: Pair) -> None:
+    pair.both(nobody(pair.now))
+    pair.stands = Standing.NOBODY
+    pair.now += 1
+    pair.turn(led_by("node2", 7, pair.now))
+    assert [seconds for _, seconds in pair.reports.releases] == [1.0]
+    [switch] = pair.reports.switches
+    assert switch.held_since == pair.now - 1
+
+
+def test_of_two_that_act_the_slower_one_tells_of_no_wait(pair: Pair) -> None:
+    pair.stands = Standing.TOGETHER
+    pair.both(nobody(pair.now))
+    pair.now += 1
+    led = led_by("node2", 7, pair.now)
+    pair.turn_active(led)
+    pair.turn(led)
+    pair.until(lambda: bool(pair.reports.switches))
+    [switch] = pair.reports.switches
+    assert switch.held_since is None
+    assert [seconds for _, seconds in pair.reports.releases] == [None]
 
 
 def test_clients_go_on_waiting_when_the_active_one_dies_in_a_hold(pair: Pair) -> None:

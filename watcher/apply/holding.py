@@ -63,7 +63,8 @@ class Ear:
 
 
 class Holding:
-    """Holds on one target. Steps come from one thread; `held` may be read by any.
+    """Holds on one target. Steps come from one thread; `held` may be read by any. `held_somebody` is whether
+    the last hold had a database in it at any time: those that somebody else resumes leave it.
 
     Every call is bounded by `limit` seconds and raises TargetError. Whatever happens to us, the agent ends
     its holds: when the channel ends, or at the limit that was asked for.
@@ -79,6 +80,7 @@ class Holding:
         clock: Callable[[], float],
     ) -> None:
         self.held: Held | None = None
+        self.held_somebody = False
         self.guard: Endpoint | None = None
         self.read_guards: tuple[Endpoint, ...] = ()
         self._alarmed = False
@@ -310,6 +312,7 @@ class Holding:
                 self.held = None
                 return
             now, known = self._clock(), self.held
+            self.held_somebody = bool(status["databases"]) or (known is not None and self.held_somebody)
             self.held = Held(
                 databases=tuple(status["databases"]),
                 since=now - float(status["age"]) if known is None else known.since,

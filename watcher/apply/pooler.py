@@ -99,6 +99,7 @@ class Pooler:
         self._first_seen: tuple[str, float] | None = None
         self._reload_owed = False
         self._was_fallback: Endpoint | None = None
+        self._went_on = False
 
     @property
     def last(self) -> Actual | None:
@@ -231,14 +232,17 @@ class Pooler:
         holding = self._holding
         if holding is None:
             return actual
+        held = holding.held
+        self._went_on = self._went_on and held is None
         return actual.with_hold(
             can_hold=self._hold_problem is None
             and any(db.role is not Role.REPLICA for db in actual.databases),
             can_watch=self._hold_problem is None,
-            held=holding.held,
+            held=held,
             guard=holding.guard,
             read_guards=holding.read_guards,
             hold_problem=self._hold_problem,
+            went_on=self._went_on,
         )
 
     def _can_hold(self) -> Holding:
@@ -259,15 +263,19 @@ class Pooler:
     def _release(self, endpoint: Endpoint | None, reload: bool) -> None:
         known = self._known or self._read_file()
         goals = {db.name: _goal(db, endpoint) for db in known.file.block.databases if db.name != "*"}
-        shown = self._can_hold().release(endpoint, reload, goals, self._moves())
+        holding = self._can_hold()
+        held, held_somebody = holding.held, holding.held_somebody
+        shown = holding.release(endpoint, reload, goals, self._moves())
         if shown is None:
             self._lead_those_who_go(endpoint, reload)
             return
+        rows = databases_in(shown, f"{self.name} hold")
+        waited = {row.name for row in rows if row.paused}  # until then: that was looked at before the release
+        self._went_on = held is not None and held_somebody and waited.isdisjoint(held.databases)
         if self._last is None:
             return
         if reload:
             self._reload_owed = False
-        rows = databases_in(shown, f"{self.name} hold")
         self._last = replace(self._last, shown=rows, reload_owed=self._reload_owed)
 
     def _for_reads(self) -> list[str]:

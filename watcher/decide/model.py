@@ -568,7 +568,8 @@ class Actual:
     by a reload that succeeded. `console_problem` is why a console showed nothing, `hold_problem` why its
     clients cannot be held just now. `can_hold` is whether they could be at all, `guard` which server is
     watched from beside PgBouncer. `can_watch` is whether servers for reads could be watched, `read_guards`
-    which of them are.
+    which of them are. `went_on` is whether our last hold had been ended by somebody else when we came to end
+    it: since when clients go on nobody tells us.
     """
 
     databases: tuple[Database, ...]
@@ -585,6 +586,7 @@ class Actual:
     hold_problem: WatcherError | None = None
     can_watch: bool = False
     read_guards: tuple[Endpoint, ...] = ()
+    went_on: bool = False
 
     @property
     def writes(self) -> tuple[Database, ...]:
@@ -605,10 +607,19 @@ class Actual:
         guard: Endpoint | None,
         read_guards: tuple[Endpoint, ...],
         hold_problem: WatcherError | None,
+        went_on: bool,
     ) -> Actual:
         """The same with what is so of its hold now; itself where nothing is new, as nearly always."""
-        now = can_hold, can_watch, held, guard, read_guards, hold_problem
-        seen = self.can_hold, self.can_watch, self.held, self.guard, self.read_guards, self.hold_problem
+        now = can_hold, can_watch, held, guard, read_guards, hold_problem, went_on
+        seen = (
+            self.can_hold,
+            self.can_watch,
+            self.held,
+            self.guard,
+            self.read_guards,
+            self.hold_problem,
+            self.went_on,
+        )
         if now == seen:
             return self
         return replace(
@@ -619,6 +630,7 @@ class Actual:
             guard=guard,
             read_guards=read_guards,
             hold_problem=hold_problem,
+            went_on=went_on,
         )
 
 
@@ -688,8 +700,9 @@ class Switch:
     """One change of a target's route, from the first word of it to PgBouncer's own.
 
     Times are monotonic seconds: `heard_at` when the leader's reign was first seen, `ready_at`
-    when it was wished for here, `steps` when each step was done, by name. Where it only `corrects` what
-    somebody else has written since the target was led there: who that was, as far as the block tells.
+    when it was wished for here, `steps` when each step was done, by name. `held_since` is None where nobody
+    was held, or where somebody else let them go on, at a time that is not known. Where it only `corrects`
+    what somebody else has written since the target was led there: who that was, as far as the block tells.
     """
 
     target: str

@@ -27,8 +27,8 @@ class Listener:
     def held(self, target: str, wish: Desired) -> None:
         """Clients of the target wait from now on."""
 
-    def released(self, target: str, wish: Desired, seconds: float) -> None:
-        """They go on, after so long."""
+    def released(self, target: str, wish: Desired, seconds: float | None) -> None:
+        """They go on, after so long; None where somebody else let them go, and it is not known when."""
 
     def hold_ended(self, target: str, why: str, seconds: float) -> None:
         """A hold was ended on PgBouncer's host, not by us."""

@@ -16,6 +16,7 @@ from watcher.decide.precedence import Standing, in_words
 from watcher.decide.view import leadership
 from watcher.expose.audience import Listener
 from watcher.expose.calendar import Calendar
+from watcher.expose.units import after
 
 _SWITCHES = 10
 _HAPPENINGS = 200
@@ -179,14 +180,13 @@ class Chronicle(Listener):
         with self._lock:
             self._note(target, f"clients wait: {wish.detail}")
 
-    def released(self, target: str, wish: Desired, seconds: float) -> None:
+    def released(self, target: str, wish: Desired, seconds: float | None) -> None:
+        when = after(seconds)
         with self._lock:
             if wish.gave_up:
-                self._note(
-                    target, f"clients were let go into errors after {seconds:.2f} s: {wish.detail}", bad=True
-                )
+                self._note(target, f"clients were let go into errors {when}: {wish.detail}", bad=True)
             else:
-                self._note(target, f"clients go on after {seconds:.2f} s: {wish.detail}")
+                self._note(target, f"clients go on {when}: {wish.detail}")
 
     def hold_ended(self, target: str, why: str, seconds: float) -> None:
         with self._lock:

@@ -180,7 +180,13 @@ _ALL = (
         "Holds begun, by why clients had to wait.",
         known=tuple(map(str, HOLDS)),
     ),
-    Family("hold_duration_seconds", "histogram", _CLUSTER, "How long clients waited.", buckets=_HOLD_BUCKETS),
+    Family(
+        "hold_duration_seconds",
+        "histogram",
+        _CLUSTER,
+        "How long clients waited, told by the watcher that let them go.",
+        buckets=_HOLD_BUCKETS,
+    ),
     Family(
         "holds_ended_by_agent",
         "counter",

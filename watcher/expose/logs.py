@@ -24,7 +24,7 @@ from watcher.decide.model import Actual, Desired, Endpoint, Reason, Switch
 from watcher.decide.precedence import Standing, in_words
 from watcher.decide.readers import unfit
 from watcher.expose.audience import Listener
-from watcher.expose.units import printable
+from watcher.expose.units import after, printable
 
 if TYPE_CHECKING:
     from loguru import Record
@@ -199,12 +199,13 @@ class LogReporter(Listener):
             "clients wait: {}", wish.detail
         )
 
-    def released(self, target: str, wish: Desired, seconds: float) -> None:
-        log = self._log.bind(event="release", target=target, reason=str(wish.reason), held_ms=_ms(seconds))
+    def released(self, target: str, wish: Desired, seconds: float | None) -> None:
+        held_ms = None if seconds is None else _ms(seconds)
+        log = self._log.bind(event="release", target=target, reason=str(wish.reason), held_ms=held_ms)
         if wish.gave_up:
-            log.warning("clients are let go into errors after {:.2f} s: {}", seconds, wish.detail)
+            log.warning("clients are let go into errors {}: {}", after(seconds), wish.detail)
         else:
-            log.info("clients go on after {:.2f} s: {}", seconds, wish.detail)
+            log.info("clients go on {}: {}", after(seconds), wish.detail)
 
     def hold_ended(self, target: str, why: str, seconds: float) -> None:
         """A hold was ended on PgBouncer's host, not by us."""

@@ -105,8 +105,9 @@ class Metrics(Listener):
     def held(self, target: str, wish: Desired) -> None:
         self._add("holds", target, str(wish.reason))
 
-    def released(self, target: str, wish: Desired, seconds: float) -> None:
-        self._observe("hold_duration_seconds", seconds)
+    def released(self, target: str, wish: Desired, seconds: float | None) -> None:
+        if seconds is not None:
+            self._observe("hold_duration_seconds", seconds)
         if wish.reason in HOLDS:
             self._add("holds_given_up", target)
 

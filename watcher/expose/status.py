@@ -149,7 +149,10 @@ class SwitchedTarget(_Part):
     at: AwareDatetime = Field(description="When PgBouncer itself showed the new route.")
     duration_ms: float = Field(description="From the first word of the new leader to that.")
     stages_ms: dict[str, float] = Field(description="The parts of that, in order.")
-    waited_ms: float | None = Field(description="How long clients waited; None where they were not held.")
+    waited_ms: float | None = Field(
+        description="How long clients waited; None where they were not held, or where somebody else let them"
+        " go on, at a time that is not known."
+    )
     corrects: str | None = Field(
         description="Who had led it elsewhere since it was led there before, as far as its block told; None"
         " where the leader is a new one."

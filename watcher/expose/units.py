@@ -38,6 +38,15 @@ def ago(now: datetime, then: datetime) -> str:
     return " ".join(told[:2])
 
 
+def after(seconds: float | None) -> str:
+    """When clients went on; None: when another let them go, which is not known.
+
+    >>> after(1.5), after(None)
+    ('after 1.50 s', "by another's word")
+    """
+    return "by another's word" if seconds is None else f"after {seconds:.2f} s"
+
+
 def of_bytes(count: int) -> str:
     """
     >>> of_bytes(0), of_bytes(20480), of_bytes(5 << 30)
