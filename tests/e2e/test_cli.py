@@ -256,6 +256,20 @@ def test_check_config_finds_that_what_is_wanted_may_not_be_written_in_etcd(
     assert etcd.revision() == before
 
 
+def test_check_config_warns_of_names_at_the_other_site_as_of_our_own(bed: Bed, keys: Keys, cli: Cli) -> None:
+    there = Keys(bed.etcd)
+    ends = {"a": keys.crown("a")}, {"b": there.crown("b"), "c": "10.0.0.3:5432"}
+    other = {"etcd": {"endpoints": bed.etcd.endpoints}, "scope": there.scope, "addresses": ends[1]}
+    cluster = {
+        "connect_via": "addresses",
+        "addresses": ends[0],
+        "standby": "other_site",
+        "other_site": other,
+    }
+    _, out, _ = cli("check-config", settings_by_keys(bed, keys, cluster=cluster))
+    assert re.findall(r"^warning +(\S+): ", out, re.MULTILINE) == ["cluster.other_site.addresses.c"]
+
+
 def test_check_config_tells_of_a_refusal_and_not_of_a_member_that_is_down_behind_it(
     bed: Bed, guarded_etcd: tuple[EtcdCluster, Keys], cli: Cli
 ) -> None:
