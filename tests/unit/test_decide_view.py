@@ -21,6 +21,7 @@ from watcher.decide.model import (
     Listing,
     Malformed,
     Member,
+    NodeReport,
     Readiness,
     Role,
     Sighting,
@@ -273,6 +274,36 @@ def test_news_of_alarms_and_answers_are_news_and_signs_of_life_are_not() -> None
         assert not says_the_same(view, fold(view, news))
     for none in (Contact(99.0), change(leader("n1", 8, created=5))):
         assert says_the_same(view, fold(view, none))
+
+
+SAID = NodeReport("n1", "http://10.0.0.1:8008", Role.PRIMARY, "running")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_the_same"),
+    [
+        (None, HealthRound((SAID,), {}, at=12.0), False),
+        (HealthRound((SAID,), {}, at=11.0), HealthRound((SAID,), {}, at=12.0), True),
+        (
+            HealthRound((SAID,), {}, at=11.0),
+            HealthRound((SAID,), {"n2": "timed out"}, at=18.0, took=1.9),
+            True,
+        ),
+        (HealthRound((SAID,), {}, at=11.0), HealthRound((SAID,), {}, at=18.0, took=2.0), False),
+        (HealthRound((SAID,), {}, at=20.0), HealthRound((SAID,), {}, at=21.0), False),
+        (HealthRound((SAID,), {}, at=11.0), HealthRound((), {}, at=12.0), False),
+    ],
+)
+def test_what_the_nodes_say_again_is_news_where_etcd_was_silent_when_they_had_said_it(
+    before: HealthRound | None, after: HealthRound, is_the_same: bool
+) -> None:
+    view = replace(seen(listing(7, leader("n1", 5), at=10.0)), silence_limit=10.0, health=before)
+    assert says_the_same(view, fold(view, after)) is is_the_same
+
+
+def test_where_etcd_was_never_heard_all_that_the_nodes_say_is_news() -> None:
+    view = replace(View(began_at=0.0, silence_limit=10.0), health=HealthRound((SAID,), {}, at=1.0))
+    assert not says_the_same(view, fold(view, HealthRound((SAID,), {}, at=2.0)))
 
 
 # --- questions -----------------------------------------------------------------------------------------
