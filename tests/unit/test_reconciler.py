@@ -279,7 +279,22 @@ def test_a_rush_that_does_not_end_puts_nothing_off_for_long() -> None:
         world.rush.hurried()
         world.now += max(world.turn(), 0.001)
     assert world.writes == 1
-    world.now += 0.2
+    world.rush.hurried()
+    world.now += min(0.2, world.turn())
+    world.rush.hurried()
+    world.turn()
+    assert world.writes == 2
+
+
+def test_what_can_wait_keeps_nobody_waiting_whom_this_turn_is_for_though_the_rush_was_over() -> None:
+    world = World(in_a_rush=True)
+    world.turn()
+    world.pgbouncer.shown["app"] = NODES["node3"]  # so that the look finds a reload to be due
+    world.now += RESYNC
+    due = world.turn(knowing_its_timeline(7, world.now))
+    assert world.target.calls["reload"] == 2
+    assert world.writes == 1
+    world.now += due
     world.turn()
     assert world.writes == 2
 

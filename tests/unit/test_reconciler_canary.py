@@ -113,6 +113,22 @@ def test_a_drift_waits_for_no_canary(world: Holding) -> None:
     assert world.reports.holds == []
 
 
+def test_who_was_led_on_by_another_watcher_is_not_held_again(world: Holding) -> None:
+    """That one's canary has confirmed, ours has not yet: only a look at PgBouncer tells."""
+    view = led_by("node2", 7, world.now)
+    world.turn(view)
+    assert world.waits
+    world.now += 1
+    world.pgbouncer.text = world.pgbouncer.text.replace(NODES["node1"].host, NODES["node2"].host)
+    world.pgbouncer.reload()
+    for agent in world.pgbouncer.agents:
+        agent.resume(sure=True)
+    world.reconciler.hold_ended(1.0)
+    world.turn(view)
+    assert not world.waits
+    assert world.target.calls["hold"] == 1
+
+
 def test_a_canary_tells_once_that_pgbouncer_leads_to_the_leader() -> None:
     told: list[Leadership] = []
     policy = replace(WAITS, canary=CanaryPolicy(frozenset({"fake"})))
