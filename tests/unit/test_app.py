@@ -1,0 +1,170 @@
+"""What becomes of a worker's words, its hold and its place in the queue when it is replaced, or fails."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from watcher.app import Watcher, _Worker
+from watcher.decide.model import Alarm, Endpoint
+from watcher.settings import Settings, load
+
+TARGETS = ("kept", "gone")
+PRIMARY, READER = Endpoint("10.0.0.1", 5432), Endpoint("10.0.0.2", 5432)
+SITES = """\
+etcd: {endpoints: [a:2379]}
+cluster:
+  scope: app
+  standby: other_site
+  other_site: {scope: there, etcd: {endpoints: [b:2379]}}
+"""
+LIMIT = 10.0
+
+
+class World:
+    """A watcher that is not started: its workers end when a test lets them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "watcher.yaml"
+        self.watcher = Watcher(self.settings(*TARGETS))
+
+    def settings(self, *names: str, file: str = "/x.ini") -> Settings:
+        targets = "\n".join(
+            f"  - {{name: {name}, via: local, file: {file}, block: {name}, console: {{socket: /s}}}}"
+            for name in names
+        )
+        self._file.write_text(f"{SITES}targets:\n{targets}\n")
+        return load({}, self._file, {}).settings
+
+    def refused(self, target: str, *, at_reader: bool) -> None:
+        """As the agent beside it says it."""
+        ear = self.watcher._workers[target]._ear()
+        (ear.reader if at_reader else ear.alarm)(READER if at_reader else PRIMARY, True, "refused")
+
+    def remove_the_other(self) -> Callable[[], None]:
+        """By a re-read; what makes its worker end."""
+        self.watcher.go_on_with(self.settings("kept"))
+        (leaving,) = self.watcher._leaving
+
+        def end() -> None:
+            leaving.thread.start()
+            leaving.thread.join(LIMIT)
+            assert not leaving.thread.is_alive()
+
+        return end
+
+    def refusing(self, *, at_other_site: bool = False) -> list[str]:
+        """By whose word somebody refuses."""
+        other = self.watcher._other
+        assert other is not None
+        view = (other if at_other_site else self.watcher).board.view
+        told = (*view.alarms.values(), *view.refusals.values())
+        return [alarm.target for alarm in told if alarm.refuses]
+
+
+def worker_of(watcher: Watcher) -> _Worker:
+    return watcher._workers["kept"]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+# --- its words ---------------------------------------------------------------------------------------
+
+
+def test_what_a_target_said_of_a_server_for_reads_does_not_outlive_it(world: World) -> None:
+    """Else that server would count as refusing for ever, should the target come back."""
+    for target in TARGETS:
+        world.refused(target, at_reader=True)
+    end = world.remove_the_other()
+    assert world.refusing() == ["kept", "gone"]
+    end()
+    assert world.refusing() == ["kept"]
+
+
+def test_what_a_target_said_of_a_primary_does_not_outlive_it_at_either_site(world: World) -> None:
+    for target in TARGETS:
+        world.refused(target, at_reader=False)
+    assert world.refusing(at_other_site=True) == ["kept", "gone"]
+    world.remove_the_other()()
+    assert world.refusing() == world.refusing(at_other_site=True) == ["kept"]
+
+
+def test_what_its_successor_says_stays_though_who_leaves_is_slow_to_end(world: World) -> None:
+    end = world.remove_the_other()
+    now = time.monotonic()
+    world.watcher.board.post(Alarm("gone", READER, True, now, "refused", of_reader=True))
+    world.watcher.board.post(Alarm("gone", PRIMARY, True, now, "refused"))
+    end()
+    assert world.refusing() == ["gone", "gone"]
+
+
+# --- its hold ----------------------------------------------------------------------------------------
+
+
+def test_a_hold_is_handed_over_once_the_successor_is_in_place(world: World) -> None:
+    successor = Watcher(world.settings(*TARGETS))
+    world.watcher.ask_to_stop(successor)
+    relief = worker_of(world.watcher).reconciler.relief
+    assert relief is not None
+    assert not relief()
+    worker_of(successor).reconciler.is_in_place = True
+    assert relief()
+
+
+def test_a_hold_is_handed_over_to_the_last_of_several_successors(world: World) -> None:
+    """As where the settings are read anew twice while hosts are slow to log in to."""
+    second, third = (Watcher(world.settings(*TARGETS)) for _ in range(2))
+    world.watcher.ask_to_stop(second)
+    second.ask_to_stop(third)
+    relief = worker_of(world.watcher).reconciler.relief
+    assert relief is not None
+    assert not relief()
+    worker_of(third).reconciler.is_in_place = True
+    assert relief()
+
+
+def test_nobody_waits_for_a_successor_that_has_left_itself(world: World) -> None:
+    successor = Watcher(world.settings(*TARGETS))
+    world.watcher.ask_to_stop(successor)
+    successor.ask_to_stop()
+    relief = worker_of(world.watcher).reconciler.relief
+    assert relief is not None
+    assert relief()
+
+
+def test_a_target_that_has_changed_alone_hands_its_hold_over_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = worker_of(world.watcher)
+    monkeypatch.setattr(_Worker, "_run", lambda _: None)
+    world.watcher.go_on_with(world.settings("kept", file="/y.ini"))
+    relief = before.reconciler.relief
+    assert relief is not None
+    assert not relief()
+    worker_of(world.watcher).reconciler.is_in_place = True
+    assert relief()
+
+
+def test_of_a_target_that_is_removed_the_hold_is_handed_to_nobody(world: World) -> None:
+    gone = world.watcher._workers["gone"]
+    world.watcher.ask_to_stop(Watcher(world.settings("kept")))
+    assert gone.reconciler.relief is None
+    assert worker_of(world.watcher).reconciler.relief is not None
+
+
+# --- its place in the queue --------------------------------------------------------------------------
+
+
+def test_who_has_failed_goes_behind_all_others_and_is_as_urgent_as_before_once_it_is_well(
+    world: World,
+) -> None:
+    worker = worker_of(world.watcher)
+    assert worker._urgency() == 0.0
+    worker.reconciler._failures = 1
+    assert worker._urgency() < 0.0
+    worker.reconciler._failures = 0
+    assert worker._urgency() == 0.0
