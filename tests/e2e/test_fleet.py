@@ -22,6 +22,7 @@ from tests.e2e.test_stage import Keys, file_route, is_led, settings_by_keys, sho
 from tests.support.addresses import take_address
 from tests.support.bed import Bed, BouncerHost
 from tests.support.etcd_gateway import Gateway
+from tests.support.hanging import HangingHosts
 from tests.support.preloaded import run_watcher
 from tests.support.waiting import wait_for
 from tests.support.watcher import Settings, WatcherProcess, ssh_target
@@ -140,6 +141,39 @@ def test_fifty_dead_targets_delay_no_other_at_the_start_nor_later(
             for each in clusters:
                 each.crown("second", watcher)
             assert watcher.lines("failed") == []
+
+
+def test_hosts_that_hang_at_login_keep_no_other_from_being_logged_in_to(
+    clusters: list[Followed], settings: Settings, tmp_path: Path
+) -> None:
+    """Clients of their cluster wait for its leader, so each goes first once; and then behind all others."""
+    dead, other = clusters
+    dead.keys.end_reign()
+    other.host.pgbouncer.point_at("127.0.0.77", 5432)
+    with HangingHosts(12) as hosts:
+        section = dead.section(targets=hosts.targets(ssh_target(dead.host)))
+        settings = {**settings, "connect_at_once": 6, "clusters": [section, other.section()]}
+        with WatcherProcess(tmp_path, settings) as watcher:
+            is_led_first(other, other.endpoint, hosts, watcher)
+            other.host.sshd.kill_sessions()
+            is_led_first(other, other.keys.crown("second"), hosts, watcher)
+
+
+def is_led_first(other: Followed, endpoint: str, hosts: HangingHosts, watcher: WatcherProcess) -> None:
+    """Before each of the others has been logged in to three times more."""
+    before = list(hosts.logins)
+
+    def have_had_their_turns() -> bool:
+        return all(now >= then + 3 for now, then in zip(hosts.logins, before, strict=True))
+
+    wait_for(
+        lambda: is_led(other.host, endpoint) or have_had_their_turns(),
+        PATIENT * 3,
+        f"led to {endpoint}, or each of the others thrice tried",
+        logs=[watcher.log],
+    )
+    print(f"\nlogins at hosts that hang: {before}, then {hosts.logins}")
+    assert not have_had_their_turns()
 
 
 def switches_of(each: Followed, watcher: WatcherProcess) -> list[dict[str, Any]]:

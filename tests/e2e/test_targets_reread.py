@@ -4,9 +4,10 @@ The leader is a cluster that consists of its keys, at the bed's real primary and
 clients are held and released as ever.
 """
 
+import os
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import yaml
 from tests.e2e.hold_stage import reasons, wait_until_held
 from tests.e2e.test_stage import Keys, at, is_led, settings_by_keys, stays
 from tests.support.bed import Bed, BouncerHost
+from tests.support.hanging import HangingHosts
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_for
 from tests.support.watcher import Settings, WatcherProcess, ssh_target
@@ -25,6 +27,7 @@ from tests.support.watcher import Settings, WatcherProcess, ssh_target
 pytestmark = pytest.mark.long
 
 LIMIT = 20.0
+HOLD = {"enabled": True, "limit": 30.0}
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Scene:
 
     keys: Keys
     watcher: WatcherProcess
+    settings: Settings
     kept: BouncerHost
     other: BouncerHost
     folder: Path
@@ -41,10 +45,24 @@ class Scene:
 
     def put(self, **changes: Any) -> None:
         """The file of the other target."""
-        (self.folder / "other.yaml").write_text(yaml.safe_dump(ssh_target(self.other, **changes)))
+        self.put_file(ssh_target(self.other, **changes))
+
+    def put_file(self, target: Settings) -> None:
+        """A file of its own."""
+        (self.folder / f"{target['name']}.yaml").write_text(yaml.safe_dump(target))
 
     def remove(self) -> None:
-        (self.folder / "other.yaml").unlink()
+        (self.folder / f"{self.other.name}.yaml").unlink()
+
+    @contextmanager
+    def no_logins_at_kept(self) -> Iterator[Callable[[], None]]:
+        """Its sshd takes connections, and says nothing to them until it is let; sessions go on."""
+        sshd = self.kept.sshd.pid
+        os.kill(sshd, signal.SIGSTOP)
+        try:
+            yield lambda: os.kill(sshd, signal.SIGCONT)
+        finally:
+            os.kill(sshd, signal.SIGCONT)
 
     def reread(self) -> None:
         """And it is at work by what was read."""
@@ -69,18 +87,18 @@ def scene(bed: Bed, tmp_path: Path) -> Iterator[Scene]:
     keys, old, (kept, other) = Keys(bed.etcd), at(bed.leader()), bed.bouncers
     folder = tmp_path / "targets.d"
     folder.mkdir()
-    (folder / "kept.yaml").write_text(yaml.safe_dump(ssh_target(kept)))
+    (folder / f"{kept.name}.yaml").write_text(yaml.safe_dump(ssh_target(kept)))
     with ExitStack() as stack:
         proxy = stack.enter_context(Proxy(old))
         keys.join("old", f"postgres://{old}/postgres")
         keys.join("new", f"postgres://{proxy.endpoint}/postgres")
         keys.lead("old")
-        settings: Settings = settings_by_keys(bed, keys, hold={"enabled": True, "limit": 30.0})
+        settings: Settings = settings_by_keys(bed, keys, hold=HOLD, stop_limit=1.0)
         del settings["targets"]
         settings["target_files"] = f"{folder}/*.yaml"
         watcher = stack.enter_context(WatcherProcess(tmp_path, settings))
         watcher.wait_for_line("in_sync", target=kept.name)
-        yield Scene(keys, watcher, kept, other, folder, old, proxy.endpoint)
+        yield Scene(keys, watcher, settings, kept, other, folder, old, proxy.endpoint)
 
 
 def test_a_target_that_is_added_leaves_the_others_alone(scene: Scene) -> None:
@@ -106,6 +124,39 @@ def test_a_hold_in_force_goes_on_over_a_re_read_that_adds_a_target(scene: Scene)
     scene.keys.put("leader", "new")
     scene.wait_until_led(scene.new, scene.kept, scene.other)
     assert len(reasons(scene.watcher, scene.kept)) == 1
+
+
+@pytest.mark.parametrize("what", ["target", "cluster"])
+def test_a_hold_goes_on_until_the_successor_is_there_though_other_hosts_hang_before_it(
+    scene: Scene, what: str
+) -> None:
+    """It gets its turn to log in long after `stop_limit`."""
+    scene.keys.end_reign()
+    wait_until_held(scene.watcher, [scene.kept], "no_leader")
+    wait_for(scene.kept.pgbouncer.is_paused, LIMIT, "clients wait")
+    with HangingHosts(12) as hosts, scene.no_logins_at_kept() as let_in:
+        for target in hosts.targets(ssh_target(scene.kept)):
+            scene.put_file(target)
+        if what == "target":
+            scene.put_file(ssh_target(scene.kept, step_timeout=4.0))
+        else:
+            scene.watcher.rewrite({**scene.settings, "resync_interval": 5.0})
+        scene.watcher.process.send(signal.SIGHUP)
+        wait_for(lambda: sum(hosts.logins) >= 4, LIMIT, "as many hang as may", logs=[scene.watcher.log])
+        let_in()
+        while len(reasons(scene.watcher, scene.kept)) < 2:  # the successor's word
+            stays(scene.kept.pgbouncer.is_paused, 0.1, "clients wait")
+            assert min(hosts.logins) < 3, "each of the others was logged in to three times"
+    stays(scene.kept.pgbouncer.is_paused, 1.0, "clients wait")
+    scene.keys.put("leader", "new")
+    scene.wait_until_led(scene.new, scene.kept)
+    scene.watcher.wait_for_line("release", target=scene.kept.name)
+    told = [line["event"] for line in scene.watcher.lines() if line.get("target") == scene.kept.name]
+    assert [event for event in told if event in ("hold", "release", "hold_ended")] == [
+        "hold",
+        "hold",
+        "release",
+    ]
 
 
 def test_a_target_that_is_removed_is_let_go_of_and_its_clients_go_on(scene: Scene) -> None:
