@@ -17,6 +17,7 @@ from watcher.expose.candidate import Candidate
 
 P, Q = "/service/demo/", "/service/other/"
 LIMIT = 10.0
+TWO = json.dumps({"watcher": "two", "name": "two"})
 
 
 class Client(FakeClient):
@@ -238,6 +239,58 @@ def test_a_word_that_comes_before_that_of_a_claim_asks_for_it_no_second_time(bed
         for _ in range(2):  # a whole round of it at least
             bed.goes_by(20, one)
         assert bed.claims == [P]
+
+
+def test_a_key_that_comes_free_is_asked_for_at_once_though_it_was_a_moment_ago(bed: Bed) -> None:
+    one = bed.candidate("one")
+    bed.etcd.put(P + ACTIVE_KEY, TWO)
+    with bed.running(one):
+        one.hear(P, "")
+        wait_for(lambda: bed.claims and not bed.etcd.leases, LIMIT, "it has lost", poll=0.002)
+        bed.tell(one)
+        bed.now += 1
+        bed.etcd.delete(P + ACTIVE_KEY)
+        bed.tell(one)
+        bed.comes_to("one")
+
+
+def test_a_key_that_another_has_by_now_is_not_asked_for(bed: Bed) -> None:
+    one = bed.candidate("one")
+    for holder in ("", "two"):
+        one.hear(P, holder)
+    with bed.running(one):
+        bed.tell(one, prefixes=(Q,))
+        bed.comes_to("one", Q)
+        for _ in range(2):  # a whole round of it at least
+            bed.goes_by(20, one)
+        assert bed.claims == [Q]
+
+
+def test_who_gets_none_of_many_keys_asks_for_all_in_one_session_and_then_for_nothing(bed: Bed) -> None:
+    one = bed.candidate("one")
+    prefixes = {f"/service/c{number}/" for number in range(20)}
+    for prefix in prefixes:
+        bed.etcd.put(prefix + ACTIVE_KEY, TWO)
+        one.hear(prefix, "")
+    one.step(bed.stop)
+    assert (set(bed.claims), bed.etcd.leases) == (prefixes, {})
+    one.nudge()
+    one.step(bed.stop)
+    assert bed.connects == 1
+
+
+def test_who_is_told_that_its_lease_has_gone_knows_it_at_once_and_takes_another(bed: Bed) -> None:
+    one = bed.candidate("one")
+    with bed.running(one):
+        bed.tell(one)
+        bed.comes_to("one")
+        bed.tell(one)
+        bed.etcd.end_lease(next(iter(bed.etcd.leases)))
+        bed.goes_by(20, one)
+        assert one.lease.kept_until < bed.now
+        bed.tell(one)
+        bed.comes_to("one")
+        assert all(connected for connected, _ in bed.states)
 
 
 def test_who_hears_of_another_before_its_claim_is_answered_gives_its_lease_back(bed: Bed) -> None:

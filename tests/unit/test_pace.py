@@ -62,10 +62,13 @@ def test_as_many_go_on_as_there_is_room_for(room: Room) -> None:
 
 def test_the_most_urgent_goes_first_and_then_who_came_first(room: Room) -> None:
     begun = [room.come()[0] for _ in range(2)]
-    (_, late), (_, urgent), (_, later) = room.come(), room.come(5.0), room.come()
+    (_, late), (most, urgent), (_, later) = room.come(), room.come(5.0), room.come()
     room.pace.end(begun[0])
     assert goes(urgent)
     assert waits(late)
+    assert not later.done()
+    room.pace.end(most)
+    assert goes(late)
     assert not later.done()
 
 
@@ -118,6 +121,27 @@ def test_a_turn_may_be_taken_again_and_ended_twice(room: Room) -> None:
     room.pace.end(turn)
     assert room.pace.begin(turn)
     assert room.pace._going == [turn]
+
+
+def test_who_comes_again_waits_as_others_do(room: Room) -> None:
+    turn, future = room.come()
+    assert goes(future)
+    room.pace.end(turn)
+    for _ in range(2):
+        room.come()
+    again = room.pool.submit(room.pace.begin, turn)
+    assert waits(again)
+
+
+def test_all_that_there_is_room_for_begin_when_one_ends_without_another_look(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.pace._LOOK_AGAIN", 60.0)
+    (first, _), _, (_, third), (_, fourth) = (room.come() for _ in range(4))
+    room.pace.at_once = 3
+    room.pace.end(first)
+    assert goes(third)
+    assert goes(fourth)
 
 
 def test_more_room_is_room_at_once(room: Room) -> None:
