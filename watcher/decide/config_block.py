@@ -21,7 +21,7 @@ Text is bytes decoded as UTF-8 with `surrogateescape`, so that every byte surviv
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
@@ -73,12 +73,14 @@ class MarkedFile:
         self._lines = _split(text)
         self._first, self._last = _find(self._lines, cluster, file, named)
         self._databases = _databases(self._lines, self._first, self._last, file, replicas)
+        defined = tuple(_defined(self._lines))
+        _check_once(self._databases, defined, file)
         inside = range(self._first + 1, self._last)
         self._stamps = [index for index in inside if _STAMP.fullmatch(self._lines[index])]
         self.block = Block(
             databases=tuple(line.database for line in self._databases),
             stamp=self._stamp(),
-            defined=frozenset(name for _, name in _defined(self._lines)),
+            defined=frozenset(name for _, name in defined),
         )
 
     def _stamp(self) -> Stamp | None:
@@ -303,7 +305,6 @@ def _databases(lines: list[str], first: int, last: int, file: str, replicas: Col
         raise BlockError(
             f"{file}:{first + 1}", "the block has no database", "put at least one line name = host=… in it"
         )
-    _check_once(lines, found, file)
     return found
 
 
@@ -322,10 +323,10 @@ def _marked(lines: list[str], first: int, last: int, file: str) -> Iterator[int]
             yield index + 1
 
 
-def _check_once(lines: list[str], found: list[_Line], file: str) -> None:
+def _check_once(found: list[_Line], defined: Iterable[tuple[int, str]], file: str) -> None:
     """Of several lines for one database PgBouncer takes the last, in a block or not."""
     ours = {line.database.name: line.index for line in found}
-    for index, name in _defined(lines):
+    for index, name in defined:
         if ours.get(name, index) != index:
             problem = f"database {name!r} stands in line {ours[name] + 1} too"
             raise BlockError(f"{file}:{index + 1}", problem, "leave one line a database")
