@@ -318,6 +318,17 @@ def test_check_config_warns_of_names_that_match_nothing(bed: Bed, keys: Keys, cl
     assert "did you mean 'app'?" in out
 
 
+def test_check_config_finds_that_nobody_could_be_led_to_the_leader(bed: Bed, keys: Keys, cli: Cli) -> None:
+    leader = keys.crown("a")
+    right, misspelled = (
+        settings_by_keys(bed, keys, cluster={"connect_via": "addresses", "addresses": {name: leader}})
+        for name in ("a", "ax")
+    )
+    assert f"ok       leader a: clients belong at {leader}" in cli("check-config", right)[1]
+    (fault,) = _faults(cli("check-config", misspelled))
+    assert fault.startswith("leader a: nobody can be led there: 'a' is not in `cluster.addresses`; add it")
+
+
 def test_check_config_finds_what_cannot_be_reached_and_what_belongs_to_another_cluster(
     bed: Bed, cli: Cli
 ) -> None:

@@ -1,7 +1,11 @@
 """Names in the settings that match nothing: which, where, and what to do about it."""
 
+from pathlib import Path
+
 import pytest
 
+from tests.unit.test_settings_fleet import loaded
+from watcher.commands.check_config import names_of_several
 from watcher.commands.unmatched import Unmatched, databases_for_reads, members_with_addresses
 from watcher.decide.model import Actual, Database, Endpoint
 
@@ -49,6 +53,11 @@ def test_where_no_target_could_be_read_nothing_is_told() -> None:
     assert told(["app_ro"]) == []
 
 
+def at(*names: str) -> dict[str, Endpoint]:
+    """Each at an address of its own."""
+    return {name: Endpoint(f"{name}.example", 5432) for name in names}
+
+
 @pytest.mark.parametrize(
     ("addresses", "members", "places"),
     [
@@ -61,18 +70,33 @@ def test_where_no_target_could_be_read_nothing_is_told() -> None:
 def test_addresses_and_members_that_do_not_match_are_told(
     addresses: set[str], members: set[str], places: list[str]
 ) -> None:
-    assert [one.place for one in members_with_addresses("t", addresses, members)] == places
+    assert [one.place for one in members_with_addresses("t", at(*addresses), members)] == places
 
 
 def test_a_member_that_is_not_there_may_be_down_or_misspelled() -> None:
-    (one,) = members_with_addresses("t", {"node1", "nod2"}, {"node1"})
+    (one,) = members_with_addresses("t", at("node1", "nod2"), {"node1"})
     assert one.problem == "etcd has no member of that name just now"
-    assert one.remedy == "nothing, if it is down; else correct the name: did you mean 'node1'?"
+    assert one.remedy == "if it is down, do nothing; else correct the name: did you mean 'node1'?"
 
 
 def test_a_member_without_an_address_is_named_and_what_follows() -> None:
-    (one,) = members_with_addresses("t", (), {"pg2"})
+    (one,) = members_with_addresses("t", {}, {"pg2"})
     assert str(one) == (
         "t: has no address for pg2\n"
-        "         HINT: name every member and its host:port: nobody can be led to this one"
+        "         HINT: name every member and its host:port: while such a one leads, nobody is led anywhere"
     )
+
+
+def test_members_at_one_address_are_told_with_it() -> None:
+    addresses = {**at("pg1", "pg3"), "pg2": at("pg1")["pg1"]}
+    (one,) = members_with_addresses("t", addresses, addresses)
+    assert (one.place, one.problem) == ("t", "pg1, pg2 are all at pg1.example:5432")
+
+
+def test_a_target_that_two_clusters_name_alike_is_told_with_the_paths_that_answer(tmp_path: Path) -> None:
+    (advice,) = names_of_several(loaded(tmp_path).fleet)
+    assert advice == (
+        "/targets/pgb1 answers 409, for there are 2:"
+        " ask /clusters/app/targets/pgb1 or /clusters/billing/targets/pgb1"
+    )
+    assert list(names_of_several(loaded(tmp_path).fleet[:1])) == []

@@ -15,9 +15,11 @@ from watcher.commands.looking import at_each_cluster, at_each_target
 from watcher.commands.saying import say
 from watcher.commands.unmatched import Unmatched, databases_for_reads, members_with_addresses
 from watcher.decide.advice import PROMOTION, advise, of_block
+from watcher.decide.decision import address, needed_role
 from watcher.decide.errors import AccessDenied, WatcherError
-from watcher.decide.model import ACTIVE_KEY, OUR_KEYS, PAUSE_KEY, Actual, Leadership, View
+from watcher.decide.model import ACTIVE_KEY, OUR_KEYS, PAUSE_KEY, Actual, Endpoint, Leadership, View
 from watcher.decide.view import config, is_empty, leadership
+from watcher.expose.lobby import path_of_target
 from watcher.fleet import by_namespace
 from watcher.observe.etcd import EtcdWatch
 from watcher.settings import Hold, Loaded, Settings, redacted
@@ -30,8 +32,21 @@ def check_config(loaded: Loaded) -> ExitCode:
     for warning in loaded.warnings:
         say(f"warning  {warning}")
     checked = at_each_cluster(loaded.fleet, _check)
+    for advice in names_of_several(loaded.fleet):
+        say(f"advice   {advice}")
     shared = [_check_namespace(group) for group in by_namespace(loaded.fleet) if len(group) > 1]
     return checked if all(shared) else ExitCode.BAD_SETTINGS
+
+
+def names_of_several(clusters: Iterable[Settings]) -> Iterator[str]:
+    """A load balancer that asks for a target by its name alone takes it out where there are two."""
+    named: dict[str, list[str]] = {}
+    for settings in clusters:
+        for target in settings.targets:
+            named.setdefault(target.name, []).append(path_of_target(settings.cluster.name, target.name))
+    for name, paths in named.items():
+        if len(paths) > 1:
+            yield f"/targets/{name} answers 409, for there are {len(paths)}: ask {' or '.join(paths)}"
 
 
 def _check_namespace(clusters: Sequence[Settings]) -> bool:
@@ -52,6 +67,7 @@ def _check(settings: Settings) -> ExitCode:
     board = Board(0.0)
     outcomes = [_check_etcd(settings, board, endpoint) for endpoint in settings.etcd.endpoints]
     outcomes += [_check_node(settings, url) for url in dict.fromkeys(app.node_urls(settings, board.view))]
+    outcomes += _check_leader(settings, board.view)
     if board.view.contact_at is not None:
         outcomes += _check_rights_in_etcd(settings)
     if (there := settings.of_other_site()) is not None:
@@ -68,6 +84,22 @@ def _check(settings: Settings) -> ExitCode:
     _warn_of(databases_for_reads(settings.replicas.databases, seen))
     say(f"{sum(outcomes)} of {len(outcomes)} checks passed")
     return ExitCode.OK if all(outcomes) else ExitCode.BAD_SETTINGS
+
+
+def _check_leader(settings: Settings, view: View) -> list[bool]:
+    """Whether clients can be led to who leads, where anybody is: else they would be held, and then let go."""
+    reign, policy = leadership(view), settings.policy()
+    if not isinstance(reign, Leadership) or needed_role(view, policy) is None:
+        return []
+    found = address(reign.name, view.members.get(reign.name), policy)
+
+    def attempt() -> str:
+        if isinstance(found, Endpoint):
+            return f"clients belong at {found}"
+        hint = "mend that before you run or reload it: clients would wait, for `hold.limit`, and then go on"
+        raise WatcherError("leader", f"nobody can be led there: {found}", hint)
+
+    return [_tried(f"leader {reign.name}", attempt)]
 
 
 def _check_other_site(there: Settings) -> list[bool]:
@@ -112,7 +144,7 @@ def _may_write(settings: Settings, key: str) -> str:
 
 def _warn_of_addresses(place: str, settings: Settings, view: View) -> None:
     """Where etcd was heard, and the addresses count."""
-    addresses = settings.cluster.addresses
+    addresses = settings.policy().addresses
     if view.members and addresses:
         _warn_of(members_with_addresses(place, addresses, view.members))
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from watcher.decide.model import Actual
+from watcher.decide.model import Actual, Endpoint
 
 _MOST_NAMED = 5
 
@@ -49,16 +49,23 @@ def _in_block(actual: Actual) -> frozenset[str]:
 
 
 def members_with_addresses(
-    at: str, addresses: Collection[str], members: Collection[str]
+    at: str, addresses: Mapping[str, Endpoint], members: Collection[str]
 ) -> Iterator[Unmatched]:
     """What differs between the table of addresses `at` this place and the members that have a key in etcd."""
     for name in sorted(set(addresses) - set(members)):
         problem = "etcd has no member of that name just now"
-        remedy = f"nothing, if it is down; else {_instead_of(name, sorted(members))}"
+        remedy = f"if it is down, do nothing; else {_instead_of(name, sorted(members))}"
         yield Unmatched(f"{at}.{name}", problem, remedy)
     if lacking := sorted(set(members) - set(addresses)):
         problem = f"has no address for {_some_of(lacking)}"
-        yield Unmatched(at, problem, "name every member and its host:port: nobody can be led to this one")
+        remedy = "name every member and its host:port: while such a one leads, nobody is led anywhere"
+        yield Unmatched(at, problem, remedy)
+    for endpoint in sorted(set(addresses.values()), key=str):
+        if len(names := sorted(name for name, other in addresses.items() if other == endpoint)) > 1:
+            problem = f"{_some_of(names)} are all at {endpoint}"
+            yield Unmatched(
+                at, problem, "give each member its own: clients would be led to another than leads"
+            )
 
 
 def _instead_of(name: str, known: Collection[str]) -> str:

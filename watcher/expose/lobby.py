@@ -50,16 +50,21 @@ def _overview(windows: Sequence[Window]) -> Mapping[str, Page]:
 
 def _of_several(name: str, windows: Sequence[Window]) -> Answer:
     """Not what any of them says: whoever asks means one of them."""
-    paths = "".join(f"{_below(window)}/targets/{quote(name, safe='')}\n" for window in windows)
+    paths = "".join(f"{path_of_target(window.scope, name)}\n" for window in windows)
     words = f"{len(windows)} clusters have a target of that name; ask for the one that is meant:\n"
     return Answer(f"{words}{paths}".encode(), status=409)
 
 
-def _below(window: Window) -> str:
-    return f"/clusters/{quote(window.scope, safe='')}"
+def path_of_target(scope: str, name: str) -> str:
+    """Where it answers whatever other clusters there are."""
+    return f"{_below(scope)}/targets/{quote(name, safe='')}"
+
+
+def _below(scope: str) -> str:
+    return f"/clusters/{quote(scope, safe='')}"
 
 
 def _of_each(windows: Sequence[Window]) -> Iterator[tuple[str, Page]]:
     for window in windows:
         for path, shown in window.pages().items():
-            yield f"{_below(window)}{path}", shown
+            yield f"{_below(window.scope)}{path}", shown
