@@ -52,7 +52,7 @@ class Said:
             "console": {"address": f"{bouncer.address}:{bouncer.port}", "user": "admin"},
         }
         return {
-            "cluster": {"scope": self._keys.scope, "namespace": "service"},
+            "cluster": {"scope": self._keys.scope, "namespace": "service", "ready_by": "leader_key"},
             "etcd": {"endpoints": self._keys.etcd.endpoints},
             "targets": [target],
         }

@@ -329,6 +329,12 @@ def test_check_config_finds_that_nobody_could_be_led_to_the_leader(bed: Bed, key
     assert fault.startswith("leader a: nobody can be led there: 'a' is not in `cluster.addresses`; add it")
 
 
+def test_check_config_finds_a_leader_that_does_not_say_that_it_takes_clients(bed: Bed, cli: Cli) -> None:
+    by_sql = {"ready_by": "sql", "sql": {"user": "nobody_knows", "password": "x"}}
+    (fault,) = _faults(cli("check-config", settings_for(bed, cluster=by_sql)))
+    assert re.match(r"leader \w+: does not say that it takes clients: PostgreSQL at ", fault)
+
+
 def test_check_config_finds_what_cannot_be_reached_and_what_belongs_to_another_cluster(
     bed: Bed, cli: Cli
 ) -> None:

@@ -17,7 +17,8 @@ from watcher.commands.unmatched import Unmatched, databases_for_reads, members_w
 from watcher.decide.advice import PROMOTION, advise, of_block
 from watcher.decide.decision import address, needed_role
 from watcher.decide.errors import AccessDenied, WatcherError
-from watcher.decide.model import ACTIVE_KEY, OUR_KEYS, PAUSE_KEY, Actual, Endpoint, Leadership, View
+from watcher.decide.model import ACTIVE_KEY, OUR_KEYS, PAUSE_KEY, Actual, Endpoint, Leadership, Verdict, View
+from watcher.decide.readiness import wanted
 from watcher.decide.view import config, is_empty, leadership
 from watcher.expose.lobby import path_of_target
 from watcher.fleet import by_namespace
@@ -67,7 +68,7 @@ def _check(settings: Settings) -> ExitCode:
     board = Board(0.0)
     outcomes = [_check_etcd(settings, board, endpoint) for endpoint in settings.etcd.endpoints]
     outcomes += [_check_node(settings, url) for url in dict.fromkeys(app.node_urls(settings, board.view))]
-    outcomes += _check_leader(settings, board.view)
+    outcomes += _check_leader(settings, board)
     if board.view.contact_at is not None:
         outcomes += _check_rights_in_etcd(settings)
     if (there := settings.of_other_site()) is not None:
@@ -86,18 +87,28 @@ def _check(settings: Settings) -> ExitCode:
     return ExitCode.OK if all(outcomes) else ExitCode.BAD_SETTINGS
 
 
-def _check_leader(settings: Settings, view: View) -> list[bool]:
-    """Whether clients can be led to who leads, where anybody is: else they would be held, and then let go."""
-    reign, policy = leadership(view), settings.policy()
+def _check_leader(settings: Settings, board: Board) -> list[bool]:
+    """Whether clients can be led to who leads, and whether it says, as `ready_by` has it, that it takes them:
+    else they would be held, and then let go.
+    """
+    view, policy = board.view, settings.policy()
+    reign = leadership(view)
     if not isinstance(reign, Leadership) or needed_role(view, policy) is None:
         return []
     found = address(reign.name, view.members.get(reign.name), policy)
 
     def attempt() -> str:
-        if isinstance(found, Endpoint):
-            return f"clients belong at {found}"
-        hint = "mend that before you run or reload it: clients would wait, for `hold.limit`, and then go on"
-        raise WatcherError("leader", f"nobody can be led there: {found}", hint)
+        if not isinstance(found, Endpoint):
+            hint = (
+                "mend that before you run or reload it: clients would wait, for `hold.limit`, and then go on"
+            )
+            raise WatcherError("leader", f"nobody can be led there: {found}", hint)
+        if (want := wanted(view, policy)) is not None:
+            answer = app.readiness_probe(settings, board).look_once(want)
+            if answer.verdict is not Verdict.READY:
+                hint = "mend that, or `cluster.ready_by`: at each switch clients would wait for it in vain"
+                raise WatcherError("leader", f"does not say that it takes clients: {answer.problem}", hint)
+        return f"clients belong at {found}"
 
     return [_tried(f"leader {reign.name}", attempt)]
 
