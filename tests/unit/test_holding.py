@@ -252,47 +252,6 @@ def test_a_hold_is_as_old_as_the_agent_says_and_stays_so(holding: Holding) -> No
     assert holding.held.since == NOW - 3.0
 
 
-@pytest.mark.parametrize(
-    ("left", "until"),
-    [
-        (20.0, 120.0),  # just as it was asked for
-        (20.6, 120.0),  # the request took 0.6 s, of the 0.9 s that have gone by
-        (19.99, 120.0),
-        (21.0, 121.0),  # no way of one request is longer than all that has gone by
-        (15.0, 115.0),
-    ],
-)
-def test_a_hold_ends_as_it_was_asked_for_however_long_the_words_are_on_their_way(
-    left: float, until: float
-) -> None:
-    """Asked for until 120 at 100, and heard of at 100.9."""
-    now = [100.0]
-    holding = made(clock=lambda: now[0])
-    agent = saying(holding)
-
-    def late(data: bytes) -> None:
-        agent.asked.append(json.loads(data))
-        now[0] = 100.9
-        agent._said(json.dumps({**HELD, "left": left - 0.9 + GRACE}))
-
-    agent.sendall = late  # type: ignore[method-assign]
-    holding.hold(["app"], None, 120.0)
-    assert holding.held is not None
-    assert holding.held.until == pytest.approx(until)
-
-
-def test_a_hold_that_the_agent_begins_after_ours_is_over_ends_as_it_says() -> None:
-    now = [100.0]
-    holding = made(clock=lambda: now[0])
-    saying(holding, HELD, {**FREE, "event": "ended", "why": "released", "held_for": 1.0})
-    holding.hold(["app"], None, 120.0)
-    now[0] = 115.0
-    agent = saying(holding)
-    agent._said(json.dumps({**alarm(A, refuses=True), **HELD, "left": 10.0 + GRACE}))
-    assert holding.held is not None
-    assert holding.held.until == pytest.approx(125.0)
-
-
 def test_an_agent_that_does_not_answer_is_given_up(holding: Holding) -> None:
     holding._limit = 0.01
     saying(holding)

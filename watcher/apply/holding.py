@@ -27,8 +27,6 @@ GRACE = 0.2
 """Seconds by which the agent's own deadline is later than the watcher's: the watcher, where it lives, ends a
 hold by its own word."""
 
-_DRIFT = 0.05  # seconds that two hosts' clocks may come apart in while a hold lasts
-
 LOGIN_AS = "pgbouncer_watcher"
 """The role that greetings name. It need not exist: whatever the server answers, it takes logins."""
 
@@ -95,7 +93,6 @@ class Holding:
         self._clock = clock
         self._name = f"{place.name} hold"
         self._noting = threading.Lock()
-        self._asked: tuple[float, float] | None = None
         self._stream: Stream | None = None
         self._replies: queue.SimpleQueue[dict[str, Any] | Exception] = queue.SimpleQueue()
 
@@ -130,9 +127,8 @@ class Holding:
         where that is given; returns once new ones wait.
         """
         self.open()
-        now = self._clock()
-        self._asked = until, now
-        self._ask(verb="hold", limit=max(0.0, until - now) + GRACE, **_asked(databases, all_but))
+        limit = max(0.0, until - self._clock()) + GRACE
+        self._ask(verb="hold", limit=limit, **_asked(databases, all_but))
 
     def release(
         self,
@@ -313,24 +309,16 @@ class Holding:
             if self._stream is not stream:
                 return
             if not status.get("held"):
-                self.held = self._asked = None
+                self.held = None
                 return
             now, known = self._clock(), self.held
             self.held_somebody = bool(status["databases"]) or (known is not None and self.held_somebody)
             self.held = Held(
                 databases=tuple(status["databases"]),
                 since=now - float(status["age"]) if known is None else known.since,
-                until=self._end_of(now + float(status["left"]) - GRACE, now),
+                until=now + float(status["left"]) - GRACE,
                 complete=bool(status["complete"]),
             )
-
-    def _end_of(self, told: float, now: float) -> float:
-        """When a hold ends. The agent tells how much of it is left, so `told` is late by the way of the
-        request and of the answer: by no more than has gone by since it was asked for. What may be as it was
-        asked for is, or in a rush every second hold would seem to last too long, and be asked for again.
-        """
-        asked, at = self._asked or (told, now)
-        return asked if -_DRIFT <= told - asked <= now - at else told
 
 
 def _asked(databases: Iterable[str], all_but: Iterable[str] | None) -> dict[str, Any]:

@@ -616,8 +616,10 @@ def _endpoint_of(node: NodeReport, view: View, policy: Policy) -> Endpoint | str
 # --- from what is to what should be ---------------------------------------------------------------
 
 
-_SAME_LIMIT = 0.25
-"""Seconds by which two ends of a hold may differ and count as one: they are told by two clocks."""
+_EARLIER, _LATER = 0.25, 1.0
+"""Seconds by which a hold may end before and after it should, and is not asked for again: its end is told by
+another clock, and seems the later the longer that word was on its way. In a rush that may be half a second.
+"""
 
 
 def plan(actual: Actual, wish: Desired) -> tuple[Step, ...]:
@@ -654,7 +656,7 @@ def _watched_for(actual: Actual, endpoints: tuple[Endpoint, ...]) -> bool:
 
 
 def _is_held_until(actual: Actual, until: float) -> bool:
-    return actual.held is not None and abs(actual.held.until - until) <= _SAME_LIMIT
+    return actual.held is not None and -_EARLIER <= actual.held.until - until <= _LATER
 
 
 def _is_misled(actual: Actual, route: Route) -> bool:
@@ -733,8 +735,12 @@ def is_in_sync(actual: Actual, wish: Desired) -> bool:
 
 
 def leads_writes(actual: Actual, wish: Desired) -> bool:
-    """The same of all but the databases for reads."""
-    return is_in_sync(replace(actual, databases=actual.writes), replace(wish, readers=None))
+    """The same of all but the databases for reads. PgBouncer shows whether it owes a reload to others than
+    these, but where it has no console, or makes databases from `*`.
+    """
+    cannot_tell = actual.shown is None or any(db.name == "*" for db in actual.writes)
+    seen = replace(actual, databases=actual.writes, reload_owed=actual.reload_owed and cannot_tell)
+    return is_in_sync(seen, replace(wish, readers=None))
 
 
 NO_STAMP = Stamp(0, "", 0, None, "")
