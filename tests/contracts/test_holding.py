@@ -408,6 +408,25 @@ def test_a_server_for_reads_that_dies_is_told_and_its_clients_wait_for_a_moment(
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_whoever_makes_reads_wait_for_a_moment_keeps_nobody_else_from_leading_them_elsewhere(
+    worlds: dict[str, HoldWorld], way: str
+) -> None:
+    """Two watchers hear of a dead replica at the same time, and each would wait for the other's moment."""
+    world = worlds[way]
+    assert isinstance(world, RealHoldWorld)
+    target, before = world.begin(reads=world.a), world.settings()
+    other = world.another()
+    other.take(WatchReaders((world.a,)))
+    world.let_pass(0.3)  # the guard has its wire
+    world.crash()
+    settle(lambda: world.is_paused("ro"), "clients wait, by the other's word")
+    target.take(Write(replace(route(world.b), readers=world.b)))
+    target.take(Reload())
+    assert (world.leads_to("ro"), world.is_paused("ro")) == (world.b, False)
+    settle(lambda: world.settings() == before, "PgBouncer's settings are as they were")
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_the_moment_ends_by_itself(worlds: dict[str, HoldWorld], way: str) -> None:
     world = worlds[way]
     assert isinstance(world, RealHoldWorld)

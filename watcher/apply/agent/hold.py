@@ -554,7 +554,8 @@ class Holder:
         """RELOAD, while nobody is held, with these databases paused for that moment; what runs in them goes
         on where it is, and is not waited for.
         """
-        if self._is_held or any(other["databases"] for other in self._known_records().others()):
+        others = self._of_others()
+        if self._is_held or others - set(request["databases"]):  # but for those that wait for this very move
             raise Refused("held", "clients are held: a reload now would turn some of them away")
         expect = request["expect"]
         with self._known_records().turn():
@@ -587,9 +588,13 @@ class Holder:
             self._let_reads_go_on()
 
     def _pause_moving(self, databases: List[str]) -> None:
-        """Those that wait already, since their server refuses, go on waiting."""
+        """Those that wait already, since their server refuses, go on waiting; those that another agent makes
+        wait for that are ours then.
+        """
         known = self._paused() if databases else set()
         fresh = [name for name in databases if name not in known]
+        theirs = known & self._of_others() - set(self._moving)
+        self._moving = self._moving + [name for name in databases if name in theirs]
         if databases:
             self._config_now = self._config()
         if fresh:
@@ -600,7 +605,8 @@ class Holder:
 
     def _let_reads_go_on(self) -> None:
         moving, self._moving = self._moving, []
-        self._let_go_on(moving)
+        paused = self._paused() if moving else set()  # another agent may have led them on
+        self._let_go_on([name for name in moving if name in paused])
         self._change_back(*["max_db_connections"] + ([] if self._is_held else ["min_pool_size"]))
 
     def _hold_reads(self, host: str, port: int) -> None:
@@ -693,8 +699,12 @@ class Holder:
 
     def _not_shared(self) -> List[str]:
         """What no other agent that lives holds as well."""
-        shared = {name for other in self._known_records().others() for name in other["databases"]}
+        shared = self._of_others()
         return [name for name in self._held if name not in shared]
+
+    def _of_others(self) -> Set[str]:
+        """What other agents that live make wait."""
+        return {name for other in self._known_records().others() for name in other["databases"]}
 
     def _over(self) -> float:
         """Nothing is held any more; for how long it was."""
