@@ -184,6 +184,13 @@ def test_whose_key_is_not_there_is_unfit_from_then_on(sightings: list[Sighting],
     assert says_the_same(view, later)
 
 
+def test_whoever_is_not_remembered_is_no_candidate_any_more() -> None:
+    """Names that change with each pod: 64 that are gone are remembered, of a hundred."""
+    pods = [listing(member("n2"), member(f"pod{n}"), at=BEGAN + n, revision=51 + n) for n in range(100)]
+    view = seen(*pods, listing(member("n2"), at=BEGAN + 100, revision=200))
+    assert view.fitness.keys() == view.members.keys() == {"n1", "n2", *(f"pod{n}" for n in range(36, 100))}
+
+
 def test_an_address_of_the_configuration_makes_nobody_fit_who_has_no_key() -> None:
     odd = entry("members/n4", Malformed("here", "is odd", "look"), 1)
     settled = {f"n{n}": Endpoint(f"pg{n}.example", 6000 + n) for n in (1, 2, 3, 4)}

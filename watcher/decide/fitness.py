@@ -37,7 +37,8 @@ _A_TURN = 0.9  # of `loop_wait`: two turns are never quite so far apart
 def judged(before: View, after: View, at: float) -> View:
     """`after` with each member's fitness by its entries, `before` being the view before these."""
     names = {key.removeprefix(_MEMBERS) for key in after.entries if key.startswith(_MEMBERS)}
-    fitness = {name: _fitness(name, before, after, at) for name in names | set(before.fitness)}
+    names |= before.fitness.keys() & after.members.keys()  # of those that are gone, who is remembered
+    fitness = {name: _fitness(name, before, after, at) for name in names}
     return replace(after, fitness=MappingProxyType(fitness), wal_mark=_marked(before, after, at))
 
 
