@@ -301,6 +301,7 @@ class Reconciler:
 
     def _reconcile(self, view: View, wish: Desired, actual: Actual) -> None:
         wish = self._no_longer_than_it_is(wish, actual)
+        self._note_reads_led_elsewhere(actual)
         due = self._steps_of_ours(view, plan(actual, wish))
         urgent = tuple(step for step in due if not _can_wait(step, actual))
         steps = self._for_now(due, urgent)
@@ -473,6 +474,11 @@ class Reconciler:
         if reason is Reason.LEADER and actual.shown is not None and reign != self._confirmed:
             self._confirmed = reign
             self._confirm(reign)
+
+    def _note_reads_led_elsewhere(self, actual: Actual) -> None:
+        """By somebody else, since they were led where we told: then they are led back, and that is told."""
+        if self._told_reads and self._undertaking is None:
+            self._told_reads = tuple(sorted(in_use(actual)))
 
     def _tell_reads(self, wish: Desired, actual: Actual) -> None:
         """Whom databases for reads lead to, where that is new."""

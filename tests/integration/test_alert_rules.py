@@ -23,6 +23,7 @@ NAMES = [alert["alert"] for alert in ALERTS]
 AT = '{instance="w1:9632",cluster="demo"'
 T1, T2 = f'{AT},target="pgb1"}}', f'{AT},target="pgb2"}}'
 WATCHER = f"{AT}}}"
+OTHERS_CORRECTIONS = f"watcher_corrections_total{T1.replace('w1:', 'w2:')}"
 
 
 def state(reason: str) -> dict[str, str]:
@@ -322,6 +323,12 @@ CASES = [
         "WatcherTargetContested",
     ),
     case("… long ago", 40, {f"watcher_corrections_total{T1}": "0x10 1x4 2x4 3x4 4x600"}),
+    case(
+        "… who meet the one now and the other then",
+        15,
+        {f"watcher_corrections_total{T1}": "0x10 1x4 2x600", OTHERS_CORRECTIONS: "0x10 0x8 1x4 2x600"},
+        "WatcherTargetContested",
+    ),
     case(
         "a tool that puts its file there every ten minutes", 60, {f"watcher_corrections_total{T1}": EVERY_TEN}
     ),

@@ -311,6 +311,7 @@ def test_reads_are_led_back_at_once_also_by_a_write_that_teaches_the_stamp() -> 
     world.turn(knowing_its_timeline(7, world.now))
     assert "reads = host=10.0.0.1" in world.pgbouncer.text
     assert world.writes == 2
+    assert world.reports.reads == [(NODES["node1"],)] * 2, "that they were led back is told"
 
 
 def test_what_is_urgent_each_time_puts_off_nothing_for_ever() -> None:
