@@ -232,7 +232,7 @@ PLACES = [
     (marked(""), "f.ini:1: the block has no database"),
     (marked("; b\na\n"), "f.ini:3: is not a line name = key=value …"),
     (marked("a = host=h\n", "\xa0demo"), r"f.ini: has no block for cluster 'demo', only for '\xa0demo'"),
-    (marked("a = host=h\x7fx\n"), "f.ini:2: has a control character in its host"),
+    (marked("a = host=h\x7fx\n"), "f.ini:2: has a blank or a control character in its host"),
     (
         marked(f"a = host=h dbname='{'x' * 60}\n"),
         f"f.ini:2: cannot be read from \"dbname='{'x' * 32}\" on: a broken quote, or no key=value",

@@ -403,7 +403,9 @@ def _host(pair: re.Match[str], place: str, role: Role) -> str:
     if any(one.startswith(("/", "@")) for one in host.split(",")):
         raise BlockError(place, "leads to a local socket", "give it a host, or move it out of the block")
     if any(ord(c) < 33 or c == "\x7f" for c in host):
-        raise BlockError(place, "has a control character in its host", "use blanks between the parameters")
+        raise BlockError(
+            place, "has a blank or a control character in its host", "use blanks between the parameters"
+        )
     return host
 
 
