@@ -14,7 +14,16 @@ from typing import Protocol
 from watcher.decide.backoff import Backoff
 from watcher.decide.canary import after_canary, reign_of, within_limits
 from watcher.decide.config_block import goal
-from watcher.decide.decision import Policy, but_for_pause, desired, leads_writes, plan, within_limit
+from watcher.decide.decision import (
+    Policy,
+    but_for_pause,
+    desired,
+    leads_writes,
+    plan,
+    route_for,
+    within_limit,
+)
+from watcher.decide.endpoint import each_of
 from watcher.decide.errors import (
     FileChanged,
     LoginRefused,
@@ -301,7 +310,7 @@ class Reconciler:
 
     def _reconcile(self, view: View, wish: Desired, actual: Actual) -> None:
         wish = self._no_longer_than_it_is(wish, actual)
-        self._note_reads_led_elsewhere(actual)
+        self._note_reads_led_elsewhere(wish, actual)
         due = self._steps_of_ours(view, plan(actual, wish))
         urgent = tuple(step for step in due if not _can_wait(step, actual))
         steps = self._for_now(due, urgent)
@@ -475,9 +484,11 @@ class Reconciler:
             self._confirmed = reign
             self._confirm(reign)
 
-    def _note_reads_led_elsewhere(self, actual: Actual) -> None:
-        """By somebody else, since they were led where we told: then they are led back, and that is told."""
-        if self._told_reads and self._undertaking is None:
+    def _note_reads_led_elsewhere(self, wish: Desired, actual: Actual) -> None:
+        """By somebody else, since they were led where they should be: that they are led back is told."""
+        route = route_for(actual, wish)
+        wished = () if route is None or route.readers is None else each_of(route.readers)
+        if wished and self._told_reads == tuple(sorted(wished)):
             self._told_reads = tuple(sorted(in_use(actual)))
 
     def _tell_reads(self, wish: Desired, actual: Actual) -> None:

@@ -314,6 +314,16 @@ def test_reads_are_led_back_at_once_also_by_a_write_that_teaches_the_stamp() -> 
     assert world.reports.reads == [(NODES["node1"],)] * 2, "that they were led back is told"
 
 
+def test_reads_that_another_watcher_has_led_on_are_told_once() -> None:
+    world = World(AT_NODE3_WITH_READS)
+    world.turn(led_by("node1", 5, world.now - 60))
+    world.pgbouncer.text = world.pgbouncer.text.replace("host=10.0.0.1", "host=10.0.0.2")
+    world.pgbouncer.reload()
+    world.now += RESYNC
+    world.turn(led_by("node2", 6, world.now - 60))
+    assert world.reports.reads == [(NODES["node1"],), (NODES["node2"],)]
+
+
 def test_what_is_urgent_each_time_puts_off_nothing_for_ever() -> None:
     world = World(in_a_rush=True)
     world.turn()
