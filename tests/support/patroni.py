@@ -148,8 +148,12 @@ class Node:
         return answer
 
     def sql(self, sql: str, *, dbname: str = "postgres", user: str = "postgres") -> list[dict[str, str]]:
-        """Run a statement on this node through its Unix socket, as superuser by default."""
-        return psql(self.folder, self.port, user, dbname, sql, as_account=POSTGRES_ACCOUNT, timeout=5)
+        """Run a statement on this node through its Unix socket, as superuser by default; over TCP where a
+        former postmaster, hung and ended late, has taken the socket with it.
+        """
+        has_socket = (self.folder / f".s.PGSQL.{self.port}").exists()
+        host = self.folder if has_socket else self.host
+        return psql(host, self.port, user, dbname, sql, as_account=POSTGRES_ACCOUNT, timeout=5)
 
     def turns(self) -> int:
         """How many quiet turns of its loop Patroni has taken."""
