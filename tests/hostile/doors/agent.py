@@ -27,21 +27,23 @@ from watcher.apply.console import ConsoleAccess
 from watcher.apply.holding import Ear, Holding, Terms
 from watcher.apply.local import SocketStream
 from watcher.apply.pooler import Pooler
-from watcher.decide.errors import BlockError, TargetError
+from watcher.decide.errors import BlockError, TargetError, TargetUnreachable
 
 
 class _OnePlace:
-    """A `Place` whose agent has said everything already."""
+    """A `Place` whose agent has said everything already, and is not there a second time."""
 
     name = "here"
     connected = True
 
     def __init__(self, near: socket.socket) -> None:
-        self._near = near
+        self._near: socket.socket | None = near
 
     def open(self, word: str) -> SocketStream:
-        del word
-        return SocketStream(self._near)
+        near, self._near = self._near, None
+        if near is None:
+            raise TargetUnreachable(word, "it is gone", "")
+        return SocketStream(near)
 
     def close(self) -> None:
         """The stream is closed by whoever opened it."""
