@@ -460,7 +460,7 @@ def health_probe(settings: s.Settings, board: Board) -> HealthProbe:
 
 
 def node_urls(settings: s.Settings, view: View) -> list[str]:
-    """Where nodes are asked: the settings' URLs, then those of all members ever seen."""
+    """Where nodes are asked: the settings' URLs, then those of all members that are remembered."""
     return [*settings.patroni.nodes, *(m.api_url for m in view.members.values() if m.api_url)]
 
 

@@ -388,8 +388,8 @@ class Readers:
 class View:
     """All that is known of one cluster. Made by `view.fold`, ordered by revision, never by arrival.
 
-    `members` remembers every member ever seen, so that the fallback knows their addresses after their
-    keys are gone. `contact_at` is when etcd was last heard, `first_heard_at` when first,
+    `members` has the latest of those that are gone too, so that the fallback knows their addresses after
+    their keys are gone. `contact_at` is when etcd was last heard, `first_heard_at` when first,
     `leader_since` when this reign was first seen, `seen_at` when each key's present revision was. `readiness`
     stays READY for the rest of a reign, `pulse` is the last answer whatever it was; `silent_since` when the
     leader, which had answered in this reign, began not to. `alarms` are each target's last; `confirmed` the

@@ -48,7 +48,7 @@ Address = Callable[[str, Member | None], Endpoint | str]
 def candidates(
     view: View, reign: Leadership, address: Address, policy: ReadPolicy, now: float, target: str
 ) -> tuple[Candidate, ...]:
-    """Every member that was ever seen, whom reads prefer first."""
+    """Every member that is remembered, whom reads prefer first."""
 
     def preferred(name: str) -> tuple[int, str]:
         return (behind(view.fitness, name) if policy.choose is Choose.LEAST_LAG else 0, name)

@@ -280,7 +280,7 @@ class Holder:
             left = records.left()
             if left:
                 paused = self._paused()
-                kept = {name for other in records.others() for name in other["databases"]}
+                kept = self._of_others()
                 names = {name for record in left for name in record["databases"]}
                 ended = sorted((names & paused) - kept)
                 for record in left:
