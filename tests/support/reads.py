@@ -113,11 +113,13 @@ class ReadStage(AbstractContextManager["ReadStage"]):
 
     def seen(self, deed: Callable[[], object], until_led: Callable[[], list[Node]]) -> tuple[Seen, float]:
         """What clients met from just before `deed` until they were all served by the nodes of `until_led`;
-        and when PgBouncers led there.
+        and when PgBouncers led there. What a PgBouncer sends before it can have read the end of its server's
+        connections was in flight too.
         """
         time.sleep(1.0)
         start = time.monotonic()
         deed()
+        self.led_to()  # to log in takes a PgBouncer several turns of its loop: it has read what came before
         done = time.monotonic()
         led_at = self.wait_until_led(until_led())
         self.clients.settle(after=led_at)
