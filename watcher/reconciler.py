@@ -536,7 +536,7 @@ class Reconciler:
         if wish.recheck_at is not None:
             due = min(due, wish.recheck_at)
         if self._rush is not None and self._waits_since is not None:
-            due = min(due, self._rush.over_at(self._waits_since))
+            due = min(due, self._rush.look_again_at(self._waits_since))
         return max(0.0, due - now)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 QUIET = 0.25
-"""Seconds without anybody in a hurry until a rush is over; to look more often would itself be in the way."""
-LONGEST = 1.0
+"""Seconds without anybody in a hurry until a rush is over."""
+LONGEST = 3.0
 """Seconds after which what can wait is done in a rush too."""
 
 
@@ -28,3 +28,10 @@ class Rush:
     def over_at(self, since: float) -> float:
         """From when on is done what could wait `since` then."""
         return min(self._last + QUIET, since + LONGEST)
+
+    def look_again_at(self, since: float) -> float:
+        """When whoever has waited `since` then looks whether it is over: the more seldom the longer that is,
+        for hundreds who look would themselves be in the way.
+        """
+        now = self._clock()
+        return min(max(self._last + QUIET, now + (now - since)), since + LONGEST)

@@ -28,7 +28,7 @@ from tests.support.waiting import wait_for
 from watcher.apply.agent import guard as guard_part
 from watcher.apply.agent import record as record_part
 from watcher.apply.agent.bounds import Bounds
-from watcher.apply.agent.console import Console, dial
+from watcher.apply.agent.console import Console, Reply, dial
 from watcher.apply.agent.greeting import FULL, REFUSES, SILENT, TAKES, greet_postgres
 from watcher.apply.agent.guard import Guard
 from watcher.apply.agent.hold import Holder
@@ -364,6 +364,37 @@ def test_what_the_guard_sees_begins_a_hold_without_a_wait_for_logins(
     assert (alarm["held"], alarm["complete"], alarm["why"]) == (True, True, "connection refused")
 
 
+def test_a_switch_takes_few_exchanges_with_pgbouncer(
+    bouncer: PgBouncer, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs both sides a turn, and a fleet's agents may share their processors with PgBouncers."""
+    exchanges: list[tuple[str, ...]] = []
+    ask = Console.ask
+
+    def counted(console: Console, limit: float, *statements: str) -> list[Reply]:
+        exchanges.append(statements)
+        return ask(console, limit, *statements)
+
+    monkeypatch.setattr(Console, "ask", counted)
+    bouncer.write_block(postgres.address, postgres.port)
+    holder = Holder(str(bouncer.ini), f"{bouncer.address}:{bouncer.port}", LIMIT, Bounds(None, None))
+    with _console(bouncer) as control, _console(bouncer) as pauser:
+        holder._consoles = {"control": control._pooler, "pause": pauser._pooler}
+        holder._begin()
+        exchanges.clear()
+        held = holder._answer(b'{"verb": "hold", "databases": ["app"], "limit": 30.0}')
+        assert held["complete"]
+        assert len(exchanges) <= 3 + exchanges.count(("SHOW POOLS",)), exchanges
+        exchanges.clear()
+        where = [postgres.address, postgres.port]
+        request = {"reload": True, "sure": True, "expect": {"app": where}, "greet": [*where, "watcher"]}
+        released = holder._answer(json.dumps({"verb": "release", **request}).encode("ascii"))
+        assert released["was_held"]
+        assert len(exchanges) <= 3, exchanges
+        holder.let_go("the test is over")
+    bouncer.point_at("127.0.0.1", 1)
+
+
 def test_a_hold_until_no_moment_at_all_is_not_begun(bouncer: PgBouncer) -> None:
     """NaN is neither reached nor passed, so it would never end."""
     holder = Holder(str(bouncer.ini), f"{bouncer.address}:{bouncer.port}", LIMIT, Bounds(None, None))
@@ -434,6 +465,15 @@ def test_rows_come_by_column_and_what_is_nothing_is_none(bouncer: PgBouncer) -> 
     with _console(bouncer) as console:
         (row,) = [row for row in console.rows(LIMIT, "SHOW DATABASES") if row["name"] == "app"]
     assert (row["host"], row["port"], row["paused"], row["force_user"]) == ("127.0.0.1", "1", "0", None)
+
+
+def test_of_pairs_those_that_are_wanted_come_by_column(bouncer: PgBouncer) -> None:
+    with _console(bouncer) as console:
+        (reply,) = console.ask(LIMIT, "SHOW CONFIG")
+    assert reply.pairs("key", "value", ["min_pool_size", "is_none"]) == {"min_pool_size": "0"}
+    assert reply.pairs("key", "changeable", ["listen_port"]) == {"listen_port": "no"}
+    assert set(reply.pairs("changeable", "key", ["yes"])) == {"yes"}
+    assert reply.pairs("key", "is_none", ["min_pool_size"]) == {}
 
 
 def test_statements_in_one_piece_are_answered_in_their_order_errors_too(bouncer: PgBouncer) -> None:

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.blocks import parse, rewrite
-from watcher.decide.config_block import goal
+from watcher.decide.config_block import MarkedFile, goal
 from watcher.decide.errors import BlockError
 from watcher.decide.model import Endpoint, Role, Route, Stamp
 
@@ -127,6 +127,16 @@ def test_a_second_rewrite_changes_nothing_and_the_last_one_wins(text: str, one: 
     there_and_back = rewrite(rewrite(once, "demo", other, "f"), "demo", one, "f")
     assert parse(there_and_back, "demo", "f") == parse(once, "demo", "f")
     assert rewrite(there_and_back, "demo", one, "f") == there_and_back
+
+
+@settings(max_examples=120, deadline=None)
+@given(files(), ROUTES, ROUTES)
+def test_what_was_led_is_what_would_be_read_anew(text: str, one: Route, other: Route) -> None:
+    led = MarkedFile(text, "demo", "f").led_to(one).led_to(other)
+    anew = MarkedFile(led.text, "demo", "f")
+    assert led.block == anew.block
+    assert led.led_to(one).text == anew.led_to(one).text
+    assert led.led_to(one).block == anew.led_to(one).block
 
 
 @settings(max_examples=120, deadline=None)

@@ -34,7 +34,7 @@ from watcher.decide.model import (
 )
 from watcher.mailbox import Mailbox
 from watcher.reconciler import Reconciler
-from watcher.rush import Rush
+from watcher.rush import LONGEST, Rush
 
 AT_NODE3 = ";; [config cluster: begin]\napp = host=10.0.0.3 port=5432\n;; [config cluster: end]\n"
 AT_NODE3_WITH_READS = (
@@ -274,16 +274,30 @@ def test_a_rush_that_does_not_end_puts_nothing_off_for_long() -> None:
     world = World(in_a_rush=True)
     world.turn()
     world.turn(knowing_its_timeline(7, world.now))
-    until = world.now + 0.9
-    while world.now < until:
+    began, due, turns = world.now, 0.0, 0
+    while world.writes == 1:
+        world.now += due
         world.rush.hurried()
-        world.now += max(world.turn(), 0.001)
-    assert world.writes == 1
-    world.rush.hurried()
-    world.now += min(0.2, world.turn())
-    world.rush.hurried()
+        due = world.turn()
+        turns += 1
+    assert world.now - began == pytest.approx(LONGEST)
+    assert turns < 8, "who waits for long looks seldom, for hundreds who look are in the way themselves"
+
+
+def test_what_waits_is_done_soon_after_a_long_rush() -> None:
+    world = World(in_a_rush=True)
     world.turn()
-    assert world.writes == 2
+    due = world.turn(knowing_its_timeline(7, world.now))
+    began = world.now
+    while world.now < began + LONGEST / 4:
+        world.rush.hurried()
+        world.now += due
+        due = world.turn()
+    over = world.now
+    while world.writes == 1:
+        world.now += due
+        due = world.turn()
+    assert world.now - over <= over - began
 
 
 def test_what_can_wait_keeps_nobody_waiting_whom_this_turn_is_for_though_the_rush_was_over() -> None:

@@ -20,6 +20,7 @@ Text is bytes decoded as UTF-8 with `surrogateescape`, so that every byte surviv
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -96,18 +97,33 @@ class MarkedFile:
         _check_endpoint(route.endpoint, self._file)
         for endpoint in () if route.readers is None else each_of(route.readers):
             _check_endpoint(endpoint, self._file)
-        lines = dict(enumerate(self._lines))
+        lines = list(self._lines)
         for found in self._databases:
             leads_to = goal(found.database, route)
             if leads_to is not None:
                 lines[found.index] = found.led_to(leads_to)
         stamp_line = f";; watcher: {write_stamp(route.stamp)}{_line_end(lines[self._first])}"
-        if self._stamps:
-            lines |= dict.fromkeys(self._stamps, "") | {self._stamps[0]: stamp_line}
-        else:
-            lines[self._first] += stamp_line
-        text = "".join(lines.values())
-        return MarkedFile(text, self._cluster, self._file, self._replicas, self._named)
+        if len(self._stamps) == 1:
+            lines[self._stamps[0]] = stamp_line
+            return self._with_lines(lines)
+        for index in self._stamps:
+            lines[index] = ""
+        lines[self._stamps[0] if self._stamps else self._first] += stamp_line
+        return MarkedFile("".join(lines), self._cluster, self._file, self._replicas, self._named)
+
+    def _with_lines(self, lines: list[str]) -> MarkedFile:
+        """The same with these lines, of which only addresses and the stamp are others: the rest of a long
+        file is not read again.
+        """
+        after = copy.copy(self)
+        after.text, after._lines = "".join(lines), lines
+        after._databases = _databases(lines, self._first, self._last, self._file, self._replicas)
+        after.block = Block(
+            databases=tuple(line.database for line in after._databases),
+            stamp=after._stamp(),
+            defined=self.block.defined,
+        )
+        return after
 
 
 def goal(database: Database, route: Route) -> Endpoint | None:

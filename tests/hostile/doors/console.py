@@ -11,6 +11,7 @@ from tests.hostile.doors.etcd_keys import JSON
 from tests.hostile.doors.http import OneAnswer
 from watcher.apply.agent.console import Console as AgentsConsole
 from watcher.apply.agent.greeting import AWAY, FULL, REFUSES, SILENT, TAKES, greet_postgres
+from watcher.apply.agent.hold import OURS
 from watcher.apply.console import Console, ConsoleAccess, databases_in
 from watcher.apply.local import SocketStream
 from watcher.decide.errors import TargetError, TargetRefused
@@ -41,7 +42,7 @@ def check_agents_console(data: bytes) -> None:
         (reply,) = console.ask(5, "SHOW CONFIG")
         for row in reply.rows:
             assert all(value is None or isinstance(value, str) for value in row.values())
-        assert all(isinstance(value, str) for value in reply.pairs("key", "value").values())
+        assert all(isinstance(value, str) for value in reply.pairs("key", "value", OURS).values())
         console.arrived()
 
 

@@ -12,13 +12,15 @@ import socket
 import struct
 import sys
 import time
-from typing import Dict, Iterator, List, Optional
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from watcher.apply.agent.bounds import Gate
 from watcher.apply.agent.wire import PROTOCOL, Refused, say
 
 _CHUNK = 65536
-_LENGTH, _COUNT, _SIZE = struct.Struct("!I"), struct.Struct("!H"), struct.Struct("!i")
+_HEAD, _COUNT, _SIZE = struct.Struct("!BI"), struct.Struct("!H"), struct.Struct("!i")
+_ROW, _COLUMNS, _DONE, _ERROR, _READY = b"DTCEZ"
+"""First bytes of messages (PostgreSQL protocol 3, «Message Formats»)."""
 
 
 def dial(address: str) -> socket.socket:
@@ -72,33 +74,35 @@ class Reply:
         self.tag = ""
         self.error = ""
         self._columns: List[str] = []
-        self._bodies: List[bytearray] = []
+        self._bodies: List[bytes] = []
 
-    def add(self, kind: bytearray, body: bytearray) -> None:
-        """One message of the server's (PostgreSQL protocol 3, «Message Formats»)."""
-        if kind == b"D":
+    def add(self, kind: int, body: bytes) -> None:
+        """One message of the server's."""
+        if kind == _ROW:
             self._bodies.append(body)
-        elif kind == b"T":
+        elif kind == _COLUMNS:
             self._columns = _column_names(body)
-        elif kind == b"C":
+        elif kind == _DONE:
             self.tag = body.rstrip(b"\0").decode("utf-8", "replace")
-        elif kind == b"E":
-            self.error = error_fields(bytes(body)).get("M", "an error without a message")
+        elif kind == _ERROR:
+            self.error = error_fields(body).get("M", "an error without a message")
 
     @property
     def rows(self) -> List[Dict[str, Optional[str]]]:
         with _as_pgbouncer_speaks():
             return [dict(zip(self._columns, _values(body))) for body in self._bodies]
 
-    def pairs(self, key: str, value: str) -> Dict[str, str]:
-        """Two columns, as a map from one to the other; empty where there are none of these names."""
+    def pairs(self, key: str, value: str, wanted: Iterable[str]) -> Dict[str, str]:
+        """Two columns, as a map from one to the other, of the rows whose key is wanted; empty where there are
+        no columns of these names.
+        """
         if key not in self._columns or value not in self._columns:
             return {}
         at, other = self._columns.index(key), self._columns.index(value)
-        first = max(at, other) + 1
+        names = {name.encode("utf-8") for name in wanted}
         with _as_pgbouncer_speaks():
-            found = (_values(body, first) for body in self._bodies)
-            return {row[at] or "": row[other] or "" for row in found}
+            rows = [_values(body) for body in self._bodies if _raw(body, at) in names]
+            return {row[at] or "": row[other] or "" for row in rows}
 
 
 @contextlib.contextmanager
@@ -150,33 +154,39 @@ class Console:
         return found
 
     def _reply(self, until: float) -> Reply:
-        reply, at = Reply(), 0
+        reply, at, is_whole = Reply(), 0, False
         with _as_pgbouncer_speaks():
             while True:
-                end = self._end_of_message(at, until)
-                kind = self._pending[at : at + 1]
-                if kind == b"Z":
+                at, is_whole = self._take_up(reply.add, at)
+                if is_whole:
                     break
-                reply.add(kind, self._pending[at + 5 : end])
-                at = end
-        del self._pending[:end]
+                self._await(until)
+        del self._pending[:at]
         return reply
 
-    def _end_of_message(self, at: int, until: float) -> int:
-        """Of the one that begins at `at`, once all of it is there."""
-        while True:
-            arrived = len(self._pending)
-            if arrived >= at + 5:
-                end = self._end(at)
-                if arrived >= end:
-                    return end
-            if not select.select([self._pooler], [], [], max(0.0, until - time.monotonic()))[0]:
-                self.close()  # or what it says late would be taken for the answer to something else
-                raise OSError("PgBouncer's console did not answer in time")
-            self._receive()
+    def _take_up(self, add: Callable[[int, bytes], None], begin: int) -> Tuple[int, bool]:
+        """The messages from `begin` on that are whole, up to ReadyForQuery; where they end, and whether by
+        that. SHOW CONFIG has a hundred of them, in every switch.
+        """
+        arrived, at, unpack = bytes(self._pending[begin:]), 0, _HEAD.unpack_from
+        last = len(arrived) - 5
+        while at <= last:
+            kind, size = unpack(arrived, at)
+            end = at + 1 + size
+            if end > last + 5:
+                break
+            if kind == _READY:
+                return begin + end, True
+            add(kind, arrived[at + 5 : end])
+            at = end
+        return begin + at, False
 
-    def _end(self, at: int) -> int:
-        return at + 1 + int(_LENGTH.unpack_from(self._pending, at + 1)[0])
+    def _await(self, until: float) -> None:
+        """More of what PgBouncer says."""
+        if not select.select([self._pooler], [], [], max(0.0, until - time.monotonic()))[0]:
+            self.close()  # or what it says late would be taken for the answer to something else
+            raise OSError("PgBouncer's console did not answer in time")
+        self._receive()
 
     def _receive(self) -> None:
         chunk = self._pooler.recv(_CHUNK)
@@ -186,16 +196,10 @@ class Console:
 
     def _has_reply(self) -> bool:
         """Whether a whole answer, up to ReadyForQuery, is there."""
-        at = 0
-        while len(self._pending) >= at + 5:
-            end = self._end(at)
-            if len(self._pending) >= end and self._pending[at : at + 1] == b"Z":
-                return True
-            at = end
-        return False
+        return self._take_up(lambda *_: None, 0)[1]
 
 
-def _column_names(body: bytearray) -> List[str]:
+def _column_names(body: bytes) -> List[str]:
     names: List[str] = []
     at = 2
     for _ in range(_COUNT.unpack_from(body)[0]):
@@ -205,11 +209,18 @@ def _column_names(body: bytearray) -> List[str]:
     return names
 
 
-def _values(body: bytearray, first: int = 65535) -> List[Optional[str]]:
-    """The `first` columns of a row, or all there are."""
+def _raw(body: bytes, column: int) -> bytes:
+    """One column of a row."""
+    at = 2
+    for _ in range(column):
+        at += 4 + max(_SIZE.unpack_from(body, at)[0], 0)
+    return body[at + 4 : at + 4 + _SIZE.unpack_from(body, at)[0]]
+
+
+def _values(body: bytes) -> List[Optional[str]]:
     values: List[Optional[str]] = []
     at = 2
-    for _ in range(min(first, _COUNT.unpack_from(body)[0])):
+    for _ in range(_COUNT.unpack_from(body)[0]):
         size = _SIZE.unpack_from(body, at)[0]
         at += 4
         values.append(None if size < 0 else body[at : at + size].decode("utf-8", "replace"))

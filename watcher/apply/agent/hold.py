@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from watcher.apply.agent.bounds import Bounds, Gate
 from watcher.apply.agent.console import Console, Reply, dial
@@ -43,12 +43,24 @@ LOGIN_LIMIT = 2.0
 GREETING_LIMIT = 2.0
 """Seconds for the new primary's word that it takes logins: a whole fleet asks it at once."""
 
-LOGINS_AFTER = 0.25
+LOGINS_AFTER = 1.0
 """Seconds after a release until it is looked at whether each pool has its server: not while clients of other
 PgBouncers on this host still wait for theirs."""
 
 NOT_FILLED = {"min_pool_size": "0"}
 """Or a paused pool goes on logging in, and each login is broken off."""
+
+NO_NEW_LOGINS = dict(NOT_FILLED, max_db_connections="1")
+
+OURS = (
+    "default_pool_size",
+    "max_db_connections",
+    "min_pool_size",
+    "query_timeout",
+    "server_fast_close",
+    "server_login_retry",
+)
+"""Settings that a hold changes for a while."""
 
 FAST_CLOSE_SECONDS = 1.0  # PgBouncer looks at its servers every third of a second
 LONGEST_HOLD = 600.0
@@ -71,6 +83,9 @@ LONGEST_MOMENT = 1.0
 
 LONGEST_DRAIN = 50.0
 """Seconds for which a pool may be larger than it is, since old connections take room in it."""
+
+Rows = List[Dict[str, Optional[str]]]
+_Shown = NamedTuple("_Shown", [("databases", Rows), ("pools", Rows)])
 
 
 def keep(options: argparse.Namespace) -> None:
@@ -104,8 +119,34 @@ def _count(row: Dict[str, Optional[str]], *columns: str) -> int:
     return sum(int(row.get(column) or 0) for column in columns)
 
 
-def _paused_in(rows: List[Dict[str, Optional[str]]]) -> Set[str]:
+def _paused_in(rows: Rows) -> Set[str]:
     return {_named(row, "name") for row in rows if _count(row, "paused")}
+
+
+def _sums(pools: Rows, databases: List[str], *columns: str, **but: str) -> int:
+    rows = (row for row in pools if _named(row, "database") in databases)
+    return sum(
+        _count(row, *columns) for row in rows if not any(row.get(name) == v for name, v in but.items())
+    )
+
+
+def _old_servers(servers: Rows, databases: List[str]) -> Rows:
+    """Connections in use that still lead where the database no longer does."""
+    return [
+        row
+        for row in servers
+        if _named(row, "database") in databases
+        and _named(row, "state") == "active"
+        and _count(row, "close_needed")
+    ]
+
+
+def _settings_in(shown: Reply) -> Dict[str, str]:
+    return shown.pairs("key", "value", OURS)
+
+
+def _words_to_set(settings: Dict[str, str]) -> List[str]:
+    return ["SET %s='%s'" % (name, value.replace("'", "''")) for name, value in settings.items()]
 
 
 def _quoted(name: str) -> str:
@@ -301,14 +342,20 @@ class Holder:
             raise Refused("request", "no console is logged in")
         return self._control.ask(self._limit, *statements)
 
-    def _rows(self, statement: str) -> List[Dict[str, Optional[str]]]:
+    def _rows(self, statement: str) -> Rows:
         return self._answer_to(statement).rows
 
     def _answer_to(self, statement: str) -> Reply:
-        (reply,) = self._ask(statement)
-        if reply.error:
-            raise Refused("console", "%s: %s" % (statement, reply.error))
+        (reply,) = self._answers(statement)
         return reply
+
+    def _answers(self, *statements: str, behind: Sequence[str] = ()) -> List[Reply]:
+        """In one piece with the words that are said before, as each exchange costs both sides a turn."""
+        replies = self._ask(*behind, *statements)[len(behind) :]
+        for statement, reply in zip(statements, replies):
+            if reply.error:
+                raise Refused("console", "%s: %s" % (statement, reply.error))
+        return replies
 
     def _paused(self) -> Set[str]:
         return _paused_in(self._rows("SHOW DATABASES"))
@@ -320,25 +367,32 @@ class Holder:
 
     def _set(self, settings: Dict[str, str]) -> None:
         if settings:
-            self._ask(*["SET %s='%s'" % (name, value.replace("'", "''")) for name, value in settings.items()])
+            self._ask(*_words_to_set(settings))
 
     def _config(self) -> Dict[str, str]:
-        return self._answer_to("SHOW CONFIG").pairs("key", "value")
+        return _settings_in(self._answer_to("SHOW CONFIG"))
 
     def _change(self, config: Dict[str, str], **settings: str) -> None:
-        """Set them for a while; what they were goes on record first, as whoever changed them before us knew
-        it.
-        """
+        """Set them for a while."""
+        self._record_and_ask(self._words_to_change(config, **settings))
+
+    def _words_to_change(self, config: Dict[str, str], **settings: str) -> List[str]:
+        """To be said once it is on record what they were, as whoever changed them before us knew it."""
         settings = {name: value for name, value in settings.items() if config.get(name, value) != value}
-        if not settings:
-            return
-        for other in self._known_records().others():
-            config = dict(config, **other["settings"])
-        for name in settings:
-            self._changed.setdefault(name, config[name])
-        self._set_to.update(settings)
-        self._note()
-        self._set(settings)
+        if settings:
+            for other in self._known_records().others():
+                config = dict(config, **other["settings"])
+            for name in settings:
+                self._changed.setdefault(name, config[name])
+            self._set_to.update(settings)
+        return _words_to_set(settings)
+
+    def _record_and_ask(self, changes: List[str], *more: str) -> None:
+        """Words that change settings, which go on record first, and others in one piece with them."""
+        if changes:
+            self._note()
+        if changes or more:
+            self._ask(*changes, *more)
 
     def _change_back(self, *names: str) -> None:
         known = {name: self._changed[name] for name in names if name in self._changed}
@@ -378,13 +432,13 @@ class Holder:
             self._until = now + min(limit, LONGEST_HOLD)
             try:
                 with self._known_records().turn():
-                    self._pause(at_once)
+                    shown = self._pause(at_once)
             except (OSError, Refused):
                 self._until = float("inf")
                 raise
             self._is_held, self._is_complete = True, False
             self._compare_at = now + COMPARE_EVERY
-            self._has_become_complete()  # our answer says so
+            self._note_whether_complete(shown)  # our answer says so
         else:
             self._asked, self._until = asked, min(now + limit, self._began + LONGEST_HOLD)
             with self._known_records().turn():
@@ -402,61 +456,70 @@ class Holder:
             self._send_pauses(fresh)
             self._is_complete, self._look_at = False, 0.0
 
-    def _wanted(self, rows: List[Dict[str, Optional[str]]]) -> List[str]:
+    def _wanted(self, rows: Rows) -> List[str]:
         """The databases to hold that PgBouncer knows; with `all_but` those too that it made from `*`."""
         known, but = [_named(row, "name") for row in rows], self._asked.get("all_but")
         made = [] if but is None else [name for name in known if name not in but and name != "pgbouncer"]
         return [name for name in known if name in self._asked["databases"] or name in made]
 
-    def _pause(self, at_once: bool) -> None:
-        rows = self._rows("SHOW DATABASES")
-        others = self._known_records().others()
+    def _pause(self, at_once: bool) -> "_Shown":
+        asked = ["SHOW DATABASES"] if at_once else ["SHOW DATABASES", "SHOW CONFIG"]
+        replies = self._answers(*asked)
+        rows, others = replies[0].rows, self._known_records().others()
         shared = {name for other in others for name in other["databases"]}
-        paused = {_named(row, "name") for row in rows if _count(row, "paused")}
+        paused = _paused_in(rows)
         wanted = self._wanted(rows)
         self._held = [name for name in wanted if name not in paused or name in shared]
         same = [other["age"] for other in others if set(other["databases"]) & set(wanted)]
         self._began -= max([0.0, *same])  # these clients wait already
-        self._note()
         fresh = [name for name in self._held if name not in paused]
+        config = {} if at_once else _settings_in(replies[1])
+        changes = [] if at_once else self._words_to_change(config, **NO_NEW_LOGINS)
+        self._note()
         try:
             if at_once:
-                self._send_pauses(fresh)
+                shown = self._send_pauses(fresh)
                 self._change(self._config(), **NOT_FILLED)
             else:
-                self._let_logins_end(fresh)
-                self._send_pauses(fresh)
+                self._let_logins_end(fresh, changes, QUIET_LIMIT)
+                shown = self._send_pauses(fresh)
                 # behind the answer: from here on clients wait, and a stop of the primary waits for the answer
                 self._later.append((0.0, lambda: self._change_back("max_db_connections")))
         except (OSError, Refused):
             self._undo()
             raise
+        return shown
 
-    def _let_logins_end(self, databases: List[str], limit: float = QUIET_LIMIT) -> None:
-        """No login begins from here on, and the one that may be under way in each pool gets a moment."""
-        self._change(self._config(), max_db_connections="1", **NOT_FILLED)
+    def _let_logins_end(self, databases: List[str], changes: List[str], limit: float) -> None:
+        """No login begins once these changes are made, and the one that may be under way in each pool gets a
+        moment.
+        """
         until = time.monotonic() + limit
-        while self._sums(databases, "sv_login") and time.monotonic() < until:
+        (pools,) = self._answers("SHOW POOLS", behind=changes)
+        while _sums(pools.rows, databases, "sv_login") and time.monotonic() < until:
             time.sleep(0.001)
+            (pools,) = self._answers("SHOW POOLS")
 
-    def _sums(self, databases: List[str], *columns: str, **but: str) -> int:
-        rows = (row for row in self._rows("SHOW POOLS") if _named(row, "database") in databases)
-        return sum(
-            _count(row, *columns) for row in rows if not any(row.get(name) == v for name, v in but.items())
-        )
-
-    def _send_pauses(self, databases: List[str]) -> None:
+    def _send_pauses(self, databases: List[str]) -> "_Shown":
+        """What is shown once they are in force."""
         if self._pauser is None:
             raise Refused("request", "no console is logged in")
         self._pauser.arrived()
         if databases:
             self._pauser.post(*["PAUSE %s" % _quoted(name) for name in databases])
         until = time.monotonic() + PAUSED_LIMIT
-        while set(databases) - self._paused():
+        while True:
+            shown = self._look()
+            if set(databases) <= _paused_in(shown.databases):
+                return shown
             errors = [reply.error for reply in self._pauser.arrived() if reply.error]
             if errors or time.monotonic() > until:
                 raise Refused("pause", errors[0] if errors else "PAUSE was not carried out")
             time.sleep(0.001)
+
+    def _look(self) -> "_Shown":
+        databases, pools = self._answers("SHOW DATABASES", "SHOW POOLS")
+        return _Shown(databases.rows, pools.rows)
 
     def _undo(self) -> None:
         with contextlib.suppress(OSError, Refused):
@@ -480,24 +543,23 @@ class Holder:
             say(dict(self._status(), event="resumed"))
 
     def _see_whether_complete(self) -> None:
-        if self._has_become_complete():
-            say(dict(self._status(), event="complete"))
-
-    def _has_become_complete(self) -> bool:
-        """Complete when all that is to be held is paused, by whomever, and no transaction runs in it.
-        Sessions may stay for ever and do not count.
-        """
         self._look_at = float("inf")
-        if not self._is_held or self._is_complete or self._resumed:
-            return False
-        rows = self._rows("SHOW DATABASES")
-        wanted = self._wanted(rows)
-        runs = any(not _count(row, "paused") for row in rows if _named(row, "name") in wanted)
-        if runs or self._sums(wanted, "sv_active", "sv_tested", pool_mode="session"):
+        if self._is_held and not self._is_complete and not self._resumed:
+            self._note_whether_complete(self._look())
+            if self._is_complete:
+                say(dict(self._status(), event="complete"))
+
+    def _note_whether_complete(self, shown: "_Shown") -> None:
+        """Complete when all that is to be held is paused, by whomever, and no transaction runs in it.
+        Sessions may stay for ever and do not count. If it is not, it is looked at again soon.
+        """
+        wanted = self._wanted(shown.databases)
+        runs = bool(set(wanted) - _paused_in(shown.databases))
+        self._is_complete = not (
+            runs or _sums(shown.pools, wanted, "sv_active", "sv_tested", pool_mode="session")
+        )
+        if not self._is_complete:
             self._look_at = time.monotonic() + (0.001 if time.monotonic() - self._began < 0.1 else 0.02)
-            return False
-        self._is_complete = True
-        return True
 
     def _status(self) -> Dict[str, Any]:
         now = time.monotonic()
@@ -524,11 +586,12 @@ class Holder:
             expect = request.get("expect") or {}
             reload = bool(request.get("reload")) and not self._is_led(expect, request.get("greet"))
             with self._moved((request.get("moves") or []) if reload else []) as moved:
-                rows = self._reload_and_look(reload, expect, moved)
+                rows, servers = self._reload_and_look(reload, expect, moved)
                 names = self._held if request.get("sure") else self._not_shared()
-                old = self._old_servers(self._held)
-                self._make_room(old)
-                self._let_go_on([name for name in names if name in _paused_in(rows)])
+                old = _old_servers(servers, self._held)
+                paused = _paused_in(rows)
+                going = self._words_to_go_on([name for name in names if name in paused])
+                self._record_and_ask(self._words_for_logins() + self._words_to_make_room(old), *going)
         held, self._held = self._held, []
         held_for = self._over()
         self._after_release(held + moved, old, request)
@@ -566,10 +629,10 @@ class Holder:
                 return {"shown": rows}
             self._began = time.monotonic()
             with self._moved(request["databases"]) as moved:
-                rows = self._reload_and_look(True, expect, moved)
+                rows, servers = self._reload_and_look(True, expect, moved)
+                old = _old_servers(servers, moved)
+                self._record_and_ask(self._words_for_logins() + self._words_to_make_room(old))
         now = time.monotonic()
-        old = self._old_servers(moved)
-        self._make_room(old)
         self._later.append((now + LOGINS_AFTER, lambda: self._await_logins(moved, now + LOGIN_LIMIT)))
         if old:
             self._later.append((0.0, lambda: self._see_drained(moved, now + LONGEST_DRAIN)))
@@ -599,8 +662,9 @@ class Holder:
             self._config_now = self._config()
         if fresh:
             self._moving = self._moving + fresh
+            changes = self._words_to_change(self._config_now, **NO_NEW_LOGINS)
             self._note()
-            self._let_logins_end(fresh, MOVE_QUIET_LIMIT)
+            self._let_logins_end(fresh, changes, MOVE_QUIET_LIMIT)
             self._send_pauses(fresh)
 
     def _let_reads_go_on(self) -> None:
@@ -632,7 +696,7 @@ class Holder:
 
     def _see_drained(self, databases: List[str], until: float) -> None:
         """Old connections take room in their pool until what runs on them is over."""
-        if self._old_servers(databases) and time.monotonic() < until:
+        if self._old_in_use(databases) and time.monotonic() < until:
             self._later.append((time.monotonic() + 1.0, lambda: self._see_drained(databases, until)))
         else:
             self._change_back("default_pool_size")
@@ -646,31 +710,38 @@ class Holder:
         if answer.verdict != TAKES:
             raise Refused("login", "%s:%s takes no login: %s" % (host, port, answer.problem))
 
-    def _reload_and_look(
-        self, reload: bool, expect: Dict[str, Any], moved: List[str]
-    ) -> List[Dict[str, Optional[str]]]:
-        """In one turn of PgBouncer's loop, as far as can be: between RELOAD and RESUME a new client makes a
-        paused pool log in and be marked as failed. Those that are `moved` go on in that very turn.
+    def _reload_and_look(self, reload: bool, expect: Dict[str, Any], moved: List[str]) -> Tuple[Rows, Rows]:
+        """The rows of SHOW DATABASES and of SHOW SERVERS. In one turn of PgBouncer's loop, as far as can be:
+        between RELOAD and RESUME a new client makes a paused pool log in and be marked as failed. Those that
+        are `moved` go on in that very turn.
         """
-        asked = (["RELOAD"] if reload else []) + ["SHOW CONFIG", "SHOW DATABASES"]
+        asked = (["RELOAD"] if reload else []) + ["SHOW CONFIG", "SHOW DATABASES", "SHOW SERVERS"]
         replies = self._ask(*asked, *self._words_for_moved(moved))[: len(asked)]
         self._moving = []
         for statement, reply in zip(asked, replies):
             if reply.error:
                 raise Refused("console", "%s: %s" % (statement, reply.error))
-        config, rows = replies[-2].pairs("key", "value"), replies[-1].rows
+        config, rows, servers = _settings_in(replies[-3]), replies[-2].rows, replies[-1].rows
         self._check_route(rows, expect)
         for name in list(self._changed):  # RELOAD takes back what was set
             if not _same(config.get(name), self._set_to.get(name)):
                 del self._changed[name]
-        if float(config.get("server_login_retry") or 0) > float(LOGIN_RETRY):
-            self._change(config, server_login_retry=LOGIN_RETRY)
         self._config_now = config
-        return rows
+        return rows, servers
+
+    def _waits_with_logins(self) -> bool:
+        """Whether a pool that is marked as failed would not try again at once."""
+        return float(self._config_now.get("server_login_retry") or 0) > float(LOGIN_RETRY)
+
+    def _words_for_logins(self) -> List[str]:
+        """Said before RESUME: pools try at once."""
+        if not self._waits_with_logins():
+            return []
+        return self._words_to_change(self._config_now, server_login_retry=LOGIN_RETRY)
 
     def _words_for_moved(self, databases: List[str]) -> List[str]:
         """RELOAD takes the retry back, and between it and RESUME there is no time to ask what it was."""
-        if not databases or float(self._config_now.get("server_login_retry") or 0) <= float(LOGIN_RETRY):
+        if not databases or not self._waits_with_logins():
             return self._words_to_go_on(databases)
         self._changed.setdefault("server_login_retry", self._config_now["server_login_retry"])
         self._set_to["server_login_retry"] = LOGIN_RETRY
@@ -688,7 +759,7 @@ class Holder:
         if databases:
             self._ask(*self._words_to_go_on(databases))
 
-    def _check_route(self, rows: List[Dict[str, Optional[str]]], expect: Dict[str, Any]) -> None:
+    def _check_route(self, rows: Rows, expect: Dict[str, Any]) -> None:
         shown = {_named(row, "name"): (_named(row, "host"), _count(row, "port")) for row in rows}
         for name, (host, port) in expect.items():
             if shown.get(name) != (host, port):
@@ -734,26 +805,17 @@ class Holder:
 
     # --- after a release ------------------------------------------------------------------------------
 
-    def _old_servers(self, databases: List[str]) -> List[Dict[str, Optional[str]]]:
-        """Connections in use that still lead where the database no longer does."""
-        return [
-            row
-            for row in self._rows("SHOW SERVERS")
-            if _named(row, "database") in databases
-            and _named(row, "state") == "active"
-            and _count(row, "close_needed")
-        ]
+    def _old_in_use(self, databases: List[str]) -> Rows:
+        return _old_servers(self._rows("SHOW SERVERS"), databases)
 
-    def _make_room(self, old: List[Dict[str, Optional[str]]]) -> None:
+    def _words_to_make_room(self, old: Rows) -> List[str]:
         """Old connections count against a pool's size until they end: let it grow by so many meanwhile."""
-        if old:
-            config = self._config_now
-            size = int(config.get("default_pool_size") or 20) + len(old)
-            self._change(config, default_pool_size=str(size))
+        if not old:
+            return []
+        size = int(self._config_now.get("default_pool_size") or 20) + len(old)
+        return self._words_to_change(self._config_now, default_pool_size=str(size))
 
-    def _after_release(
-        self, held: List[str], old: List[Dict[str, Optional[str]]], request: Dict[str, Any]
-    ) -> None:
+    def _after_release(self, held: List[str], old: Rows, request: Dict[str, Any]) -> None:
         now = time.monotonic()
         self._change_back("min_pool_size")
         if "server_login_retry" in self._changed:
@@ -781,7 +843,7 @@ class Holder:
 
     def _cut_old(self, databases: List[str], since: float, by_force: bool, tries: int = 10) -> None:
         """End connections to the old server that are still in use; each fails for the client that has it."""
-        old = self._old_servers(databases)
+        old = self._old_in_use(databases)
         if not old or not by_force or not tries:
             self._change_back("default_pool_size", "query_timeout")
             return
@@ -792,14 +854,14 @@ class Holder:
         again = time.monotonic() + FAST_CLOSE_SECONDS + 0.1
         self._later.append((again, lambda: self._cut_old(databases, since, by_force, tries - 1)))
 
-    def _kill_clients(self, old: List[Dict[str, Optional[str]]]) -> None:
+    def _kill_clients(self, old: Rows) -> None:
         clients = {_named(row, "ptr"): _named(row, "id") for row in self._rows("SHOW CLIENTS")}
         doomed = [clients[_named(row, "link")] for row in old if _named(row, "link") in clients]
         if doomed:
             self._ask(*["KILL_CLIENT %s" % client for client in doomed])
             say({"event": "cut", "count": len(doomed), "how": "KILL_CLIENT"})
 
-    def _cut_by_age(self, old: List[Dict[str, Optional[str]]], seconds: float) -> None:
+    def _cut_by_age(self, old: Rows, seconds: float) -> None:
         """Before PgBouncer 1.24: `query_timeout` for a moment, longer than anything can have lasted by its
         end that began since the release, and than any client waits; not at all while another query is older.
         """

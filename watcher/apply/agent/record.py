@@ -8,7 +8,6 @@ never touched. Records say which PgBouncer they are about, since a pause does no
 import binascii
 import contextlib
 import fcntl
-import glob
 import json
 import os
 import socket
@@ -120,7 +119,7 @@ class Records:
 
     def _sweep(self) -> None:
         """Remove what an agent left that was killed while it made its record, with nothing changed yet."""
-        for path in glob.glob(glob.escape(self._base + _FRESH) + "*"):
+        for path in _paths(self._base + _FRESH):
             with contextlib.suppress(OSError):
                 file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
@@ -130,7 +129,7 @@ class Records:
                     os.close(file)
 
     def _all(self, alive: bool) -> Iterator[Dict[str, Any]]:
-        for path in glob.glob(glob.escape(self._base + _MARK) + "*"):
+        for path in _paths(self._base + _MARK):
             if path != self._own:
                 with contextlib.suppress(*_NO_RECORD):
                     record = self._look_at(path, alive)
@@ -177,6 +176,14 @@ class Records:
                 os.close(file)
                 raise
             os.close(file)
+
+
+def _paths(prefix: str) -> List[str]:
+    """Those that are there and begin so."""
+    folder, name = os.path.split(prefix)
+    with contextlib.suppress(OSError):
+        return [os.path.join(folder, entry) for entry in os.listdir(folder) if entry.startswith(name)]
+    return []
 
 
 def _boot_time() -> float:
