@@ -35,6 +35,7 @@ CASES = (
     "fleet_planned",
     "fleet_ansible",
     "fleet_start",
+    "canary",
     "clusters",
     "replicas",
     "takeover",

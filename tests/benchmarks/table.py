@@ -254,6 +254,13 @@ CLUSTERS = Table(
         _ours("idle: of one core", "clusters.idle_cpu_percent", "%", 2),
     ),
 )
+CANARY = Table(
+    ("four PgBouncers, leader key to the last confirmed", "p50, ms", "p99, ms"),
+    tuple(
+        Row(label, tuple(f"canary.{way}.all_confirmed_ms.{which}" for which in ("p50", "p99")), "", 1)
+        for way, label in (("without", "all at once"), ("with", "one of them first, as a canary"))
+    ),
+)
 MODES = ("together", "lease")
 
 
@@ -272,7 +279,7 @@ TAKEOVER = Table(
         _takeover("… p99", "seconds.p99", "s", 2),
     ),
 )
-TABLES = (CLIENTS, HOLDS, READS, SPEED, FLEET, FLEET_PLANNED, CLUSTERS, TAKEOVER)
+TABLES = (CLIENTS, HOLDS, READS, SPEED, FLEET, FLEET_PLANNED, CANARY, CLUSTERS, TAKEOVER)
 
 
 def text(figures: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ PROMISED = (
 )
 TIMEOUT = 400.0
 """The first includes three agents' starts for each PgBouncer, all on this machine."""
-PAUSE_SECONDS = (1.0, 1.5)
+PAUSE_SECONDS = (2.5, 3.0)
 """Between two switches, so that one does not begin while the last one's guards are still being set up."""
 
 

@@ -39,7 +39,9 @@ POLL = 0.001
 
 
 class Hand:
-    """Changes the leader from `a` to `b` and back, and gathers what the watcher says of it."""
+    """Changes the leader from `a` to `b` and back, and gathers what the watcher says of it. `leader` is who
+    leads now.
+    """
 
     def __init__(
         self,
@@ -48,13 +50,14 @@ class Hand:
         *,
         timeout: float = TIMEOUT,
         pause: tuple[float, float] = PAUSE_SECONDS,
+        leader: str = NAMES[0],
     ) -> None:
         self._bed = bed
         self._log = log
         self._timeout = timeout
         self._pause = pause
         self._random = random.Random(1)  # noqa: S311 - no secret
-        self._leader = NAMES[0]
+        self.leader = leader
 
     def first(self) -> None:
         """Lead everybody away from where PgBouncer was led at its start, and wait for it."""
@@ -71,7 +74,7 @@ class Hand:
         """
         self._let_go()
         put = self._put()
-        host = self._bed.node(self._leader).host
+        host = self._bed.node(self.leader).host
         seen = consoles.when_all_show(host, poll=POLL, timeout=TIMEOUT)
         self._lines(put)
         return (put.answered - put.sent) * 1000, [(at - put.sent) * 1000 for at in seen.values()]
@@ -98,8 +101,8 @@ class Hand:
         return asked_at
 
     def _put(self) -> Written:
-        self._leader = NAMES[1 - NAMES.index(self._leader)]
-        return self._bed.begin_reign(self._leader)
+        self.leader = NAMES[1 - NAMES.index(self.leader)]
+        return self._bed.begin_reign(self.leader)
 
     def _lines(self, put: Written) -> list[Line]:
         lines = self._log.collect("switch", len(self._bed.bouncers), self._timeout)
