@@ -364,6 +364,9 @@ def test_the_commands_know_one_cluster_and_all(
     assert [f"--- {each.keys.scope}" in planned.stdout for each in clusters] == [True, True]
     checked = run_watcher(["check-config", *config, "--cluster", other.keys.scope])
     assert checked.returncode == 0, checked.stdout
+    assert "clusters passed" not in checked.stdout
+    all_checked = run_watcher(["check-config", *config])
+    assert all_checked.stdout.splitlines()[-1] == "2 of 2 clusters passed"
     paused = run_watcher(["pause", *config])
     assert paused.returncode == 2
     assert f"name one: {one.keys.scope}, {other.keys.scope}" in paused.stderr

@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_settings_fleet import loaded
+from watcher.commands import check_config
 from watcher.commands.check_config import names_of_several
+from watcher.commands.exit_code import ExitCode
 from watcher.commands.unmatched import Unmatched, databases_for_reads, members_with_addresses
 from watcher.decide.model import Actual, Database, Endpoint
+from watcher.settings import Settings
 
 PRIMARY = Endpoint("10.0.0.1", 5432)
 
@@ -100,3 +103,20 @@ def test_a_target_that_two_clusters_name_alike_is_told_with_the_paths_that_answe
         " ask /clusters/app/targets/pgb1 or /clusters/billing/targets/pgb1"
     )
     assert list(names_of_several(loaded(tmp_path).fleet[:1])) == []
+
+
+def test_of_several_clusters_those_that_failed_are_named_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {"billing"}
+
+    def check(settings: Settings) -> ExitCode:
+        return ExitCode.BAD_SETTINGS if settings.cluster.name in bad else ExitCode.OK
+
+    monkeypatch.setattr(check_config, "_check", check)
+    monkeypatch.setattr(check_config, "_check_namespace", lambda _: True)
+    assert check_config.check_config(loaded(tmp_path)) is ExitCode.BAD_SETTINGS
+    assert capsys.readouterr().out.splitlines()[-1] == "1 of 2 clusters passed; not billing"
+    bad.clear()
+    assert check_config.check_config(loaded(tmp_path)) is ExitCode.OK
+    assert capsys.readouterr().out.splitlines()[-1] == "2 of 2 clusters passed"

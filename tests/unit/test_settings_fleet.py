@@ -109,6 +109,10 @@ def test_a_fault_in_one_file_refuses_all(tmp_path: Path) -> None:
     assert said.startswith(f"targets: is required, and missing (file {folder}/b.yaml)")
 
 
+def test_of_two_clusters_of_one_name_the_first_is_named_too(tmp_path: Path) -> None:
+    assert "; the first is clusters[0]" in fault_of(tmp_path, FLEET.replace("scope: billing", "scope: app"))
+
+
 def test_secrets_of_a_cluster_are_read_from_their_files(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("hush\n")

@@ -32,10 +32,20 @@ def check_config(loaded: Loaded) -> ExitCode:
         say(line)
     for warning in loaded.warnings:
         say(f"warning  {warning}")
-    checked = at_each_cluster(loaded.fleet, _check)
+    failed: list[str] = []
+
+    def check(settings: Settings) -> ExitCode:
+        code = _check(settings)
+        failed.extend([settings.cluster.name] if code is not ExitCode.OK else [])
+        return code
+
+    checked = at_each_cluster(loaded.fleet, check)
     for advice in names_of_several(loaded.fleet):
         say(f"advice   {advice}")
     shared = [_check_namespace(group) for group in by_namespace(loaded.fleet) if len(group) > 1]
+    if (count := len(loaded.fleet)) > 1:
+        but = f"; not {', '.join(failed)}" if failed else ""
+        say(f"{count - len(failed)} of {count} clusters passed{but}")
     return checked if all(shared) else ExitCode.BAD_SETTINGS
 
 

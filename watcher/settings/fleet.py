@@ -176,14 +176,14 @@ def files_twice(clusters: list[tuple[OneCluster, Settings]]) -> Iterator[Fault]:
 
 def scopes_twice(clusters: list[tuple[OneCluster, str]]) -> Iterator[Fault]:
     """Metrics and pages know a cluster by its scope."""
-    known: set[str] = set()
+    known: dict[str, OneCluster] = {}
     for one, scope in clusters:
-        if scope in known:
+        first = known.setdefault(scope, one)
+        if first is not one:
             fault = Fault(
                 "cluster.scope",
-                f"a second cluster is named {scope!r}",
+                f"a second cluster is named {scope!r}; the first is {first.file or dotted(first.at)}",
                 "follow it once; another watcher may follow a cluster of the same name elsewhere",
                 one.merged.sources.get(("cluster", "scope"), ""),
             )
             yield one.placed(fault)
-        known.add(scope)
