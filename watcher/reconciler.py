@@ -158,6 +158,7 @@ class Reconciler:
         self._wish: Desired | None = None
         self._undertaking: _Undertaking | None = None
         self._settled: Route | None = None
+        self._settled_names: frozenset[str] = frozenset()
         self._was_paused = False  # since it settled: whoever led it elsewhere was asked to
         self._wall = wall
         self._acknowledge = acknowledge
@@ -442,10 +443,13 @@ class Reconciler:
 
     def _what_it_corrects(self, route: Route, actual: Actual) -> str:
         """Who led the target elsewhere though it is the same reign still, and nobody had paused us; else
-        empty. What was written for a reign that we have not heard of is no business of this one.
+        empty. What was written for a reign that we have not heard of is no business of this one, nor where
+        databases lead that were not there then.
         """
         settled = self._settled
         if settled is None or settled.endpoint != route.endpoint or self._was_paused:
+            return ""
+        if self._settled_names.isdisjoint(_astray(actual, route)):
             return ""
         return _writer(actual, route) if learns(settled.stamp, route.stamp) else ""
 
@@ -457,6 +461,8 @@ class Reconciler:
             return
         under_way, self._undertaking = self._undertaking, None
         self._settled, self._was_paused = wish.route, False
+        if self._target.last is not None:
+            self._settled_names = frozenset(db.name for db in self._target.last.databases)
         if under_way is not None and under_way.moved:
             self._reporter.switched(
                 Switch(
@@ -561,6 +567,14 @@ def _can_wait(step: Step, actual: Actual) -> bool:
 def _is_right(actual: Actual, route: Route) -> bool:
     """Whether the file leads there."""
     return all(goal(database, route) in (None, database.endpoint) for database in actual.databases)
+
+
+def _astray(actual: Actual, route: Route) -> frozenset[str]:
+    """The databases of the primary that lead elsewhere, by the file or by PgBouncer's own word."""
+    shown = {row.name: Endpoint(row.host or "", row.port) for row in actual.shown or ()}
+    ours = (database for database in actual.databases if database.role is not Role.REPLICA)
+    ends = {database.name: {database.endpoint, shown.get(database.name, route.endpoint)} for database in ours}
+    return frozenset(name for name, led in ends.items() if led != {route.endpoint})
 
 
 def _led_elsewhere(actual: Actual, route: Route) -> tuple[Endpoint, ...]:

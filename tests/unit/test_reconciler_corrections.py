@@ -130,6 +130,30 @@ def test_a_block_that_lost_its_stamp_and_leads_right_is_no_correction(world: Wor
     assert corrections(world) == []
 
 
+def test_a_new_line_that_leads_elsewhere_is_led_with_the_rest_and_is_no_correction(world: World) -> None:
+    def add(name: str) -> None:
+        world.pgbouncer.text = world.pgbouncer.text.replace(
+            ";; [config cluster: end]", f"{name} = host=10.0.0.3\n;; [config cluster: end]"
+        )
+        world.pgbouncer.reload()
+        world.run_for(2 * RESYNC)
+
+    add("reports")
+    assert world.pgbouncer.shown == {"app": NODES["node1"], "reports": NODES["node1"]}
+    assert len(world.reports.switches) == 2
+    assert corrections(world) == []
+    world.pgbouncer.text = world.pgbouncer.text.replace(
+        f"reports = host={NODES['node1'].host}", "reports = host=10.0.0.3"
+    )
+    world.pgbouncer.reload()
+    world.run_for(2 * RESYNC)
+    assert len(corrections(world)) == 1
+    add("stats")
+    by_hand(world)
+    world.run_for(2 * RESYNC)
+    assert len(corrections(world)) == 2
+
+
 @pytest.mark.parametrize("looks_meanwhile", [True, False], ids=["seen while paused", "just before resume"])
 def test_what_was_done_by_hand_while_paused_is_taken_back_at_once_and_is_no_correction(
     world: World, looks_meanwhile: bool
