@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import pg8000.native
+import psutil
 
 from tests.contracts.target_worlds import LIMIT, RealWorld, marked
 from tests.support.fake_target import FakePgBouncer, FakeTarget
 from tests.support.pgbouncer import Version
 from tests.support.postgres import APP, APP_PASSWORD, Postgres
+from tests.support.stage import agents_of
 from tests.support.waiting import BedError, wait_for
 from watcher.apply.holding import Ear, Terms
 from watcher.apply.pooler import Pooler
@@ -325,6 +327,9 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
 
     def settings(self) -> dict[str, str]:
         return {row["key"]: row["value"] for row in self.pgbouncer.console("SHOW CONFIG")}
+
+    def agents(self, word: str) -> list[psutil.Process]:
+        return agents_of(self.pgbouncer, word)
 
     def breaks(self) -> int:
         said = self.pgbouncer.log.read_text()

@@ -10,6 +10,7 @@ from tests.contracts.target_worlds import RealWorld, beside_it, over_ssh, route,
 from tests.support.folders import bed_folder
 from tests.support.pgbouncer import Version
 from tests.support.postgres import Postgres
+from watcher.apply import pooler as pooler_module
 from watcher.apply.pooler import Pooler
 from watcher.decide.decision import plan
 from watcher.decide.errors import PrimaryRefuses, TargetError, TargetRefused
@@ -437,3 +438,105 @@ def test_the_moment_ends_by_itself(worlds: dict[str, HoldWorld], way: str) -> No
     settle(lambda: world.is_paused("ro"), "clients wait")
     settle(lambda: not world.is_paused("ro"), "they go on")
     settle(lambda: world.settings() == before, "PgBouncer's settings are as they were")
+
+
+# --- a look while nothing happens -----------------------------------------------------------------
+
+
+def alone(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on nobody but the agent that holds is asked."""
+    assert isinstance(target, Pooler)
+    monkeypatch.setattr(target, "_whole_look", lambda: pytest.fail("it looked at file and console"))
+
+
+@pytest.fixture(params=WAYS)
+def real_world(request: pytest.FixtureRequest, worlds: dict[str, HoldWorld]) -> RealHoldWorld:
+    world = worlds[request.param]
+    assert isinstance(world, RealHoldWorld)
+    return world
+
+
+def test_while_nothing_happens_a_look_is_a_word_of_the_agent_that_holds(
+    real_world: RealHoldWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = real_world.begin()
+    before = target.last
+    alone(target, monkeypatch)
+    for _ in range(3):
+        assert target.read() == before
+    hold(real_world, target)
+    assert [row.paused for row in target.read().shown or () if row.name == "app"] == [True]
+    target.take(Release(real_world.a))
+    assert [row.paused for row in target.read().shown or () if row.name == "app"] == [False]
+
+
+def test_after_a_minute_the_look_is_a_whole_one(
+    real_world: RealHoldWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = real_world.begin()
+    target.read()
+    monkeypatch.setattr(pooler_module, "WHOLE_LOOK_EVERY", 0.0)
+    alone(target, monkeypatch)
+    with pytest.raises(pytest.fail.Exception):
+        target.read()
+
+
+def test_what_another_hand_did_is_seen_at_the_next_look(real_world: RealHoldWorld) -> None:
+    target = real_world.begin()
+    target.read()
+    real_world.pgbouncer.write_block(real_world.b.host, real_world.b.port)
+    assert {database.endpoint for database in target.read().databases} == {real_world.b}
+    assert {row.host for row in target.read().shown or () if row.name == "app"} == {real_world.a.host}
+    real_world.pgbouncer.reload()
+    assert {row.host for row in target.read().shown or () if row.name == "app"} == {real_world.b.host}
+
+
+def test_what_is_as_it_was_before_our_steps_is_news(real_world: RealHoldWorld) -> None:
+    """A tool puts the file of yesterday in its place, to the letter, and PgBouncer reads it."""
+    target = real_world.begin()
+    target.read()
+    target.read()
+    yesterday = real_world.pgbouncer.config_file.read_bytes()
+    target.take(Write(route(real_world.b)))
+    hold(real_world, target)
+    target.take(Release(real_world.b, reload=True))
+    real_world.pgbouncer.config_file.write_bytes(yesterday)
+    real_world.pgbouncer.reload()
+    seen = target.read()
+    assert {database.endpoint for database in seen.databases} == {real_world.a}
+    assert {row.host for row in seen.shown or () if row.name == "app"} == {real_world.a.host}
+    assert plan(seen, wish(real_world.b)) != ()
+
+
+def test_an_agent_of_the_file_that_ended_is_noticed_and_replaced_while_clients_are_held(
+    real_world: RealHoldWorld,
+) -> None:
+    target = real_world.begin()
+    hold(real_world, target)
+    assert target.connected
+    for agent in real_world.agents("file"):
+        agent.kill()
+    settle(lambda: not target.connected, "it is noticed")
+    target.take(Write(route(real_world.b)))
+    assert target.connected
+    assert held(target) is not None
+    target.take(Release(real_world.b, reload=True))
+    assert real_world.leads_to("app") == real_world.b
+
+
+def test_an_older_agent_is_looked_at_as_before(
+    real_world: RealHoldWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = real_world.begin()
+    assert isinstance(target, Pooler)
+    assert target._holding is not None
+    ask = target._holding._ask
+
+    def older(**request: object) -> dict[str, object]:
+        return ask(**{**request, "verb": "frob"} if request["verb"] == "look" else request)
+
+    monkeypatch.setattr(target._holding, "_ask", older)
+    before = target.last
+    assert target.read() == before
+    real_world.pgbouncer.write_block(real_world.b.host, real_world.b.port)
+    assert {database.endpoint for database in target.read().databases} == {real_world.b}

@@ -328,8 +328,13 @@ class Stage(AbstractContextManager["Stage"]):
 
     def agents(self, word: str = "") -> list[psutil.Process]:
         """Agents that serve this PgBouncer, all or those of one word, by whomever they were started."""
-        file = str(self.pgbouncer.config_file)
-        return [process for process in psutil.process_iter() if _is_agent(process, file, word)]
+        return agents_of(self.pgbouncer, word)
+
+
+def agents_of(pgbouncer: PgBouncer, word: str = "") -> list[psutil.Process]:
+    """Agents that serve this PgBouncer, all or those of one word, by whomever they were started."""
+    file = str(pgbouncer.config_file)
+    return [process for process in psutil.process_iter() if _is_agent(process, file, word)]
 
 
 def _is_agent(process: psutil.Process, file: str, word: str) -> bool:

@@ -13,12 +13,15 @@ from watcher.decide.errors import FileChanged, PrimaryRefuses, TargetError, Targ
 class Stream(Protocol):
     """A connected socket, or what behaves like one. Time-outs raise TimeoutError, other ends OSError.
 
-    `makefile` is for pg8000, which reads and writes through a buffered file of mode `rwb`.
+    `ended` is whether the other side has ended, where nothing was to be expected from it. `makefile` is for
+    pg8000, which reads and writes through a buffered file of mode `rwb`.
     """
 
     def settimeout(self, timeout: float | None, /) -> None: ...
     def recv(self, size: int, /) -> bytes: ...
     def sendall(self, data: bytes, /) -> None: ...
+    @property
+    def ended(self) -> bool: ...
     def makefile(self, mode: Literal["rwb"]) -> Any: ...
     def close(self) -> None: ...
 
@@ -158,6 +161,11 @@ class AgentLink:
         except (OSError, EOFError) as error:
             raise TargetUnreachable(self._place, f"the connection broke: {error}", _BROKE) from error
         return parse_reply(reply, self._place)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the agent has: it says nothing that it is not asked for."""
+        return self._stream.ended
 
     def close(self) -> None:
         self._stream.close()

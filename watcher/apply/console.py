@@ -183,6 +183,10 @@ def _hint(message: str) -> str:
     return "see PgBouncer's log"
 
 
+COLUMNS = ("name", "host", "port", "paused", "disabled", "pool_mode", "pool_size", "min_pool_size")
+"""Of `SHOW DATABASES`, those that `databases_in` reads."""
+
+
 def databases_in(rows: Iterable[Mapping[str, Any]], place: str) -> tuple[ConsoleDatabase, ...]:
     """Rows of `SHOW DATABASES` as values. TargetRefused where they are none."""
     try:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from watcher.apply.agent_link import FROZEN_HINT, Place, Stream, parse_reply, read_line
-from watcher.apply.console import Console, ConsoleAccess
+from watcher.apply.console import COLUMNS, Console, ConsoleAccess
 from watcher.decide.errors import TargetError, TargetUnreachable
 from watcher.decide.model import Endpoint, Held
 
@@ -121,6 +121,13 @@ class Holding:
             raise
         if left:
             self._ear.left(left)
+
+    def look(self, known: str) -> dict[str, Any]:
+        """`token` of what the file and PgBouncer show; where it is another than the `known` one also `file`,
+        the digest of its text, and `shown`, the rows of SHOW DATABASES. TargetRefused by an agent that does
+        not know how.
+        """
+        return self._ask(verb="look", known=known, columns=list(COLUMNS))
 
     def hold(self, databases: Iterable[str], all_but: Iterable[str] | None, until: float) -> None:
         """Let clients of these databases wait until then at the latest, of every other than `all_but` too
@@ -361,6 +368,10 @@ class _Tunnel:
             self._unread = self._exchange(sent)
         chunk, self._unread = self._unread[:size], self._unread[size:]
         return chunk
+
+    @property
+    def ended(self) -> bool:
+        return False
 
     def close(self) -> None:
         """The agent keeps the connection."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -106,6 +107,14 @@ class SocketStream:
 
     def sendall(self, data: bytes, /) -> None:
         self._socket.sendall(data)
+
+    @property
+    def ended(self) -> bool:
+        with contextlib.suppress(OSError, ValueError):  # it is closed
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            return bool(poll.poll(0))
+        return True
 
     def makefile(self, mode: Literal["rwb"]) -> Any:
         return self._socket.makefile(mode)

@@ -41,6 +41,9 @@ from watcher.decide.model import (
     Write,
 )
 
+WHOLE_LOOK_EVERY = 60.0
+"""Seconds after which what the agent that holds tells of file and console is not taken for a look at them."""
+
 _SETTLE_LIMIT = 1.0
 _SETTLE_STEP = 0.02
 
@@ -97,6 +100,8 @@ class Pooler:
         self._link: AgentLink | None = None
         self._known: _Known | None = None
         self._first_seen: tuple[str, float] | None = None
+        self._token = ""
+        self._whole_look_at = float("-inf")
         self._reload_owed = False
         self._was_fallback: Endpoint | None = None
         self._went_on = False
@@ -115,14 +120,12 @@ class Pooler:
         that the file is put right all the same.
         """
         with self._forgetting():
-            known = self._read_file()
-            shown, problem = self._read_console()
-            self._be_ready_to_hold()
-            self._last = self._with_hold(self._actual(known, shown, problem))
+            self._last = self._with_hold(self._glance() or self._whole_look())
             return self._last
 
     def take(self, step: Step) -> None:
         """Carries one step out."""
+        self._token = ""  # of what is there no longer: if it comes back, that is news
         with self._forgetting():
             match step:
                 case Write(route):
@@ -167,9 +170,40 @@ class Pooler:
     @property
     def connected(self) -> bool:
         can_hold = self._holding is None or self._holding.connected or self._hold_problem is not None
-        return self._place.connected and self._link is not None and can_hold
+        return self._place.connected and self._link is not None and not self._link.ended and can_hold
 
     # --- looking -------------------------------------------------------------------------------------
+
+    def _glance(self) -> Actual | None:
+        """By one word of the agent that holds; None where it is time for more, or that is not all."""
+        known, last = self._known, self._last
+        is_due = self._clock() - self._whole_look_at >= WHOLE_LOOK_EVERY
+        if self._holding is None or known is None or last is None or is_due or not self.connected:
+            return None
+        if last.console_problem is not None or self._hold_problem is not None:
+            return None
+        try:
+            said = self._holding.look(self._token)
+            if said.get("token") == self._token:
+                return self._actual(known, last.shown)
+            if said.get("file") != known.digest:
+                return None
+            shown = databases_in(said["shown"], f"{self.name} hold")
+            self._token = self._told(said, "token")
+        except (
+            TargetRefused,
+            KeyError,
+            TypeError,
+        ):  # an agent that does not know how, or a file it cannot read
+            return None
+        return self._actual(known, shown)
+
+    def _whole_look(self) -> Actual:
+        self._token, self._whole_look_at = "", self._clock()
+        known = self._read_file()
+        shown, problem = self._read_console()
+        self._be_ready_to_hold()
+        return self._actual(known, shown, problem)
 
     def _read_file(self) -> _Known:
         reply = self._request(verb="read", known=self._known.digest if self._known else None)
@@ -362,6 +396,8 @@ class Pooler:
     def _request(self, **request: Any) -> dict[str, Any]:
         """One exchange with the agent; a link that broke is given up with its connection."""
         try:
+            if self._link is not None and self._link.ended:
+                self._drop_link()  # alone, for somebody may be held
             if self._link is None:
                 self._link = AgentLink(self._place.open("file"), self._place_of_file(), self._limit)
             return self._link.request(**request)

@@ -379,6 +379,10 @@ class ChannelStream:
     def sendall(self, data: bytes, /) -> None:
         self._channel.sendall(data)
 
+    @property
+    def ended(self) -> bool:
+        return bool(self._channel.closed or self._channel.eof_received)
+
     def close(self) -> None:
         self._channel.close()
 

@@ -43,5 +43,6 @@ def _confirmed(
         for _ in range(bench.counts.warm_up):
             hand.switch()
         switches = [hand.switch() for _ in range(bench.counts.fleet_switches)]
+    bed.end_reign()  # so that the next watcher's first leader key is a new one
     last = [max(float(line["duration_ms"]) for line in lines) for lines in switches]
     return hand.leader, {"all_confirmed_ms": spread(last)}

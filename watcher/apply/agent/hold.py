@@ -2,9 +2,9 @@
 limit is over or our standard input ends, whatever became of the watcher.
 
 Two consoles: one that pauses (an answer to PAUSE comes only when every transaction is done, perhaps never),
-one for all else. The watcher logs in through us (`dial`, `pass`), then asks (`begin`, `hold`, `release`,
-`guard`; `move` and `readers` for databases that are for reads). Lines with `event` come unasked: `alarm`,
-`reader`, `complete`, `ended`, `cut`.
+one for all else. The watcher logs in through us (`dial`, `pass`), then asks (`begin`, `look`, `hold`,
+`release`, `guard`; `move` and `readers` for databases that are for reads). Lines with `event` come unasked:
+`alarm`, `reader`, `complete`, `ended`, `cut`.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 from watcher.apply.agent.bounds import Bounds, Gate
 from watcher.apply.agent.console import Console, Reply, dial
+from watcher.apply.agent.file import digest, read
 from watcher.apply.agent.greeting import TAKES, greet_postgres
 from watcher.apply.agent.guard import Guard
 from watcher.apply.agent.record import OVERDUE, Records, identity
@@ -268,6 +269,7 @@ class Holder:
         if verb == "hold":
             return self._hold(request, _limit_of(request), bool(request.get("at_once")))
         ways = {
+            "look": self._tell_what_is_there,
             "release": self._release,
             "move": self._move,
             "guard": self._watch,
@@ -418,6 +420,22 @@ class Holder:
         else:
             records.forget()
 
+    # --- looking --------------------------------------------------------------------------------------
+
+    def _tell_what_is_there(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        """Which text the file is, and these columns of SHOW DATABASES, under a token; the token alone where
+        it is `known`, as nearly always. This is what a target costs while nothing happens.
+        """
+        try:
+            text = digest(read(self._file))
+        except OSError as error:  # which is not the console's
+            raise Refused("look", error.strerror or str(error)) from error
+        columns = [str(name) for name in request["columns"]]
+        shown = [{name: row[name] for name in columns if name in row} for row in self._rows("SHOW DATABASES")]
+        token = digest(json.dumps([text, shown]).encode("ascii"))
+        told = {"token": token}  # type: Dict[str, Any]
+        return told if token == request.get("known") else dict(told, file=text, shown=shown)
+
     # --- holding --------------------------------------------------------------------------------------
 
     def _hold(self, asked: Dict[str, Any], limit: float, at_once: bool) -> Dict[str, Any]:
@@ -473,8 +491,7 @@ class Holder:
         same = [other["age"] for other in others if set(other["databases"]) & set(wanted)]
         self._began -= max([0.0, *same])  # these clients wait already
         fresh = [name for name in self._held if name not in paused]
-        config = {} if at_once else _settings_in(replies[1])
-        changes = [] if at_once else self._words_to_change(config, **NO_NEW_LOGINS)
+        changes = [] if at_once else self._words_to_change(_settings_in(replies[1]), **NO_NEW_LOGINS)
         self._note()
         try:
             if at_once:
