@@ -326,7 +326,7 @@ def test_an_operators_resume_during_a_hold_is_respected(patient: Scene) -> None:
     resumed, other = patient.hosts
     patient.announce()
     resumed.pgbouncer.console("RESUME app")
-    stays(lambda: not resumed.pgbouncer.is_paused(), 1.0, "the operator's word")
+    stays(lambda: not resumed.pgbouncer.is_paused(), 2.5, "the operator's word")
     assert other.pgbouncer.is_paused()
     patient.switch()
     patient.wait_until_released()

@@ -70,7 +70,7 @@ LONGEST_HOLD = 600.0
 LONGEST_WISH = 4 * 1024 * 1024
 """Bytes of a line; a hold names databases."""
 
-COMPARE_EVERY = 1.0
+COMPARE_EVERY = 2.0
 """Seconds between two looks whether an operator has resumed what we hold."""
 
 MOST_READERS = 64
