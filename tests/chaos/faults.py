@@ -34,7 +34,12 @@ _HOLD = "apply/agent/hold.py"
 FAULTS = {
     "a release that resumes nobody": Fault(
         _HOLD,
-        (("            self._ask(*self._words_to_go_on(databases))", "            pass"),),
+        (
+            (
+                "                going = self._words_to_go_on([name for name in names if name in paused])",
+                "                going: List[str] = []",
+            ),
+        ),
         "etcd-member-gone",
         "holds nobody: not within",
     ),
