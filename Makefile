@@ -88,7 +88,7 @@ chaos-faults: bed ## break the product on purpose in four ways, and see that cha
 	@$(SUDO) $(PYTHON) -m tests.chaos --faults
 
 .PHONY: bench
-bench: bed ## measure, beside rivals; an hour and a half, CASE=name for one case
+bench: bed ## measure, beside rivals; two hours and a half, CASE=name for one case
 	@$(SUDO) $(PYTHON) -m tests.benchmarks $(CASE)
 
 .PHONY: soak

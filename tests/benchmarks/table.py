@@ -254,6 +254,17 @@ CLUSTERS = Table(
         _ours("idle: of one core", "clusters.idle_cpu_percent", "%", 2),
     ),
 )
+FLEET_START = Table(
+    ("a start with 64 targets", "four at a time", "all at once"),
+    tuple(
+        Row(label, tuple(f"fleet_start.{way}.{figure}" for way in ("paced", "at_once")), "s", 2)
+        for label, figure in (
+            ("until all are in sync, p50", "all_in_sync_s.p50"),
+            ("a switch of another cluster meanwhile, p50", "switch_s.p50"),
+            ("… p99", "switch_s.p99"),
+        )
+    ),
+)
 CANARY = Table(
     ("four PgBouncers, leader key to the last confirmed", "p50, ms", "p99, ms"),
     tuple(
@@ -275,11 +286,11 @@ TAKEOVER = Table(
         _takeover("takeovers", "takeovers"),
         _takeover("… transactions", "transactions"),
         _takeover("… failed", "failed"),
-        _takeover("… until a client commits on the new primary, p50", "seconds.p50", "s", 2),
-        _takeover("… p99", "seconds.p99", "s", 2),
+        _takeover("… until a client commits on the new primary, p50", "seconds.p50", "s", 3),
+        _takeover("… p99", "seconds.p99", "s", 3),
     ),
 )
-TABLES = (CLIENTS, HOLDS, READS, SPEED, FLEET, FLEET_PLANNED, CANARY, CLUSTERS, TAKEOVER)
+TABLES = (CLIENTS, HOLDS, READS, SPEED, FLEET, FLEET_PLANNED, FLEET_START, CANARY, CLUSTERS, TAKEOVER)
 
 
 def text(figures: Mapping[str, Any]) -> str:

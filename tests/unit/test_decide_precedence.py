@@ -5,14 +5,17 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fake_target import NODES, POLICY, led_by
+from tests.unit.test_reconciler_hold import with_key
 from watcher.decide.decision import HoldPolicy, desired
 from watcher.decide.model import (
     ACTIVE_KEY,
+    PAUSE_KEY,
     ActiveWatcher,
     Confirm,
     Entry,
     Hold,
     Malformed,
+    Paused,
     Reason,
     Release,
     Reload,
@@ -129,6 +132,8 @@ def test_the_key_alone_makes_no_cluster_of_a_scope_that_is_not_there() -> None:
     wish = desired(view, replace(POLICY, hold=HoldPolicy()), NOW)
     assert (wish.reason, wish.held) == (Reason.NO_CLUSTER, False)
     assert not is_empty(with_active(ActiveWatcher("ctl1")))
+    assert is_empty(with_key(led_by(None, 5, NOW), PAUSE_KEY, Paused()))
+    assert not is_empty(with_key(led_by("node1", 5, NOW), PAUSE_KEY, Paused()))
 
 
 def test_each_standing_is_said_in_words() -> None:

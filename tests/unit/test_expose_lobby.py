@@ -125,3 +125,17 @@ def test_metrics_of_all_clusters_are_one_exposition() -> None:
     assert len(samples) == len(set(samples))
     (in_sync,) = (family for family in families if family.name == "watcher_target_in_sync")
     assert {sample.labels["cluster"] for sample in in_sync.samples} == {"app", "billing"}
+
+
+def test_when_a_fault_in_the_settings_was_found_is_not_when_they_were_read() -> None:
+    clock = Clock()
+    shown = Shown(view, str, dict)
+    window = Window("app", ["pgb1"], shown, clock.calendar())
+    clock.now += 360.0
+    window.settings_refused()
+    clock.now += 2.0
+    refused_at = window.status.settings_refused_at
+    assert refused_at is not None
+    assert (window.status.now - refused_at).total_seconds() == pytest.approx(2.0)
+    window.show(["pgb1"], shown)
+    assert window.status.settings_refused_at is None

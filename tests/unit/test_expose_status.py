@@ -288,9 +288,7 @@ def test_of_watchers_that_act_together_nothing_is_said(clock: Clock) -> None:
 
 
 def test_settings_that_were_refused_are_told_of(clock: Clock) -> None:
-    status = status_of(
-        "demo", view(), chronicle(clock), clock.calendar(), EPOCH, settings_read=(False, EPOCH)
-    )
+    status = status_of("demo", view(), chronicle(clock), clock.calendar(), EPOCH, settings_refused_at=EPOCH)
     assert status.settings_refused_at is not None
     assert "The settings on the disk have a fault" in page_of(status)
     assert "have a fault" not in page_of(seen(chronicle(clock), clock))

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from watcher.decide.fitness import judged
 from watcher.decide.model import (
-    ACTIVE_KEY,
+    OUR_KEYS,
     PAUSE_KEY,
     Alarm,
     Change,
@@ -176,8 +176,8 @@ def leadership(view: View) -> Leadership | Malformed | None:
 
 
 def is_empty(view: View) -> bool:
-    """Whether etcd holds no key of such a cluster; one of ours makes none of it."""
-    return view.entries.keys() <= {ACTIVE_KEY}
+    """Whether etcd holds no key of such a cluster; ours make none of it."""
+    return all(key.startswith(OUR_KEYS) for key in view.entries)
 
 
 def config(view: View) -> Config:

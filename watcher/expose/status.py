@@ -247,7 +247,7 @@ def status_of(
     calendar: Calendar,
     started_at: float,
     wish: Wish = nobody_knows,
-    settings_read: tuple[bool, float] | None = None,
+    settings_refused_at: float | None = None,
     stands: Standing = Standing.TOGETHER,
 ) -> Status:
     """As of now."""
@@ -258,12 +258,11 @@ def status_of(
     cluster = _cluster(scope, view, chronicle, calendar, foremost, stands)
     now = _date(calendar.wall())
     health, words = _verdict(view, wishes, cluster, targets, now)
-    refused = settings_read is not None and not settings_read[0]
     return Status(
         version=version("pgbouncer-watcher"),
         now=now,
         started_at=_date(started_at),
-        settings_refused_at=_date(settings_read[1]) if settings_read is not None and refused else None,
+        settings_refused_at=None if settings_refused_at is None else _date(settings_refused_at),
         health=health,
         words=words,
         cluster=cluster,

@@ -51,7 +51,8 @@ class Window:
         self._calendar = calendar
         self._shown = shown
         self._started_at = calendar.wall()
-        self._read = (True, calendar.wall())
+        self._read_at = calendar.wall()
+        self._refused_at: float | None = None
         self._was_ready = False
         self.chronicle = Chronicle(names, calendar)
         facts = Facts(
@@ -59,7 +60,7 @@ class Window:
             chronicle=self.chronicle,
             wish=lambda target: self._shown.wish(target),
             certificates=lambda: self._shown.certificates(),
-            settings_read=lambda: self._read,
+            settings_read=lambda: (self._refused_at is None, self._read_at),
             standing=lambda: self._shown.standing(),
         )
         self.metrics = Metrics(scope, names, facts, calendar)
@@ -71,11 +72,11 @@ class Window:
         self._shown = shown
         self.chronicle.keep_only(names, gone)
         self.metrics.serve(names)
-        self._read = (True, self._calendar.wall())
+        self._read_at, self._refused_at = self._calendar.wall(), None
 
     def settings_refused(self) -> None:
         """The settings were read anew, and have a fault; what is at work stays."""
-        self._read = (False, self._read[1])
+        self._refused_at = self._calendar.wall()
 
     def viewed(self, view: View) -> None:
         """Told of every view, in order."""
@@ -91,7 +92,7 @@ class Window:
             self._calendar,
             self._started_at,
             self._shown.wish,
-            self._read,
+            self._refused_at,
             self._shown.standing(),
         )
 

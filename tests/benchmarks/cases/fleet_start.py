@@ -37,7 +37,9 @@ def measure(bench: Bench) -> tuple[Figures, Figures]:
         for number in range(bench.counts.rival_starts):
             for way, changes in WAYS.items():
                 took[way].append(_start(bed, f"{way}-{number}", changes, next(leaders)))
-                bench.progress(way, number + 1, bench.counts.rival_starts, took[way][-1])
+                switch_s, in_sync_s = took[way][-1]
+                said = f"switched after {switch_s:.2f} s, all in sync after {in_sync_s:.2f} s"
+                bench.progress(way, number + 1, bench.counts.rival_starts, said)
     return {"fleet_start": {way: _spreads(seconds) for way, seconds in took.items()}}, {
         "starts": bench.counts.rival_starts,
         "targets": SIZE,
