@@ -75,7 +75,11 @@ def _gauge(name: str, about: str, *labels: str) -> Family:
 
 _ALL = (
     Family("build", "info", ("version", "python_version"), "What runs here."),
-    _gauge("state", "1 for why the wish is what it is, 0 for every other reason.", "reason"),
+    _gauge(
+        "state",
+        "1 for why the wish is what it is, 0 for every other reason; amid a canary there are two.",
+        "reason",
+    ),
     _gauge("paused", "Whether an operator said `watcher pause`."),
     _gauge("paused_since_timestamp_seconds", "When that was; absent while nobody did."),
     _gauge(

@@ -37,6 +37,7 @@ _CALM = (
     Reason.STARTING,
     Reason.NO_LEADER,
     Reason.LEADER_NOT_READY,
+    Reason.CANARY,
     Reason.ANNOUNCED,
     Reason.STOPPING,
 )
