@@ -120,3 +120,6 @@ def test_of_several_clusters_those_that_failed_are_named_in_the_end(
     bad.clear()
     assert check_config.check_config(loaded(tmp_path)) is ExitCode.OK
     assert capsys.readouterr().out.splitlines()[-1] == "2 of 2 clusters passed"
+    monkeypatch.setattr(check_config, "_check_namespace", lambda _: False)
+    assert check_config.check_config(loaded(tmp_path)) is ExitCode.BAD_SETTINGS
+    assert capsys.readouterr().out.splitlines()[-1] == "0 of 2 clusters passed; not app, billing"

@@ -42,11 +42,14 @@ def check_config(loaded: Loaded) -> ExitCode:
     checked = at_each_cluster(loaded.fleet, check)
     for advice in names_of_several(loaded.fleet):
         say(f"advice   {advice}")
-    shared = [_check_namespace(group) for group in by_namespace(loaded.fleet) if len(group) > 1]
+    refused = [
+        group for group in by_namespace(loaded.fleet) if len(group) > 1 and not _check_namespace(group)
+    ]
+    failed += [one.cluster.name for group in refused for one in group if one.cluster.name not in failed]
     if (count := len(loaded.fleet)) > 1:
         but = f"; not {', '.join(failed)}" if failed else ""
         say(f"{count - len(failed)} of {count} clusters passed{but}")
-    return checked if all(shared) else ExitCode.BAD_SETTINGS
+    return ExitCode.BAD_SETTINGS if refused else checked
 
 
 def names_of_several(clusters: Iterable[Settings]) -> Iterator[str]:

@@ -17,6 +17,9 @@ from typing import Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 from watcher.apply.agent.bounds import Gate
 from watcher.apply.agent.wire import PROTOCOL, Refused, say
 
+MOST_AT_ONCE = 100
+"""Statements in one piece: of some 270 small answers that nobody has read yet PgBouncer hangs up."""
+
 _CHUNK = 65536
 _HEAD, _COUNT, _SIZE = struct.Struct("!BI"), struct.Struct("!H"), struct.Struct("!i")
 _ROW, _COLUMNS, _DONE, _ERROR, _READY = b"DTCEZ"
@@ -66,7 +69,7 @@ def _send(fd: int, chunk: bytes) -> None:
 class Reply:
     """The answer to one statement: its rows by column, its tag, or PgBouncer's error.
 
-    Rows are read when they are asked for: a switch asks for SHOW CONFIG four times, and wants a few of its
+    Rows are read when they are asked for: a switch asks for SHOW CONFIG several times, and wants a few of its
     hundred rows. OSError then, where they are none.
     """
 
@@ -132,10 +135,17 @@ class Console:
         self._pooler.sendall(b"".join(b"Q" + struct.pack("!I", len(query) + 4) + query for query in queries))
 
     def ask(self, limit: float, *statements: str) -> List[Reply]:
-        """Post them and wait for every answer, at most `limit` seconds. An answer may be an error."""
-        until = time.monotonic() + limit
-        self.post(*statements)
-        return [self._reply(until) for _ in statements]
+        """Post them and wait for every answer, at most `limit` seconds. An answer may be an error.
+
+        Only the last may have an answer that grows with what PgBouncer has: it writes the next one into the
+        middle of one that the socket does not take whole (pktbuf.c, pktbuf_send_queued).
+        """
+        until, replies = time.monotonic() + limit, []  # type: float, List[Reply]
+        for begin in range(0, len(statements), MOST_AT_ONCE):
+            piece = statements[begin : begin + MOST_AT_ONCE]
+            self.post(*piece)
+            replies += [self._reply(until) for _ in piece]
+        return replies
 
     def rows(self, limit: float, statement: str) -> List[Dict[str, Optional[str]]]:
         """The rows of one statement. Refused where PgBouncer refuses it."""

@@ -18,10 +18,10 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from watcher.apply.agent.bounds import Bounds, Gate
-from watcher.apply.agent.console import Console, Reply, dial
+from watcher.apply.agent.console import MOST_AT_ONCE, Console, Reply, dial
 from watcher.apply.agent.file import digest, read
 from watcher.apply.agent.greeting import TAKES, greet_postgres
 from watcher.apply.agent.guard import Guard
@@ -86,7 +86,6 @@ LONGEST_DRAIN = 50.0
 """Seconds for which a pool may be larger than it is, since old connections take room in it."""
 
 Rows = List[Dict[str, Optional[str]]]
-_Shown = NamedTuple("_Shown", [("databases", Rows), ("pools", Rows)])
 
 
 def keep(options: argparse.Namespace) -> None:
@@ -124,22 +123,8 @@ def _paused_in(rows: Rows) -> Set[str]:
     return {_named(row, "name") for row in rows if _count(row, "paused")}
 
 
-def _sums(pools: Rows, databases: List[str], *columns: str, **but: str) -> int:
-    rows = (row for row in pools if _named(row, "database") in databases)
-    return sum(
-        _count(row, *columns) for row in rows if not any(row.get(name) == v for name, v in but.items())
-    )
-
-
-def _old_servers(servers: Rows, databases: List[str]) -> Rows:
-    """Connections in use that still lead where the database no longer does."""
-    return [
-        row
-        for row in servers
-        if _named(row, "database") in databases
-        and _named(row, "state") == "active"
-        and _count(row, "close_needed")
-    ]
+def _sums(pools: Rows, databases: List[str], *columns: str) -> int:
+    return sum(_count(row, *columns) for row in pools if _named(row, "database") in databases)
 
 
 def _settings_in(shown: Reply) -> Dict[str, str]:
@@ -450,13 +435,13 @@ class Holder:
             self._until = now + min(limit, LONGEST_HOLD)
             try:
                 with self._known_records().turn():
-                    shown = self._pause(at_once)
+                    rows = self._pause(at_once)
             except (OSError, Refused):
                 self._until = float("inf")
                 raise
             self._is_held, self._is_complete = True, False
             self._compare_at = now + COMPARE_EVERY
-            self._note_whether_complete(shown)  # our answer says so
+            self._note_whether_complete(rows)  # our answer says so
         else:
             self._asked, self._until = asked, min(now + limit, self._began + LONGEST_HOLD)
             with self._known_records().turn():
@@ -480,10 +465,11 @@ class Holder:
         made = [] if but is None else [name for name in known if name not in but and name != "pgbouncer"]
         return [name for name in known if name in self._asked["databases"] or name in made]
 
-    def _pause(self, at_once: bool) -> "_Shown":
-        asked = ["SHOW DATABASES"] if at_once else ["SHOW DATABASES", "SHOW CONFIG"]
+    def _pause(self, at_once: bool) -> Rows:
+        """What SHOW DATABASES shows once it is done."""
+        asked = ["SHOW DATABASES"] if at_once else ["SHOW CONFIG", "SHOW DATABASES"]
         replies = self._answers(*asked)
-        rows, others = replies[0].rows, self._known_records().others()
+        rows, others = replies[-1].rows, self._known_records().others()
         shared = {name for other in others for name in other["databases"]}
         paused = _paused_in(rows)
         wanted = self._wanted(rows)
@@ -491,21 +477,21 @@ class Holder:
         same = [other["age"] for other in others if set(other["databases"]) & set(wanted)]
         self._began -= max([0.0, *same])  # these clients wait already
         fresh = [name for name in self._held if name not in paused]
-        changes = [] if at_once else self._words_to_change(_settings_in(replies[1]), **NO_NEW_LOGINS)
+        changes = [] if at_once else self._words_to_change(_settings_in(replies[0]), **NO_NEW_LOGINS)
         self._note()
         try:
             if at_once:
-                shown = self._send_pauses(fresh)
+                rows = self._send_pauses(fresh)
                 self._change(self._config(), **NOT_FILLED)
             else:
                 self._let_logins_end(fresh, changes, QUIET_LIMIT)
-                shown = self._send_pauses(fresh)
+                rows = self._send_pauses(fresh)
                 # behind the answer: from here on clients wait, and a stop of the primary waits for the answer
                 self._later.append((0.0, lambda: self._change_back("max_db_connections")))
         except (OSError, Refused):
             self._undo()
             raise
-        return shown
+        return rows
 
     def _let_logins_end(self, databases: List[str], changes: List[str], limit: float) -> None:
         """No login begins once these changes are made, and the one that may be under way in each pool gets a
@@ -517,26 +503,26 @@ class Holder:
             time.sleep(0.001)
             (pools,) = self._answers("SHOW POOLS")
 
-    def _send_pauses(self, databases: List[str]) -> "_Shown":
-        """What is shown once they are in force."""
+    def _send_pauses(self, databases: List[str]) -> Rows:
+        """What SHOW DATABASES shows once they are in force."""
         if self._pauser is None:
             raise Refused("request", "no console is logged in")
         self._pauser.arrived()
-        if databases:
-            self._pauser.post(*["PAUSE %s" % _quoted(name) for name in databases])
+        words = ["PAUSE %s" % _quoted(name) for name in databases]
+        for begin in range(0, len(words), MOST_AT_ONCE):
+            if begin:
+                self._ask("SHOW VERSION")  # by when those before are carried out, and perhaps answered
+                self._pauser.arrived()
+            self._pauser.post(*words[begin : begin + MOST_AT_ONCE])
         until = time.monotonic() + PAUSED_LIMIT
         while True:
-            shown = self._look()
-            if set(databases) <= _paused_in(shown.databases):
-                return shown
+            rows = self._rows("SHOW DATABASES")
+            if set(databases) <= _paused_in(rows):
+                return rows
             errors = [reply.error for reply in self._pauser.arrived() if reply.error]
             if errors or time.monotonic() > until:
                 raise Refused("pause", errors[0] if errors else "PAUSE was not carried out")
             time.sleep(0.001)
-
-    def _look(self) -> "_Shown":
-        databases, pools = self._answers("SHOW DATABASES", "SHOW POOLS")
-        return _Shown(databases.rows, pools.rows)
 
     def _undo(self) -> None:
         with contextlib.suppress(OSError, Refused):
@@ -562,19 +548,20 @@ class Holder:
     def _see_whether_complete(self) -> None:
         self._look_at = float("inf")
         if self._is_held and not self._is_complete and not self._resumed:
-            self._note_whether_complete(self._look())
+            self._note_whether_complete(self._rows("SHOW DATABASES"))
             if self._is_complete:
                 say(dict(self._status(), event="complete"))
 
-    def _note_whether_complete(self, shown: "_Shown") -> None:
+    def _note_whether_complete(self, rows: Rows) -> None:
         """Complete when all that is to be held is paused, by whomever, and no transaction runs in it.
         Sessions may stay for ever and do not count. If it is not, it is looked at again soon.
         """
-        wanted = self._wanted(shown.databases)
-        runs = bool(set(wanted) - _paused_in(shown.databases))
-        self._is_complete = not (
-            runs or _sums(shown.pools, wanted, "sv_active", "sv_tested", pool_mode="session")
-        )
+        wanted = self._wanted(rows)
+        runs = not set(wanted) <= _paused_in(rows)
+        if not runs:
+            pools = [row for row in self._rows("SHOW POOLS") if row.get("pool_mode") != "session"]
+            runs = _sums(pools, wanted, "sv_active", "sv_tested") > 0
+        self._is_complete = not runs
         if not self._is_complete:
             self._look_at = time.monotonic() + (0.001 if time.monotonic() - self._began < 0.1 else 0.02)
 
@@ -603,9 +590,9 @@ class Holder:
             expect = request.get("expect") or {}
             reload = bool(request.get("reload")) and not self._is_led(expect, request.get("greet"))
             with self._moved((request.get("moves") or []) if reload else []) as moved:
-                rows, servers = self._reload_and_look(reload, expect, moved)
+                rows = self._reload_and_look(reload, expect, moved)
                 names = self._held if request.get("sure") else self._not_shared()
-                old = _old_servers(servers, self._held)
+                old = self._old_in_use(self._held)
                 paused = _paused_in(rows)
                 going = self._words_to_go_on([name for name in names if name in paused])
                 self._record_and_ask(self._words_for_logins() + self._words_to_make_room(old), *going)
@@ -646,8 +633,8 @@ class Holder:
                 return {"shown": rows}
             self._began = time.monotonic()
             with self._moved(request["databases"]) as moved:
-                rows, servers = self._reload_and_look(True, expect, moved)
-                old = _old_servers(servers, moved)
+                rows = self._reload_and_look(True, expect, moved)
+                old = self._old_in_use(moved)
                 self._record_and_ask(self._words_for_logins() + self._words_to_make_room(old))
         now = time.monotonic()
         self._later.append((now + LOGINS_AFTER, lambda: self._await_logins(moved, now + LOGIN_LIMIT)))
@@ -727,24 +714,24 @@ class Holder:
         if answer.verdict != TAKES:
             raise Refused("login", "%s:%s takes no login: %s" % (host, port, answer.problem))
 
-    def _reload_and_look(self, reload: bool, expect: Dict[str, Any], moved: List[str]) -> Tuple[Rows, Rows]:
-        """The rows of SHOW DATABASES and of SHOW SERVERS. In one turn of PgBouncer's loop, as far as can be:
-        between RELOAD and RESUME a new client makes a paused pool log in and be marked as failed. Those that
-        are `moved` go on in that very turn.
+    def _reload_and_look(self, reload: bool, expect: Dict[str, Any], moved: List[str]) -> Rows:
+        """The rows of SHOW DATABASES. In one turn of PgBouncer's loop, as far as can be: between RELOAD and
+        RESUME a new client makes a paused pool log in and be marked as failed. Those that are `moved` go on
+        in that very turn.
         """
-        asked = (["RELOAD"] if reload else []) + ["SHOW CONFIG", "SHOW DATABASES", "SHOW SERVERS"]
-        replies = self._ask(*asked, *self._words_for_moved(moved))[: len(asked)]
+        asked, moves = (["RELOAD"] if reload else []) + ["SHOW CONFIG"], self._words_for_moved(moved)
+        replies = self._ask(*asked, *moves, "SHOW DATABASES")
         self._moving = []
-        for statement, reply in zip(asked, replies):
-            if reply.error:
+        for statement, reply in zip([*asked, *[""] * len(moves), "SHOW DATABASES"], replies):
+            if statement and reply.error:
                 raise Refused("console", "%s: %s" % (statement, reply.error))
-        config, rows, servers = _settings_in(replies[-3]), replies[-2].rows, replies[-1].rows
+        config, rows = _settings_in(replies[len(asked) - 1]), replies[-1].rows
         self._check_route(rows, expect)
         for name in list(self._changed):  # RELOAD takes back what was set
             if not _same(config.get(name), self._set_to.get(name)):
                 del self._changed[name]
         self._config_now = config
-        return rows, servers
+        return rows
 
     def _waits_with_logins(self) -> bool:
         """Whether a pool that is marked as failed would not try again at once."""
@@ -823,7 +810,14 @@ class Holder:
     # --- after a release ------------------------------------------------------------------------------
 
     def _old_in_use(self, databases: List[str]) -> Rows:
-        return _old_servers(self._rows("SHOW SERVERS"), databases)
+        """Connections in use that still lead where the database no longer does."""
+        return [
+            row
+            for row in self._rows("SHOW SERVERS")
+            if _named(row, "database") in databases
+            and _named(row, "state") == "active"
+            and _count(row, "close_needed")
+        ]
 
     def _words_to_make_room(self, old: Rows) -> List[str]:
         """Old connections count against a pool's size until they end: let it grow by so many meanwhile."""
