@@ -190,11 +190,7 @@ class Pooler:
                 return None
             shown = databases_in(said["shown"], f"{self.name} hold")
             self._token = self._told(said, "token")
-        except (
-            TargetRefused,
-            KeyError,
-            TypeError,
-        ):  # an agent that does not know how, or a file it cannot read
+        except (TargetRefused, KeyError, TypeError):  # it does not know how, or cannot read the file
             return None
         return self._actual(known, shown)
 
