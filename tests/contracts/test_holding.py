@@ -49,6 +49,13 @@ def world(request: pytest.FixtureRequest, worlds: dict[str, HoldWorld]) -> HoldW
     return worlds[request.param]
 
 
+@pytest.fixture(params=WAYS)
+def real_world(request: pytest.FixtureRequest, worlds: dict[str, HoldWorld]) -> RealHoldWorld:
+    world = worlds[request.param]
+    assert isinstance(world, RealHoldWorld)
+    return world
+
+
 def held(target: Target) -> Held | None:
     assert target.last is not None
     return target.last.held
@@ -388,56 +395,47 @@ def test_an_operators_pause_of_reads_stays(world: HoldWorld) -> None:
     world.operator("RESUME", "ro")
 
 
-@pytest.mark.parametrize("way", WAYS)
 def test_a_server_for_reads_that_dies_is_told_and_its_clients_wait_for_a_moment(
-    worlds: dict[str, HoldWorld], way: str
+    real_world: RealHoldWorld,
 ) -> None:
-    world = worlds[way]
-    assert isinstance(world, RealHoldWorld)
-    target, before = world.begin(reads=world.a), world.settings()
-    target.take(Write(replace(route(world.b), readers=world.a)))
+    target, before = real_world.begin(reads=real_world.a), real_world.settings()
+    target.take(Write(replace(route(real_world.b), readers=real_world.a)))
     target.take(Reload())
-    target.take(WatchReaders((world.a, world.b)))
-    world.crash()
-    settle(lambda: (world.a, True) in world.heard.readers, "the agent says it")
+    target.take(WatchReaders((real_world.a, real_world.b)))
+    real_world.crash()
+    settle(lambda: (real_world.a, True) in real_world.heard.readers, "the agent says it")
     assert held(target) is None
-    target.take(Write(replace(route(world.b), readers=world.b)))
+    target.take(Write(replace(route(real_world.b), readers=real_world.b)))
     target.take(Reload())
-    assert (world.leads_to("ro"), world.is_paused("ro")) == (world.b, False)
-    assert world.heard.alarms == []
-    settle(lambda: world.settings() == before, "PgBouncer's settings are as they were")
+    assert (real_world.leads_to("ro"), real_world.is_paused("ro")) == (real_world.b, False)
+    assert real_world.heard.alarms == []
+    settle(lambda: real_world.settings() == before, "PgBouncer's settings are as they were")
 
 
-@pytest.mark.parametrize("way", WAYS)
 def test_whoever_makes_reads_wait_for_a_moment_keeps_nobody_else_from_leading_them_elsewhere(
-    worlds: dict[str, HoldWorld], way: str
+    real_world: RealHoldWorld,
 ) -> None:
     """Two watchers hear of a dead replica at the same time, and each would wait for the other's moment."""
-    world = worlds[way]
-    assert isinstance(world, RealHoldWorld)
-    target, before = world.begin(reads=world.a), world.settings()
-    other = world.another()
-    other.take(WatchReaders((world.a,)))
-    world.let_pass(0.3)  # the guard has its wire
-    world.crash()
-    settle(lambda: world.is_paused("ro"), "clients wait, by the other's word")
-    target.take(Write(replace(route(world.b), readers=world.b)))
+    target, before = real_world.begin(reads=real_world.a), real_world.settings()
+    other = real_world.another()
+    other.take(WatchReaders((real_world.a,)))
+    real_world.let_pass(0.3)  # the guard has its wire
+    real_world.crash()
+    settle(lambda: real_world.is_paused("ro"), "clients wait, by the other's word")
+    target.take(Write(replace(route(real_world.b), readers=real_world.b)))
     target.take(Reload())
-    assert (world.leads_to("ro"), world.is_paused("ro")) == (world.b, False)
-    settle(lambda: world.settings() == before, "PgBouncer's settings are as they were")
+    assert (real_world.leads_to("ro"), real_world.is_paused("ro")) == (real_world.b, False)
+    settle(lambda: real_world.settings() == before, "PgBouncer's settings are as they were")
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_the_moment_ends_by_itself(worlds: dict[str, HoldWorld], way: str) -> None:
-    world = worlds[way]
-    assert isinstance(world, RealHoldWorld)
-    target, before = world.begin(reads=world.a), world.settings()
-    target.take(WatchReaders((world.a,)))
-    world.let_pass(0.3)  # the guard has its wire
-    world.crash()
-    settle(lambda: world.is_paused("ro"), "clients wait")
-    settle(lambda: not world.is_paused("ro"), "they go on")
-    settle(lambda: world.settings() == before, "PgBouncer's settings are as they were")
+def test_the_moment_ends_by_itself(real_world: RealHoldWorld) -> None:
+    target, before = real_world.begin(reads=real_world.a), real_world.settings()
+    target.take(WatchReaders((real_world.a,)))
+    real_world.let_pass(0.3)  # the guard has its wire
+    real_world.crash()
+    settle(lambda: real_world.is_paused("ro"), "clients wait")
+    settle(lambda: not real_world.is_paused("ro"), "they go on")
+    settle(lambda: real_world.settings() == before, "PgBouncer's settings are as they were")
 
 
 # --- a look while nothing happens -----------------------------------------------------------------
@@ -447,13 +445,6 @@ def alone(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on nobody but the agent that holds is asked."""
     assert isinstance(target, Pooler)
     monkeypatch.setattr(target, "_whole_look", lambda: pytest.fail("it looked at file and console"))
-
-
-@pytest.fixture(params=WAYS)
-def real_world(request: pytest.FixtureRequest, worlds: dict[str, HoldWorld]) -> RealHoldWorld:
-    world = worlds[request.param]
-    assert isinstance(world, RealHoldWorld)
-    return world
 
 
 def test_while_nothing_happens_a_look_is_a_word_of_the_agent_that_holds(

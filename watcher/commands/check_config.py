@@ -36,7 +36,8 @@ def check_config(loaded: Loaded) -> ExitCode:
 
     def check(settings: Settings) -> ExitCode:
         code = _check(settings)
-        failed.extend([settings.cluster.name] if code is not ExitCode.OK else [])
+        if code is not ExitCode.OK:
+            failed.append(settings.cluster.name)
         return code
 
     checked = at_each_cluster(loaded.fleet, check)

@@ -164,7 +164,7 @@ class Console:
         return found
 
     def _reply(self, until: float) -> Reply:
-        reply, at, is_whole = Reply(), 0, False
+        reply, at = Reply(), 0
         with _as_pgbouncer_speaks():
             while True:
                 at, is_whole = self._take_up(reply.add, at)

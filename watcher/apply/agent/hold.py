@@ -127,6 +127,12 @@ def _sums(pools: Rows, databases: List[str], *columns: str) -> int:
     return sum(_count(row, *columns) for row in pools if _named(row, "database") in databases)
 
 
+def _see_that_none_is_refused(statements: Sequence[str], replies: Sequence[Reply]) -> None:
+    for statement, reply in zip(statements, replies):
+        if reply.error:
+            raise Refused("console", "%s: %s" % (statement, reply.error))
+
+
 def _settings_in(shown: Reply) -> Dict[str, str]:
     return shown.pairs("key", "value", OURS)
 
@@ -339,9 +345,7 @@ class Holder:
     def _answers(self, *statements: str, behind: Sequence[str] = ()) -> List[Reply]:
         """In one piece with the words that are said before, as each exchange costs both sides a turn."""
         replies = self._ask(*behind, *statements)[len(behind) :]
-        for statement, reply in zip(statements, replies):
-            if reply.error:
-                raise Refused("console", "%s: %s" % (statement, reply.error))
+        _see_that_none_is_refused(statements, replies)
         return replies
 
     def _paused(self) -> Set[str]:
@@ -720,12 +724,10 @@ class Holder:
         in that very turn.
         """
         asked, moves = (["RELOAD"] if reload else []) + ["SHOW CONFIG"], self._words_for_moved(moved)
-        replies = self._ask(*asked, *moves, "SHOW DATABASES")
+        *replies, shown = self._ask(*asked, *moves, "SHOW DATABASES")
         self._moving = []
-        for statement, reply in zip([*asked, *[""] * len(moves), "SHOW DATABASES"], replies):
-            if statement and reply.error:
-                raise Refused("console", "%s: %s" % (statement, reply.error))
-        config, rows = _settings_in(replies[len(asked) - 1]), replies[-1].rows
+        _see_that_none_is_refused([*asked, "SHOW DATABASES"], [*replies[: len(asked)], shown])
+        config, rows = _settings_in(replies[len(asked) - 1]), shown.rows
         self._check_route(rows, expect)
         for name in list(self._changed):  # RELOAD takes back what was set
             if not _same(config.get(name), self._set_to.get(name)):
