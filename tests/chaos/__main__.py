@@ -15,7 +15,7 @@ from tests.chaos.faults import FAULTS, broken_watcher
 from tests.chaos.play import play
 from tests.chaos.registry import Case, all_cases
 from tests.chaos.scene import Scene
-from tests.chaos.verdict import Verdict, table
+from tests.chaos.verdict import Verdict, summary, table
 from tests.support.waiting import BedError
 
 INSIDE = "CHAOS_IS_IN_ITS_OWN_NETWORK"
@@ -130,6 +130,7 @@ def main(argv: Sequence[str]) -> int:
             verdicts.append(stages.play(one))
             print(_said(verdicts[-1], time.monotonic() - began, errors=arguments.errors), flush=True)
     print(table(verdicts, {name: one.promise for name, one in known.items()}))
+    print(summary(verdicts, arguments.seed))
     return 0 if all(one.kept for one in verdicts) else 1
 
 

@@ -34,12 +34,7 @@ _HOLD = "apply/agent/hold.py"
 FAULTS = {
     "a release that resumes nobody": Fault(
         _HOLD,
-        (
-            (
-                "                going = self._words_to_go_on([name for name in names if name in paused])",
-                "                going: List[str] = []",
-            ),
-        ),
+        (("self._words_to_go_on([name for name in names if name not in running])", "[]"),),
         "etcd-member-gone",
         "holds nobody: not within",
     ),
@@ -54,6 +49,12 @@ FAULTS = {
         (("    problem = _why_no_fallback(view, policy, now)", '    problem = "nobody is asked"'),),
         "etcd-is-not-heard",
         "holds nobody: not within",
+    ),
+    "new settings forget what was known": Fault(
+        "app.py",
+        (("        self.board.post(Handover(before.board.view, time.monotonic()))", "        pass"),),
+        "settings-are-read-anew-in-silence",
+        "lets clients go",
     ),
     "nobody guards the primary": Fault(
         "decide/decision.py",

@@ -4,7 +4,7 @@ import time
 
 from tests.chaos.registry import Case, Fails, Lags, Meanwhile, Undo
 from tests.chaos.scene import Scene
-from tests.chaos.verdict import Verdict, lost, twice
+from tests.chaos.verdict import Verdict, beyond_flight, lost
 from tests.support.attempts import Attempt
 from tests.support.bed import BouncerHost
 from tests.support.crowd import Crowd, said
@@ -29,11 +29,12 @@ def play(scene: Scene, case: Case) -> Verdict:
 def _trouble(scene: Scene, case: Case, clients: Crowd) -> list[str]:
     undo = Undo()
     try:
-        broken = _fault(scene, case, undo, clients)
+        try:
+            broken = _fault(scene, case, undo, clients)
+        finally:
+            undo.run()
     except (BedError, OSError) as error:
         broken = [str(error)]
-    finally:
-        undo.run()
     try:
         leader = scene.wait_until_whole()
         clients.settle(time.monotonic(), leader.host)
@@ -48,8 +49,7 @@ def _fault(scene: Scene, case: Case, undo: Undo, clients: Crowd) -> list[str]:
     if not undo.count:
         raise ValueError(f"{case.name} does not say how it is undone")
     time.sleep(ALONE_SECONDS)
-    alone = _blamed(scene, case, clients)
-    broken = [f"by the fault alone: {line}" for line in said(alone[:SHOWN])]
+    broken = [f"by the fault alone: {line}" for line in _judged(scene, case, clients)]
     if leader := _meanwhile(scene, case):
         for host in _prompt(scene, case):
             scene.wait_until_led(host, leader)
@@ -80,6 +80,5 @@ def _blamed(scene: Scene, case: Case, clients: Crowd) -> list[Attempt]:
 def _judged(scene: Scene, case: Case, clients: Crowd) -> list[str]:
     failures = _blamed(scene, case, clients)
     if case.fails is Fails.IN_FLIGHT:
-        again = [twice(clients.failures(on=host)) for host in scene.bed.bouncers]
-        return [f"failed more than once: {clients_of}" for clients_of in again if clients_of]
+        return [line for host in scene.bed.bouncers for line in beyond_flight(clients.failures(on=host))]
     return said(failures[:SHOWN]) + ([f"{len(failures)} failed"] if failures else [])

@@ -5,15 +5,19 @@ says what is broken; the decorator says what happens meanwhile, and what is prom
 """
 
 import inspect
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module
 
 from tests.chaos.scene import Scene
+from tests.support.waiting import BedError
 
-MODULES = ("etcd", "hosts", "pgbouncer", "primary", "watcher")
+LOOK_EVERY = 0.01
+MODULES = ("etcd", "hosts", "pgbouncer", "primary", "silence", "watcher")
 
 
 class Meanwhile(Enum):
@@ -56,6 +60,23 @@ class Undo:
     def run(self) -> None:
         """Take all steps, the last one first, each of them even if another fails."""
         self._steps.close()
+
+
+def once(undo: Undo, is_so: Callable[[], object], then: Callable[[], object]) -> None:
+    """Beside all else, as soon as it comes to that. BedError at the undoing where it never did."""
+    is_over = threading.Event()
+
+    def wait() -> None:
+        while not is_so():
+            if is_over.wait(LOOK_EVERY):
+                raise BedError("it did not come to what the case waits for, so it has not struck")
+        then()
+
+    pool = ThreadPoolExecutor(1)
+    undo.by(pool.shutdown)
+    done = pool.submit(wait)
+    undo.by(done.result)
+    undo.by(is_over.set)
 
 
 Strike = Callable[[Scene, Undo], None]

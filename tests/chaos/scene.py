@@ -4,12 +4,15 @@ So what is done to the proxies' addresses happens to the watcher alone, and Patr
 everybody but the clients for a password.
 """
 
+import json
 import time
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import urllib3
 
 from tests.chaos.names import Names
 from tests.e2e.test_stage import at, is_led, lose_lease
@@ -26,10 +29,12 @@ from tests.support.waiting import BedError, wait_for
 from tests.support.watcher import WatcherProcess, settings_for, ssh_target
 
 WHOLE_SECONDS = 90.0
+LOOK_EVERY = 0.05
 SWITCHOVER_SECONDS = 30.0
+POSTGRESQL = {"parameters": {"synchronous_commit": "on"}}
 CLUSTER = {
     "dcs": {"synchronous_mode": True, "failsafe_mode": True},
-    "node_config": {"postgresql": {"parameters": {"synchronous_commit": "on"}}},
+    "node_config": {"postgresql": POSTGRESQL},
 }
 """So that what was acknowledged may never be lost, and Patroni outlives the loss of etcd."""
 
@@ -152,14 +157,37 @@ class Scene(AbstractContextManager["Scene"]):
     def _is_served(self, host: BouncerHost, endpoint: str) -> bool:
         return is_led(host, endpoint) and not host.pgbouncer.is_paused()
 
+    def require_waiting(self, seconds: float) -> None:
+        """That clients wait at both, for so long. BedError where one lets them go."""
+        self._require(seconds, True, "lets clients go, and nobody takes them")
+
+    def require_not_waiting(self, seconds: float) -> None:
+        """That clients wait at none, for so long. BedError where one makes them."""
+        self._require(seconds, False, "makes clients wait beside a primary that takes writes")
+
+    def _require(self, seconds: float, paused: bool, but: str) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for host in self.bed.bouncers:
+                if host.pgbouncer.is_paused() is not paused:
+                    raise BedError(f"{host.name} {but}")
+            time.sleep(LOOK_EVERY)
+
     def wait_until_whole(self) -> Node:
-        """Until the cluster is well, every PgBouncer led and free, every agent up; the leader."""
+        """Until the cluster is well, etcd heard, every PgBouncer led and free, every agent up; the leader."""
         self.bed.patroni.wait_for_replicas(timeout=WHOLE_SECONDS)
         leader = self.bed.leader()
+        wait_for(self._hears_etcd, WHOLE_SECONDS, "the watcher hears etcd", logs=[self.watcher.log])
         for host in self.bed.bouncers:
             self.wait_until_led(host, leader)
             wait_for(partial(self._has_agent, host), WHOLE_SECONDS, f"an agent on {host.name}")
         return leader
+
+    def _hears_etcd(self) -> bool:
+        with suppress(urllib3.exceptions.HTTPError):
+            etcd = json.loads(self.watcher.get("/status")[1])["cluster"]["etcd"]
+            return etcd is not None and bool(etcd["connected"])
+        return False
 
     def _has_agent(self, host: BouncerHost) -> bool:
         return bool(host.sshd.session_pids())

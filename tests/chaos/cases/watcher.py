@@ -2,7 +2,7 @@
 
 import os
 import resource
-import threading
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -11,12 +11,11 @@ from pathlib import Path
 
 import psutil
 import urllib3
+import yaml
 
-from tests.chaos.registry import Fails, Lags, Meanwhile, Undo, case
+from tests.chaos.registry import Fails, Lags, Meanwhile, Undo, case, once
 from tests.chaos.scene import Scene
-from tests.support.waiting import BedError, wait_for
-
-HELD_SECONDS = 60.0
+from tests.support.waiting import BedError
 
 
 @case("no client fails, and nobody is held", meanwhile=Meanwhile.NOTHING)
@@ -47,17 +46,37 @@ def watcher_killed_in_a_switch(scene: Scene, undo: Undo) -> None:
     _once_held(scene, undo, scene.watcher.process.kill)
 
 
+@case(
+    "clients go on waiting until there is a new leader, and at most what is in flight fails",
+    meanwhile=Meanwhile.CRASH,
+    fails=Fails.IN_FLIGHT,
+)
+def settings_are_read_anew_in_a_crash(scene: Scene, undo: Undo) -> None:
+    """The primary dies; as soon as clients wait a setting of the cluster is changed, and SIGHUP sent."""
+    undo.by(scene.bed.patroni.launch)
+    _once_held(scene, undo, other_settings(scene, undo))
+
+
+def other_settings(scene: Scene, undo: Undo) -> Callable[[], None]:
+    """Makes the watcher read settings in which one of the cluster's is another, by SIGHUP."""
+    before = scene.watcher.config.read_text()
+    settings = yaml.safe_load(before)
+    changed = yaml.safe_dump({**settings, "patroni": {**settings.get("patroni", {}), "interval": 31.0}})
+    undo.by(partial(_read_anew, scene, before))
+    return partial(_read_anew, scene, changed)
+
+
+def _read_anew(scene: Scene, settings: str) -> None:
+    known = len(scene.watcher.lines("settings"))
+    scene.watcher.rewrite(settings)
+    scene.watcher.process.send(signal.SIGHUP)
+    scene.watcher.wait_for_line("settings", timeout=30, after=known, saying=["read anew"])
+
+
 def _once_held(scene: Scene, undo: Undo, strike: Callable[[], None]) -> None:
-    """Strike as soon as the first PgBouncer holds. What is undone next waits for that."""
+    """Strike as soon as the first PgBouncer holds."""
     before = len(scene.watcher.lines("hold"))
-
-    def wait_and_strike() -> None:
-        wait_for(lambda: len(scene.watcher.lines("hold")) > before, HELD_SECONDS, "clients are held")
-        strike()
-
-    striker = threading.Thread(target=wait_and_strike, daemon=True)
-    undo.by(striker.join)
-    striker.start()
+    once(undo, lambda: len(scene.watcher.lines("hold")) > before, strike)
 
 
 @case("the sessions that are open suffice, and at most what is in flight fails", fails=Fails.IN_FLIGHT)
