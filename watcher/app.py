@@ -31,6 +31,7 @@ from watcher.decide.model import (
     Confirmed,
     Desired,
     Endpoint,
+    Handover,
     Leadership,
     OtherSite,
     Sighting,
@@ -57,7 +58,7 @@ from watcher.observe.postgres import Postgres, SqlLogin
 from watcher.observe.readiness import ReadinessProbe
 from watcher.observe.trust import Trust
 from watcher.pace import Pace, Turn
-from watcher.reconciler import Reconciler
+from watcher.reconciler import Reconciler, Relief
 from watcher.rush import Rush
 
 Job = Callable[[threading.Event], None]
@@ -100,14 +101,28 @@ class Watcher:
             for name, job in self._jobs()
         ]
 
-    def start(self) -> None:
+    def start(self, before: Watcher | None = None) -> None:
+        """All that is known to the watcher `before` it, which was asked to stop, is known to it; but not what
+        that knew of a cluster that is another one now.
+        """
+        if before is not None and _is_same_cluster(before.settings, self.settings):
+            self._know_all_of(before)
         self._show()
         for thread in [*(worker.thread for worker in self._workers.values()), *self._threads]:
             thread.start()
 
+    def _know_all_of(self, before: Watcher) -> None:
+        if (
+            self._other is not None
+            and before._other is not None
+            and _is_same_cluster(before._other.there, self._other.there)
+        ):
+            self._other.board.post(Handover(before._other.board.view, time.monotonic()))
+        self.board.post(Handover(before.board.view, time.monotonic()))
+
     def go_on_with(self, settings: s.Settings) -> None:
         """The settings were read anew, and of this cluster nothing has changed but, perhaps, targets. Those
-        that are as they were are left alone, with their connections and holds.
+        that are as they were, and where nothing fails, are left alone, with their connections and holds.
         """
         before, self.settings = self._workers, settings
         kept = {target.name for target in settings.targets if _serves(before.get(target.name), target)}
@@ -213,13 +228,13 @@ class _OtherSite:
     """
 
     def __init__(self, there: s.Settings, listener: Listener) -> None:
-        self._there = there
+        self.there = there
         self._listener = listener
         self._wake = threading.Event()
         self.board = Board(time.monotonic())
 
     def jobs(self) -> Iterator[tuple[str, Job]]:
-        there, board, policy = self._there, self.board, self._there.policy()
+        there, board, policy = self.there, self.board, self.there.policy()
         board.listen(lambda view, is_news: self._wake.set() if is_news and wanted(view, policy) else None)
         yield "other site", etcd_watch(there, board.post, on_state=self._on_state).run
         yield "other site's readiness", readiness_probe(there, board, self._wake).run
@@ -268,6 +283,7 @@ class _Worker:
         this target.
         """
         if successor is not None:
+            successor.reconciler.follow(self.reconciler)
             self.reconciler.relief = successor.relieves
         self._stopped_at = time.monotonic()
         self._stop.set()
@@ -275,11 +291,16 @@ class _Worker:
         if self._herald is not None:
             self._herald.withdraw(self.name)
 
-    def relieves(self) -> bool:
-        """Whether it, or who takes its own place, is at work at the target; or nobody will be."""
+    def relieves(self) -> Relief | None:
+        """It, once at work at the target; where it was asked to stop, while it holds clients, else who takes
+        its own place, or that nobody does.
+        """
         relief = self.reconciler.relief
-        gone = self._stop.is_set() and (relief is None or relief())
-        return self.reconciler.is_in_place or gone
+        if not self._stop.is_set():
+            return self.reconciler.in_place
+        if self.reconciler.is_holding:
+            return Relief()
+        return replace(self.reconciler.in_place or Relief(), is_last=True) if relief is None else relief()
 
     def _run(self) -> None:
         self.reconciler.run(self._stop)
@@ -355,9 +376,14 @@ class _Worker:
         self._reporter.hold_ended(self.name, why, seconds)
 
 
+def _is_same_cluster(one: s.Settings, other: s.Settings) -> bool:
+    """Its etcd may be another one: what that says counts as soon as it is heard."""
+    return one.cluster.prefix == other.cluster.prefix
+
+
 def _serves(worker: _Worker | None, target: s.Target) -> bool:
     """Whether it goes on with the target as it is now, files that are named included."""
-    return worker is not None and worker.mark == s.mark_of(target)
+    return worker is not None and worker.mark == s.mark_of(target) and not worker.reconciler.may_mend_anew
 
 
 def tell_of_etcd(listener: Listener, state: EtcdState) -> None:
@@ -442,17 +468,17 @@ def health_probe(settings: s.Settings, board: Board) -> HealthProbe:
     def needs_conn(name: str) -> bool:
         return policy.connect_via is ConnectVia.CONN_URL and name not in board.view.members
 
-    def silent_in() -> float:
+    def needed_in() -> float:
         heard_at = board.view.contact_at
-        return 0.0 if heard_at is None else heard_at + policy.silence_limit - time.monotonic()
+        return 0.0 if heard_at is None else heard_at + settings.health_check_after - time.monotonic()
 
     return HealthProbe(
         patroni_rest(settings),
         lambda: node_urls(settings, board.view),
         board.post,
         interval=patroni.interval,
-        interval_when_silent=patroni.interval_when_silent,
-        silent_in=silent_in,
+        interval_when_needed=patroni.interval_when_silent,
+        needed_in=needed_in,
         needs_conn=needs_conn,
         names=lambda: {m.api_url: m.name for m in board.view.members.values() if m.api_url},
         limit=patroni.timeout,

@@ -56,14 +56,14 @@ class Fleet:
         """
         before, self._before = self._before, None
         self._pace.at_once = self._at_once
-        kept = set() if before is None else set(self.watchers.values()) & set(before.watchers.values())
+        replaced = {} if before is None else before.watchers
         if before is not None:
             before.ask_to_stop(self)
-        for watcher in self.watchers.values():
-            if watcher in kept:
-                watcher.go_on_with(self._settings[watcher.settings.cluster.name])
+        for name, watcher in self.watchers.items():
+            if watcher is replaced.get(name):
+                watcher.go_on_with(self._settings[name])
             else:
-                watcher.start()
+                watcher.start(replaced.get(name))
         for source in self._sources:
             source.start()
 

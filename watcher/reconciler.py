@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from watcher.decide.backoff import Backoff
@@ -19,12 +20,14 @@ from watcher.decide.decision import (
     but_for_pause,
     desired,
     leads_writes,
+    let_be,
     plan,
     route_for,
     within_limit,
 )
 from watcher.decide.endpoint import each_of
 from watcher.decide.errors import (
+    BlockError,
     FileChanged,
     LoginRefused,
     NotWanted,
@@ -73,9 +76,12 @@ class Target(Protocol):
     @property
     def last(self) -> Actual | None: ...
     @property
+    def held(self) -> Held | None: ...
+    @property
     def connected(self) -> bool: ...
     def read(self) -> Actual: ...
     def take(self, step: Step) -> None: ...
+    def let_go(self, endpoint: Endpoint | None) -> None: ...
     def close(self) -> None: ...
 
 
@@ -92,6 +98,16 @@ class Reporter(Protocol):
     def reads_led(self, target: str, wish: Desired, to: tuple[Endpoint, ...]) -> None: ...
     def switched(self, switch: Switch) -> None: ...
     def failed(self, target: str, error: WatcherError, failures: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Relief:
+    """Somebody else is at work at the target. `wish` is what he wishes for where clients need not wait.
+    `is_last`: or was, or was to be, and nobody comes after him.
+    """
+
+    wish: Desired | None = None
+    is_last: bool = False
 
 
 @dataclass(slots=True)
@@ -153,6 +169,7 @@ class Reconciler:
         self._clock = clock
         self._random = random
         self._failures = 0
+        self._fails = False  # by what a new connection may mend
         self._retry_at = float("-inf")
         self._read_at = float("-inf")
         self._wish: Desired | None = None
@@ -166,7 +183,6 @@ class Reconciler:
         self._last_hold = last_hold
         self._turned = turned
         self._confirm = confirm
-        self._confirmed: Leadership | None = None
         self.seen: Actual | None = None
         self._standing = standing
         self._patience = patience
@@ -174,16 +190,28 @@ class Reconciler:
         self._rush = rush
         self._waits_since: float | None = None
         self._held_since: float | None = None
+        self._is_let_be = False  # whom somebody else let go in this trouble, before we were there
         self._ended_since: float | None = None
-        self.relief: Callable[[], bool] | None = None
-        self.is_in_place = False
+        self.relief: Callable[[], Relief | None] | None = None
+        self.in_place: Relief | None = None
         self._is_leaving = False
         self._told_hold: Held | None = None
+        self._before: Reconciler | None = None  # whom we follow, while a hold of his goes on
+        self._were_let_go = False  # in this trouble, by somebody else
         self._is_unexplained = False  # a hold that another began, seen for the first time
         self._told_reads: tuple[Endpoint, ...] = ()
         self._looked: Actual | None = None
         self._done_for: tuple[object, ...] | None = None
         self._resumed_at = float("-inf")
+
+    @property
+    def may_mend_anew(self) -> bool:
+        """Whether something fails at the target that may be mended by now, and that what we have open there
+        does not notice: a line of authorized_keys and sshd's bounds count for new connections alone.
+        """
+        seen = self.seen
+        problem = None if seen is None else seen.hold_problem or seen.console_problem
+        return self._fails or problem is not None
 
     def hold_ended(self, seconds: float) -> None:
         """A hold was ended beside PgBouncer, after so long: that counts, even if we were frozen meanwhile.
@@ -201,7 +229,7 @@ class Reconciler:
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`; a turn that has begun is finished, and so is a hold, within `last_hold` seconds; or,
-        where `relief` was set before, clients wait until it says that somebody else is in our place.
+        where `relief` was set before, clients wait until it tells of somebody else in our place.
 
         Wake it by `mailbox.nudge()` to stop at once.
         """
@@ -216,6 +244,8 @@ class Reconciler:
         else:
             self._hand_over(self.relief)
         self._target.close()
+        if self._wish is not None and self.relief is None:
+            self._tell_hold(self._wish)  # what is not finished by now has ended so
 
     def _finish_hold(self, timeout: float) -> None:
         """Nothing is looked at anew: who has changed the file meanwhile goes on with it, perhaps for another
@@ -223,19 +253,48 @@ class Reconciler:
         """
         self._is_leaving = True
         until = self._clock() + self._last_hold
-        while self._holds() and self._clock() < until:
+        while self.is_holding and self._target.last is not None and self._clock() < until:
             self._mailbox.wait(max(0.0, min(timeout, until - self._clock())))
             timeout = self.turn(self._mailbox.take(0))
 
-    def _hand_over(self, relief: Callable[[], bool]) -> None:
-        """Whoever takes our place holds the same clients once he is there. Until then they wait as they do,
-        no longer than the agent lets them; we see no news any more, so we do nothing.
+    def _hand_over(self, relief: Callable[[], Relief | None]) -> None:
+        """Whoever takes our place holds the same clients once he is there, or knows where they go on. Until
+        then they wait as they do, no longer than the agent lets them; we see no news any more. Nor does he
+        yet where he believes that they may go on to a server that takes no login. Where he has left himself,
+        and nobody comes after him, our hold is finished as if nobody had come at all.
         """
-        while self._holds() and not relief():
+        until = float("inf")
+        while self.is_holding and self._clock() < until:
+            taken = relief()
+            if taken is not None and taken.is_last:
+                until = min(until, self._clock() + self._last_hold)
+            elif taken is not None and taken.wish is None:
+                return
+            if taken is not None and taken.wish is not None:
+                self._let_go(taken.wish)
+                if not self.is_holding:
+                    self._tell_hold(taken.wish)
+                    return
             self._mailbox.take(_RELIEF_CHECK)
+        self._told_hold = None
 
-    def _holds(self) -> bool:
-        return self._target.last is not None and self._target.last.held is not None
+    @property
+    def _has_told_hold(self) -> bool:
+        """That it has begun, it or whom it follows, and not that it is over."""
+        followed = self._before is not None and self._before._has_told_hold
+        return self._told_hold is not None or followed
+
+    def follow(self, before: Reconciler) -> None:
+        """Before `run`: in the place of another, for whom a hold of the same trouble counts, and that clients
+        were let go in it by somebody else.
+        """
+        self._held_since, self._is_let_be = before._held_since, before._is_let_be or before._were_let_go
+        self._before = before if before._has_told_hold else None
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether a hold of ours is in force."""
+        return self._target.held is not None
 
     def _sleep(self, timeout: float) -> None:
         """Until there is something to do. A connection that broke is: it is opened before it is needed."""
@@ -267,7 +326,8 @@ class Reconciler:
             return self._after_failure(wish, error)
         except Exception as error:  # a bug of ours must not leave a target without its worker
             return self._after_failure(wish, _unexpected(self._target.name, error))
-        self._failures, self._retry_at, self.is_in_place = 0, float("-inf"), True
+        self._failures, self._fails, self._retry_at = 0, False, float("-inf")
+        self.in_place = Relief(None if wish.held else wish)
         self.seen = self._target.last
         self._reporter.looked(self._target.name, wish, self._target.last, None)
         return self._until_next(wish)
@@ -291,10 +351,13 @@ class Reconciler:
             paused = wish.reason is Reason.PAUSED
             if not (paused and but_for_pause(view, self._policy, self.beat_at, self._target.name, wall).held):
                 self._held_since = None  # while the same trouble lasts it is spent, also over a pause
+                self._is_let_be = self._were_let_go = False
             return wish
         held = None if last is None else last.held
         since = (self.beat_at, self._held_since, ended_since, None if held is None else held.since)
         self._held_since = min(moment for moment in since if moment is not None)
+        if self._is_let_be:
+            return let_be(wish)
         return within_limits(at_once, wish, self._policy, self._held_since, self.beat_at)
 
     def _as_of_now(self, view: View, wish: Desired) -> tuple[View, Desired]:
@@ -371,11 +434,23 @@ class Reconciler:
                     raise
                 failure = error
                 continue
+            if isinstance(step, Hold):
+                self._hold_no_longer_than_another(step)
             if self._undertaking is not None and not isinstance(step, Watch | WatchReaders):
                 self._undertaking.steps.append((type(step).__name__.lower(), self._clock()))
                 if self._target.last is not None and self._target.last.went_on:
                     self._undertaking.held_since = None
         return failure
+
+    def _hold_no_longer_than_another(self, hold: Hold) -> None:
+        """Another watcher may have made the same clients wait before; the agent has found that by now."""
+        held, limits = self._target.held, self._policy.hold
+        if held is None or limits is None or self._held_since is None or held.since >= self._held_since:
+            return
+        self._held_since = held.since
+        until = min(hold.until, held.since + limits.limit)
+        if until < hold.until:
+            self._target.take(Hold(until))
 
     def _note_when_ready(self, step: Step) -> None:
         """How long clients had to wait for the leader alone is a part of a switch of its own."""
@@ -385,20 +460,26 @@ class Reconciler:
 
     def _tell_hold(self, wish: Desired) -> None:
         """Says when a hold has begun, and when it is over, whoever began or ended it; how long it was only
-        where that was seen.
+        where that was seen. It is over too once somebody else has let all go who waited.
         """
-        last = self._target.last
-        held = None if last is None else last.held
+        last, held = self._target.last, self._target.held
         if held is not None and self._told_hold is None and not wish.held and not self._is_unexplained:
             self._is_unexplained = True  # the agent began it; its word of why is about to wake us
             return
         self._is_unexplained = False
-        told, self._told_hold = self._told_hold, held
-        if told is not None and (held is None or held.since != told.since):
-            went_on = last is not None and last.went_on
+        felt = held if held is not None and held.is_felt else None
+        told, self._told_hold = self._told_hold, felt
+        if told is not None and felt is not None and felt.since == told.since:
+            return
+        if told is not None:
+            were_let_go = held is not None and felt is None
+            self._were_let_go |= were_let_go
+            went_on = were_let_go or (last is not None and last.went_on)
             self._reporter.released(self._target.name, wish, None if went_on else self._clock() - told.since)
-        if held is not None and (told is None or held.since != told.since):
-            self._reporter.held(self._target.name, wish)
+        if felt is not None:
+            before, self._before = self._before, None
+            if before is None or not before._has_told_hold:
+                self._reporter.held(self._target.name, wish)
 
     def _acknowledge_hold(self, wish: Desired) -> None:
         """Told at each change; the agent wakes us when a hold is complete. Who is paused holds nobody."""
@@ -484,10 +565,9 @@ class Reconciler:
             self._tell_confirmed(wish.route, wish.reason, last)
 
     def _tell_confirmed(self, route: Route, reason: Reason, actual: Actual) -> None:
-        """Once for each reign, and by PgBouncer's own word alone."""
-        reign = reign_of(route)
-        if reason is Reason.LEADER and actual.shown is not None and reign != self._confirmed:
-            self._confirmed = reign
+        """By PgBouncer's own word alone, until it is known."""
+        reign, known = reign_of(route), self._mailbox.peek().confirmed.get(self._target.name)
+        if reason is Reason.LEADER and actual.shown is not None and reign != known:
             self._confirm(reign)
 
     def _note_reads_led_elsewhere(self, wish: Desired, actual: Actual) -> None:
@@ -516,12 +596,40 @@ class Reconciler:
 
     def _after_failure(self, wish: Desired, error: WatcherError) -> float:
         failures, self._failures = self._failures, self._failures + 1
+        self._fails = not isinstance(error, PrimaryRefuses | BlockError)
         self._reporter.failed(self._target.name, error, self._failures)
-        self._reporter.looked(self._target.name, wish, self._target.last or self._looked, error)
+        if isinstance(error, BlockError):
+            self.in_place = None if wish.held else Relief(wish)  # nobody could be held by us
+            self._tell_hold(wish)
+            self._let_go_unread()
+        known = self._target.last or self._looked or self._as_held()
+        self._reporter.looked(self._target.name, wish, known, error)
         self._acknowledge_hold(wish)
         delay = self._delay(error, failures)
         self._retry_at = self._clock() + delay
         return delay
+
+    def _as_held(self) -> Actual | None:
+        """What was seen last, where no more is known than that clients wait."""
+        held = self._target.held
+        return None if held is None or self.seen is None else replace(self.seen, held=held)
+
+    def _let_go_unread(self) -> None:
+        """A block that cannot be used leads nowhere; but whom the agent made wait need not wait until it is
+        mended, where PgBouncer leads right.
+        """
+        wish = self._wished(self._mailbox.peek())
+        if not wish.held:
+            self._let_go(wish)
+
+    def _let_go(self, wish: Desired) -> None:
+        """To where that leads, if PgBouncer does; where it may not be, clients wait on. One that leads to
+        nobody may hold none for want of its guard's word alone, so whom it guards is greeted.
+        """
+        led = None if wish.route is None else wish.route.endpoint
+        guarded = None if wish.gave_up else wish.guard
+        with suppress(TargetError):
+            self._target.let_go(led or guarded)
 
     def _delay(self, error: WatcherError, failures: int) -> float:
         """Somebody else's write is looked at again at once. Who does not let us in is asked less and less

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -35,12 +35,18 @@ class Heard:
     alarms: list[tuple[Endpoint, bool]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     readers: list[tuple[Endpoint, bool]] = field(default_factory=list)
+    left: list[tuple[str, ...]] = field(default_factory=list)
+
+    def clear(self) -> None:
+        for told in (self.alarms, self.ended, self.readers, self.left):
+            told.clear()
 
     def ear(self) -> Ear:
         return Ear(
             alarm=lambda endpoint, refuses, _: self.alarms.append((endpoint, refuses)),
             ended=lambda why, _: self.ended.append(why),
             reader=lambda endpoint, refuses, _: self.readers.append((endpoint, refuses)),
+            left=self.left.append,
         )
 
 
@@ -66,8 +72,11 @@ class HoldWorld(Protocol):
         client has made PgBouncer know the database, if `in_use`. With `reads` there is `ro` too, for reads.
         """
 
-    def use(self) -> None:
-        """A client asks for the database, and is answered."""
+    def use(self) -> AbstractContextManager[object]:
+        """A client asks for the database, is answered, and stays connected."""
+
+    def leave(self) -> None:
+        """Nobody uses the database any more, which is held and made from `*`: PgBouncer does not show it."""
 
     def another(self) -> Target:
         """One more target on the same PgBouncer, looked at."""
@@ -98,6 +107,15 @@ class HoldWorld(Protocol):
     def operator(self, word: str, database: str = "app") -> None:
         """Somebody else says PAUSE or RESUME."""
 
+    def unmark(self) -> None:
+        """Somebody takes the block's marks out of the file."""
+
+    def spoil(self) -> None:
+        """Somebody makes the file one that PgBouncer does not take at a reload."""
+
+    def add(self, line: str) -> None:
+        """Somebody adds it to the block."""
+
     def crash(self) -> None:
         """`a` is no more."""
 
@@ -108,6 +126,15 @@ class HoldWorld(Protocol):
 def reading(at: Endpoint | None) -> str:
     """The lines of `ro`, a database for reads, where there is one."""
     return "" if at is None else f";; role=replica\nro = host={at.host} port={at.port} dbname=app\n"
+
+
+def _unmarked(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(";; [config"))
+
+
+def _with(line: str, text: str) -> str:
+    before, end, after = text.rpartition(";; [config")
+    return f"{before}{line}\n{end}{after}"
 
 
 def settle(question: Callable[[], object], what: str) -> None:
@@ -149,8 +176,12 @@ class FakeHoldWorld:
         self._pgbouncer.in_use = {"app"} if name == "*" and in_use else set()
         return self.another()
 
-    def use(self) -> None:
+    def use(self) -> AbstractContextManager[object]:
         self._pgbouncer.in_use.add("app")
+        return nullcontext()
+
+    def leave(self) -> None:
+        self._pgbouncer.in_use.remove("app")
 
     def another(self) -> Target:
         target = FakeTarget(self._pgbouncer, clock=self.now, on_refusal=ON_REFUSAL)
@@ -164,6 +195,8 @@ class FakeHoldWorld:
         self._now += seconds
 
     def query(self) -> Query:
+        if self._pgbouncer.fallback is not None:
+            self.use()
         return FakeQuery(self._pgbouncer)
 
     @contextmanager
@@ -187,6 +220,15 @@ class FakeHoldWorld:
 
     def operator(self, word: str, database: str = "app") -> None:
         (self._pgbouncer.paused.add if word == "PAUSE" else self._pgbouncer.paused.discard)(database)
+
+    def unmark(self) -> None:
+        self._pgbouncer.text = _unmarked(self._pgbouncer.text)
+
+    def spoil(self) -> None:
+        self._pgbouncer.deaf = True
+
+    def add(self, line: str) -> None:
+        self._pgbouncer.text = _with(line, self._pgbouncer.text)
 
     def crash(self) -> None:
         self._pgbouncer.refuse(self.a)
@@ -274,19 +316,23 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
                 server.start()
         self._world._targets.close()
         self.operator("RESUME")
-        self.heard.alarms.clear()
-        self.heard.ended.clear()
-        self.heard.readers.clear()
+        self.heard.clear()
         dbname = " dbname=app" if name == "app" else ""
         lines = f"{name} = host={self.a.host} port={self.a.port}{dbname}\n{reading(reads)}"
         target = self._world.begin(marked(lines))
         if name == "*" and in_use:
-            self.use()
+            with self.use():
+                pass
         target.read()
         return target
 
-    def use(self) -> None:
-        self.query().server()
+    def use(self) -> AbstractContextManager[object]:
+        client = self._client("app")
+        client.run("SELECT 1")
+        return closing(client)
+
+    def leave(self) -> None:
+        settle(lambda: self._world.leads_to("app") is None, "it is not shown")
 
     def another(self) -> Target:
         target = self._world.another()
@@ -309,15 +355,15 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
 
     @contextmanager
     def transaction(self, database: str = "app") -> Iterator[None]:
-        host, port = self.pgbouncer.address, self.pgbouncer.port
-        client = pg8000.native.Connection(APP, host=host, port=port, database=database, password=APP_PASSWORD)
-        try:
+        with closing(self._client(database)) as client:
             client.run("BEGIN")
             client.run("SELECT 1")
             yield
             client.run("COMMIT")
-        finally:
-            client.close()
+
+    def _client(self, database: str) -> pg8000.native.Connection:
+        host, port = self.pgbouncer.address, self.pgbouncer.port
+        return pg8000.native.Connection(APP, host=host, port=port, database=database, password=APP_PASSWORD)
 
     def is_paused(self, name: str = "app") -> bool:
         return self.pgbouncer.is_paused(name)
@@ -341,6 +387,18 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
         except BedError:
             if word == "PAUSE":  # nothing is paused: as good as resumed
                 raise
+
+    def unmark(self) -> None:
+        file = self.pgbouncer.config_file
+        file.write_text(_unmarked(file.read_text()))
+
+    def spoil(self) -> None:
+        file = self.pgbouncer.config_file
+        file.write_text("no section\n" + file.read_text())
+
+    def add(self, line: str) -> None:
+        file = self.pgbouncer.config_file
+        file.write_text(_with(line, file.read_text()))
 
     def crash(self) -> None:
         self._servers[0].kill()

@@ -1,23 +1,30 @@
 """What every target promises of holds: the fake in memory, and real ones on real servers."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from tests.contracts.holding_worlds import FakeHoldWorld, HoldWorld, RealHoldWorld, settle
-from tests.contracts.target_worlds import RealWorld, beside_it, over_ssh, route, wish
+from tests.contracts.target_worlds import LIMIT, RealWorld, beside_it, over_ssh, route, wish
 from tests.support.folders import bed_folder
 from tests.support.pgbouncer import Version
 from tests.support.postgres import Postgres
+from tests.support.waiting import wait_for
 from watcher.apply import pooler as pooler_module
+from watcher.apply.agent.hold import COMPARE_EVERY
+from watcher.apply.agent.record import OVERDUE
+from watcher.apply.holding import GRACE
 from watcher.apply.pooler import Pooler
 from watcher.decide.decision import plan
-from watcher.decide.errors import PrimaryRefuses, TargetError, TargetRefused
+from watcher.decide.errors import BlockError, PrimaryRefuses, TargetError, TargetRefused
 from watcher.decide.model import Endpoint, Held, Hold, Release, Reload, Watch, WatchReaders, Write
 from watcher.reconciler import Target
 
 LONG, SHORT, SLACK = 20.0, 0.5, 1.0
+COMPARED = COMPARE_EVERY + SLACK
 WAYS: dict[str, tuple[Callable[[RealWorld], Pooler], Version]] = {
     "local": (beside_it, "debian"),
     "ssh": (over_ssh, "debian"),
@@ -105,6 +112,17 @@ def test_a_hold_ends_at_its_limit_without_our_word(world: HoldWorld) -> None:
     assert world.query().server() == world.a
 
 
+def test_whom_another_makes_wait_already_has_waited_since_then(world: HoldWorld) -> None:
+    first, second = world.begin(), world.another()
+    hold(world, first, LONG)
+    world.let_pass(SHORT)
+    began = world.now()
+    hold(world, second, LONG)
+    found = held(second)
+    assert found is not None
+    assert found.since < began
+
+
 def test_a_hold_is_complete_when_the_transactions_are_done_and_cuts_none(world: HoldWorld) -> None:
     target = world.begin()
     with world.transaction():
@@ -165,6 +183,29 @@ def test_clients_are_not_released_while_pgbouncer_leads_elsewhere(world: HoldWor
     assert not world.is_paused()
 
 
+@pytest.mark.parametrize("name", ["app", "*"])
+def test_clients_are_not_released_where_pgbouncer_does_not_take_the_file(world: HoldWorld, name: str) -> None:
+    target = world.begin(name)
+    with world.use():
+        hold(world, target)
+        target.take(Write(route(world.b)))
+        world.spoil()
+        with pytest.raises(TargetRefused, match="route"):
+            target.take(Release(world.b, reload=True))
+        assert world.is_paused()
+
+
+def test_nor_where_it_does_not_know_a_database_of_the_block(world: HoldWorld) -> None:
+    target = world.begin()
+    world.add(f"more = host={world.a.host} port={world.a.port} dbname=app")
+    world.spoil()
+    target.read()
+    hold(world, target)
+    with pytest.raises(TargetRefused, match="route"):
+        target.take(Release(world.a, reload=True))
+    assert world.is_paused()
+
+
 def test_what_somebody_else_resumed_is_as_good_as_released(world: HoldWorld) -> None:
     target = world.begin()
     hold(world, target)
@@ -223,6 +264,28 @@ def still(target: Target) -> Held:
     found = held(target)
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("where", [lambda world: world.a, lambda _: None], ids=["there", "anywhere"])
+def test_who_is_let_go_goes_on_though_the_file_cannot_be_used(
+    world: HoldWorld, where: Callable[[HoldWorld], Endpoint | None]
+) -> None:
+    target = world.begin()
+    target.let_go(world.a)  # nobody waits
+    hold(world, target)
+    query = world.query()
+    assert query.waits()
+    world.unmark()
+    with pytest.raises(BlockError):
+        target.read()
+    with pytest.raises(TargetRefused, match="route"):
+        target.let_go(world.b)
+    with pytest.raises(PrimaryRefuses):
+        target.let_go(world.closed)
+    assert query.waits()
+    target.let_go(where(world))
+    assert query.server() == world.a
+    assert not world.is_paused()
 
 
 def test_a_target_that_is_closed_holds_nobody(world: HoldWorld) -> None:
@@ -301,11 +364,276 @@ def test_a_database_that_came_into_use_after_the_watch_is_held_too(world: HoldWo
     """PgBouncer makes it from `*` when its first client comes."""
     target = world.begin("*", in_use=False)
     target.take(Watch(world.a))
-    world.use()
-    world.crash()
-    settle(lambda: held(target) is not None, "clients are held without our word")
+    with world.use():
+        world.crash()
+        settle(lambda: held(target) is not None, "clients are held without our word")
+        assert still(target).databases == ("app",)
+        assert world.query().waits()
+
+
+def test_one_made_from_the_star_that_nobody_uses_goes_on_where_it_is_led(world: HoldWorld) -> None:
+    """PgBouncer shows it no more, and keeps its pause for the next client, for ever."""
+    target = world.begin("*")
+    hold(world, target)
+    world.leave()
+    target.take(Release(world.a))
+    assert not went_on(target)
+    assert world.query().server() == world.a
+
+
+def test_one_made_from_the_star_that_nobody_uses_goes_on_elsewhere(world: HoldWorld) -> None:
+    target = world.begin("*")
+    hold(world, target)
+    world.leave()
+    world.let_pass(COMPARED)
     assert still(target).databases == ("app",)
-    assert world.query().waits()
+    target.take(Write(route(world.b)))
+    target.take(Release(world.b, reload=True))
+    assert not went_on(target)
+    assert world.query().server() == world.b
+
+
+def test_who_comes_back_to_one_made_from_the_star_waits_too(world: HoldWorld) -> None:
+    target = world.begin("*")
+    hold(world, target)
+    world.leave()
+    world.let_pass(COMPARED)
+    query = world.query()
+    assert query.waits()
+    target.take(Write(route(world.b)))
+    target.take(Release(world.b, reload=True))
+    assert query.server() == world.b
+
+
+def test_the_limit_ends_the_hold_of_one_made_from_the_star_that_nobody_uses(world: HoldWorld) -> None:
+    target = world.begin("*")
+    hold(world, target, SHORT)
+    world.leave()
+    world.let_pass(SHORT + SLACK)
+    assert world.query().server() == world.a
+
+
+def test_one_made_from_the_star_that_nobody_uses_is_let_go(world: HoldWorld) -> None:
+    target = world.begin("*")
+    hold(world, target)
+    world.leave()
+    target.let_go(world.a)
+    assert held(target) is None
+    assert world.query().server() == world.a
+
+
+# --- agents that are frozen or killed ---------------------------------------------------------------
+
+
+def test_who_gives_up_beside_one_that_is_frozen_sees_to_its_end(real_world: RealHoldWorld) -> None:
+    one = real_world.begin()
+    other = real_world.another()
+    hold(real_world, one, SHORT)
+    with frozen(real_world):
+        hold(real_world, other, SHORT)
+        other.take(Release())
+        assert real_world.is_paused()
+        settle(lambda: not real_world.is_paused(), "nobody waits")
+
+
+def test_who_holds_beside_one_that_is_frozen_sees_to_its_end_at_the_limit(real_world: RealHoldWorld) -> None:
+    one = real_world.begin()
+    other = real_world.another()
+    hold(real_world, one, SHORT)
+    with frozen(real_world):
+        hold(real_world, other, SHORT)
+        settle(lambda: held(other) is None, "its own is over")
+        settle(lambda: not real_world.is_paused(), "nobody waits")
+
+
+@pytest.mark.parametrize("is_there_before", [True, False])
+def test_who_looks_ends_what_one_that_is_frozen_holds_past_its_limit(
+    real_world: RealHoldWorld, is_there_before: bool
+) -> None:
+    one = real_world.begin()
+    other = real_world.another() if is_there_before else None
+    hold(real_world, one, SHORT)
+    with frozen(real_world):
+        (other or real_world.another()).read()
+        settle(lambda: not real_world.is_paused(), "nobody waits")
+    assert real_world.heard.left == [("app",)]
+
+
+def test_who_looks_ends_what_one_that_was_killed_has_left(real_world: RealHoldWorld) -> None:
+    one = real_world.begin()
+    other = real_world.another()
+    hold(real_world, one)
+    kill_holder(real_world)
+    assert real_world.is_paused()
+    other.read()
+    assert not real_world.is_paused()
+    assert real_world.heard.left == [("app",)]
+
+
+def test_what_was_resumed_since_is_not_said_to_have_been_left(real_world: RealHoldWorld) -> None:
+    one = real_world.begin()
+    hold(real_world, one)
+    kill_holder(real_world)
+    real_world.operator("RESUME")
+    real_world.another()
+    assert real_world.heard.left == []
+
+
+def test_what_one_that_was_killed_has_left_another_may_hold_still(real_world: RealHoldWorld) -> None:
+    one = real_world.begin()
+    hold(real_world, one)
+    first = holder(real_world)
+    other = real_world.another()
+    hold(real_world, other)
+    first.kill()
+    first.wait(LIMIT)
+    real_world.another()
+    assert real_world.is_paused()
+    other.take(Release(real_world.a))
+    assert not real_world.is_paused()
+
+
+def test_whoever_ends_what_another_has_left_goes_on_holding_the_same(real_world: RealHoldWorld) -> None:
+    one = real_world.begin()
+    hold(real_world, one, SHORT)
+    with frozen(real_world):
+        other = real_world.another()
+        hold(real_world, other)
+        real_world.let_pass(SHORT + COMPARED + SLACK)  # past its limit, and a look at who was resumed
+        other.read()
+        assert real_world.is_paused()
+        assert still(other).databases == ("app",)
+        other.take(Release(real_world.a))
+        assert not real_world.is_paused()
+
+
+def test_a_hold_that_is_over_for_all_counts_for_no_later_one(real_world: RealHoldWorld) -> None:
+    one = real_world.begin()
+    other = real_world.another()
+    hold(real_world, one)
+    with frozen(real_world):
+        hold(real_world, other)
+        other.take(Release(real_world.a))
+        assert not real_world.is_paused()
+        real_world.let_pass(SHORT)
+        began = real_world.now()
+        hold(real_world, other)
+        assert still(other).since >= began
+        other.take(Release(real_world.a))
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_who_holds_takes_over_what_a_dead_agent_has_left(real_world: RealHoldWorld, is_killed: bool) -> None:
+    """It is no operator's pause, and the next look lets nobody go."""
+    one = real_world.begin()
+    other = real_world.another()
+    hold(real_world, one, SHORT)
+    began = still(one).since
+    with killed(real_world) if is_killed else frozen(real_world):
+        real_world.let_pass(0.0 if is_killed else SHORT + GRACE + OVERDUE + 0.2)
+        hold(real_world, other)
+        assert still(other).databases == ("app",)
+        assert still(other).since < began + SLACK
+        other.read()
+        assert real_world.is_paused()
+        other.take(Release(real_world.a))
+        assert not real_world.is_paused()
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_an_operators_pause_after_a_hold_stays(real_world: RealHoldWorld, is_killed: bool) -> None:
+    one = real_world.begin()
+    other = real_world.another()
+    hold(real_world, one, SHORT)
+    with killed(real_world) if is_killed else frozen(real_world):
+        hold(real_world, other)
+        other.take(Release(real_world.a))
+        real_world.operator("PAUSE")
+        real_world.let_pass(0.0 if is_killed else SHORT + GRACE + 2 * OVERDUE + 0.2)
+        other.read()
+        assert real_world.is_paused()
+    real_world.let_pass(SLACK)  # one that is thawed ends its own hold
+    assert real_world.is_paused()
+    real_world.operator("RESUME")
+
+
+def test_one_that_is_thawed_too_late_leaves_an_operators_pause(
+    real_world: RealHoldWorld,
+) -> None:
+    one = real_world.begin()
+    other = real_world.another()
+    hold(real_world, one, SHORT)
+    with frozen(real_world):
+        other.read()
+        settle(lambda: not real_world.is_paused(), "nobody waits")
+        real_world.operator("PAUSE")
+    real_world.let_pass(SLACK)
+    assert real_world.is_paused()
+    real_world.operator("RESUME")
+
+
+@pytest.mark.parametrize("how", ["killed", "gives up"])
+def test_a_setting_that_two_have_changed_is_put_back_by_the_last(real_world: RealHoldWorld, how: str) -> None:
+    """A paused pool that is to be filled goes on logging in."""
+    before = real_world.settings()
+    one = real_world.begin()
+    real_world.pgbouncer.console("SET min_pool_size='3'")
+    other, third = real_world.another(), real_world.another()
+    hold(real_world, one)
+    first = holder(real_world)
+    hold(real_world, other)
+    if how == "killed":
+        first.kill()
+        first.wait(LIMIT)
+    else:
+        one.take(Release())
+    third.read()
+    assert real_world.settings()["min_pool_size"] == "0"
+    other.take(Release(real_world.a))
+    settle(lambda: real_world.settings()["min_pool_size"] == "3", "it is put back")
+    real_world.pgbouncer.console(f"SET min_pool_size='{before['min_pool_size']}'")
+
+
+def holder(world: RealHoldWorld) -> psutil.Process:
+    """The agent that holds: it has a record open, and writes it anew at times."""
+
+    def has_record(agent: psutil.Process) -> bool:
+        return any(".watcher-hold-" in file.path for file in agent.open_files())
+
+    return wait_for(
+        lambda: next(filter(has_record, world.agents("hold")), None), LIMIT, "an agent that holds"
+    )
+
+
+def kill_holder(world: RealHoldWorld) -> None:
+    agent = holder(world)
+    agent.kill()
+    agent.wait(LIMIT)
+
+
+@contextmanager
+def killed(world: RealHoldWorld) -> Iterator[None]:
+    kill_holder(world)
+    yield
+
+
+@contextmanager
+def frozen(world: RealHoldWorld) -> Iterator[None]:
+    agent = holder(world)
+    agent.suspend()
+    try:
+        yield
+    finally:
+        agent.resume()
+
+
+def test_what_a_killed_agent_held_goes_on_though_nobody_uses_it(real_world: RealHoldWorld) -> None:
+    target = real_world.begin("*")
+    hold(real_world, target)
+    real_world.leave()
+    kill_holder(real_world)
+    real_world.another()
+    assert real_world.query().server() == real_world.a
 
 
 def test_a_pgbouncer_that_is_gone_is_said_to_be_and_held_again_once_it_is_back(world: HoldWorld) -> None:

@@ -559,6 +559,12 @@ def test_answers_that_are_there_are_taken_without_a_wait_and_half_of_one_is_left
             half.arrived()
 
 
+@pytest.mark.parametrize("address", ["/nowhere/.s.PGSQL.6432", "127.0.0.1:1"])
+def test_who_cannot_be_dialled_is_named(address: str) -> None:
+    with pytest.raises(OSError, match=f"{address}: (No such file or directory|Connection refused)"):
+        dial(address)
+
+
 def test_which_process_answers_is_told_and_changes_with_it(
     bouncer: PgBouncer,
 ) -> None:

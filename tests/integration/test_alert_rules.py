@@ -313,6 +313,12 @@ CASES = [
         "WatcherFallbackInUse",
     ),
     case("a hold was given up", 5, {f"watcher_holds_given_up_total{T1}": "0x10 1x600"}, "WatcherHoldGivenUp"),
+    case(
+        "… beside PgBouncer, while the watcher was still trying",
+        5,
+        {f"watcher_holds_ended_by_agent_total{T1}": "0x10 1x600"},
+        "WatcherHoldGivenUp",
+    ),
     case("… long ago", 30, {f"watcher_holds_given_up_total{T1}": "0x10 1x600"}),
     case("somebody edited a block by hand", 10, {f"watcher_corrections_total{T1}": "0x10 1x600"}),
     case("… three times", 10, {f"watcher_corrections_total{T1}": "0x10 1x4 2x4 3x600"}),

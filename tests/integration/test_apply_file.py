@@ -319,6 +319,10 @@ def test_of_writers_that_read_the_same_text_exactly_one_wins(file: Path) -> None
     assert int(file.read_text()) == sum(won) > 50
 
 
+UNBOUNDED = {"bounded": False, "any_address": True, "other_file": None}
+BOUNDED = {"bounded": True, "any_address": False}
+
+
 def test_a_probe_that_must_wait_removes_nothing_of_the_writer_that_is_at_it(folder: Path) -> None:
     path, fresh = folder / "pgbouncer.ini", folder / ".pgbouncer.ini.watcher-new"
     path.write_bytes(OLD)
@@ -328,9 +332,44 @@ def test_a_probe_that_must_wait_removes_nothing_of_the_writer_that_is_at_it(fold
     assert agent.answer({"verb": "probe"}, options(path))["error"] == "locked"
     assert fresh.exists()
     os.close(lock)
-    assert agent.answer({"verb": "probe"}, options(path)) == {}
+    assert agent.answer({"verb": "probe"}, options(path)) == UNBOUNDED
     assert not fresh.exists()
     assert path.read_bytes() == OLD
+
+
+@pytest.mark.parametrize(
+    ("block", "addresses", "problem"),
+    [
+        ("demo", [["10.0.0.1", 5432], ["10.0.0.2", 5432]], ""),
+        ("demo", [], ""),
+        ("other", [], "there is no one block 'other' in the file"),
+        (
+            "demo",
+            [["10.0.0.1", 5432], ["10.0.0.3", 5432], ["10.0.0.2", 5433]],
+            "10.0.0.3 is none of the hosts that --allow names; "
+            "5433 is none of the ports of 10.0.0.2 that --allow names",
+        ),
+    ],
+)
+def test_a_probe_tells_which_addresses_may_not_be_written(
+    tmp_path: Path, block: str, addresses: list[list[str | int]], problem: str
+) -> None:
+    path = tmp_path / "pgbouncer.ini"
+    path.write_text(";; [config cluster demo: begin]\napp = host=10.0.0.1\n;; [config cluster demo: end]\n")
+    bounded = options(path, bounds=Bounds(block, ["10.0.0.1", "10.0.0.2:5432"]))
+    said = agent.answer({"verb": "probe", "addresses": addresses}, bounded)
+    assert said == ({"error": "bounds", "problem": problem} if problem else {**UNBOUNDED, **BOUNDED})
+
+
+def test_a_probe_tells_of_another_file_than_the_watcher_means(folder: Path) -> None:
+    path, link, other = (folder / name for name in ("pgbouncer.ini", "link.ini", "other.ini"))
+    path.write_bytes(OLD)
+    link.symlink_to(path)
+    said = [
+        agent.answer({"verb": "probe", "file": str(file)}, options(path))["other_file"]
+        for file in (path, link, other)
+    ]
+    assert said == [None, None, str(path)]
 
 
 def test_a_lock_that_is_never_given_back_is_an_error_in_time(folder: Path) -> None:

@@ -242,6 +242,59 @@ def test_a_forced_command_that_never_greets_is_given_up_in_time(host: Host, forc
     host.sshd.kill_sessions()
 
 
+def test_where_a_connection_has_no_room_for_a_session_another_is_made(host: Host) -> None:
+    before = host.logins()
+    with host.sshd.set_up("MaxSessions 1"):
+        place = host.target()._place
+        agents = [place.open(word) for word in ("file", "console", "file")]
+        assert host.logins() == before + len(agents)
+        assert not any(agent.ended for agent in agents)
+        place.close()
+        wait_for(lambda: all(agent.ended for agent in agents), LIMIT, "all have ended")
+
+
+def test_connections_do_not_add_up_where_each_has_room_for_one_session(host: Host) -> None:
+    with host.sshd.set_up("MaxSessions 1"):
+        place = host.target()._place
+        agents = [place.open(word) for word in ("file", "console", "file")]
+        before = len(host.sshd.session_pids())
+        for turn in range(9):
+            agents[turn % 3].close()
+            agents[turn % 3] = place.open("file")
+        wait_for(lambda: len(host.sshd.session_pids()) <= before, 5, "those without a session are closed")
+        assert not any(agent.ended for agent in agents)
+        place.close()
+
+
+def test_a_host_without_room_for_any_session_ends_none_that_is_open(host: Host) -> None:
+    place = host.target()._place
+    agent = place.open("file")
+    with host.sshd.set_up("MaxSessions 0", sessions_stay=True):
+        before = host.logins()
+        with pytest.raises(TargetRefused, match="sshd opens no further session"):
+            host.target().read()
+        place.open("console")  # on the connection that stands
+        assert host.logins() == before + 1
+        assert not agent.ended
+    place.close()
+
+
+def test_who_finds_no_room_on_either_connection_keeps_what_is_open(host: Host) -> None:
+    place = host.target()._place
+    with host.sshd.set_up("MaxSessions 1", sessions_stay=True):
+        agent = place.open("file")  # this connection has no room for another one
+    with host.sshd.set_up("MaxSessions 0", sessions_stay=True):
+        before, sessions = host.logins(), len(host.sshd.session_pids())
+        for _ in range(2):
+            with pytest.raises(TargetRefused, match="sshd opens no further session"):
+                place.open("console")
+        assert host.logins() == before + 2
+        wait_for(lambda: len(host.sshd.session_pids()) <= sessions, 5, "what was tried is closed")
+    place.open("console")  # as soon as it is mended
+    assert not agent.ended
+    place.close()
+
+
 def test_a_key_bound_to_our_agent_gets_no_other_agent_in(host: Host) -> None:
     installed = write_agent(host.folder)
     host.sshd.authorize("restrict", f"{PYTHON} -I {installed} --file {host.pgbouncer.config_file}")

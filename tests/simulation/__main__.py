@@ -13,7 +13,7 @@ def main() -> int:
     options = _parser().parse_args()
     if options.leased:
         options.start += LEASED
-        options.seed = None if options.seed is None else options.seed + LEASED
+        options.seed = None if options.seed is None else options.seed % LEASED + LEASED
     if options.seed is not None:
         verdict = Schedule(options.seed, options.canary).run()
         kept = (
@@ -47,7 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", action="store_true", help="no further than the first that breaks")
     parser.add_argument("--seed", type=int, help="this schedule alone, with its story")
     parser.add_argument("--canary", action="store_true", help="one PgBouncer goes first")
-    parser.add_argument("--leased", action="store_true", help="one of several watchers is active by a lease")
+    parser.add_argument(
+        "--leased",
+        action="store_true",
+        help=f"one of several watchers is active by a lease; seeds are from {LEASED:,} on",
+    )
     return parser
 
 

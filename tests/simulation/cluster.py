@@ -62,12 +62,14 @@ class Node:
 @dataclass(frozen=True)
 class Succession:
     """How a leader is followed by another. Seconds: without any leader key, between the key and the
-    promotion, promoted without taking logins, and `rogue`, for which the old one comes back as what it was.
+    promotion, promoted without taking logins, `rogue`, for which the old one comes back as what it was, and
+    until it `returns` as a replica, where that is before anybody leads.
     """
 
     old: Node
     new: Node
     rogue: float = 0.0
+    returns: float = 0.0
     leaderless: float = 0.0
     promotion: float = 0.0
     closed: float = 0.0
@@ -132,6 +134,8 @@ class Cluster:
         old.takes_logins = old.answers = False
         to = Succession(old, self._another(old, behind=how.get("forks", False)), **how)
         self._later(TTL, lambda: self._hand_over(to))
+        if to.returns:
+            self._later(to.returns, lambda: self._return(old))
 
     def crash_twice(self, within: float = 0.2) -> None:
         """Who takes the key loses it to the third within so many seconds, and was never promoted."""
@@ -195,8 +199,12 @@ class Cluster:
         late = [node for node in others if node.timeline < old.timeline]
         return self._chance.choice(late if behind and late else others)
 
+    def _return(self, old: Node) -> None:
+        old.role, old.takes_logins, old.answers = Role.REPLICA, True, True
+        self.tell()
+
     def _hand_over(self, to: Succession) -> None:
-        to.old.takes_logins = False
+        to.old.takes_logins = to.old.role is Role.REPLICA
         self._etcd.delete("leader", "failover")
         self.leader = None
         self._later(self._chance.uniform(0.02, 1.5) + to.leaderless, lambda: self._take(to))

@@ -134,6 +134,11 @@ class Link:
         self.ended = True
         self._etcd.links.remove(self)
 
+    def hand_over(self, post: Callable[[Callable[[], Sighting]], None]) -> None:
+        """The next watcher's of the same host, which connects anew, as well as that host can."""
+        self._post = post
+        self.break_off()
+
     def break_off(self) -> None:
         """The stream ends; what was under way in it is lost. It connects anew."""
         self._stream += 1

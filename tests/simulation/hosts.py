@@ -16,7 +16,7 @@ QUICK = 0.02
 LINE = "app = host={host} port={port} pool_size=20\n"
 
 Written = Callable[["Host", str, str], None]
-Released = Callable[["Host", Endpoint], None]
+Released = Callable[["Host", Endpoint | None], None]
 
 
 def text_for(endpoint: Endpoint) -> str:
@@ -26,7 +26,7 @@ def text_for(endpoint: Endpoint) -> str:
 
 class Host(FakePgBouncer):
     """One PgBouncer. `on_write` hears of every text that comes after the first, `on_release` of every time
-    that clients were let go to a server; `hand` is the way by which that came.
+    that clients were let go, to a server or wherever PgBouncer leads; `hand` is the way by which that came.
     """
 
     def __init__(self, name: str, endpoint: Endpoint, on_write: Written, on_release: Released) -> None:
@@ -64,10 +64,16 @@ class Way(FakeTarget):
         self.knowledge = knowledge
         self.fiber: Fiber | None = None
         self.slowest = QUICK
+        self.refused_at: dict[Endpoint, float] = {}
+        """When the watcher's guard here has seen a server refuse connections, the last time."""
         self.in_trouble = False
         """Whether the watcher holds, or has given up holding, for a reason that lasts."""
         self.waited = 0.0
         """Virtual seconds for which its agent has made clients wait meanwhile."""
+        self.successor: Way | None = None
+        """Of the watcher that has taken our watcher's place."""
+        self.waited_in_vain = 0.0
+        """Virtual seconds, up to now, for which it has done so beside a primary that was seen to serve."""
         self._slowed_at = float("-inf")
         self._chance = chance
 
@@ -94,10 +100,35 @@ class Way(FakeTarget):
         try:
             super().take(step)
         finally:
-            if isinstance(step, Release) and step.endpoint and held and self.agent_holds_since is None:
+            if isinstance(step, Release) and held and self.agent_holds_since is None:
                 self.host.on_release(self.host, step.endpoint)
             self.host.hand = None
         self._pass()
+
+    def let_go(self, endpoint: Endpoint | None) -> None:
+        self._pass()
+        held, self.host.hand = self.agent_holds_since, self.successor or self
+        try:
+            super().let_go(endpoint)
+        finally:
+            if held and self.agent_holds_since is None:
+                self.host.on_release(self.host, endpoint)
+            self.host.hand = None
+
+    def close(self) -> None:
+        """Who is let go by it goes on by the word of whoever has taken our watcher's place."""
+        held = self.agent_holds_since
+        super().close()
+        if held is not None and self.successor is not None and not self.host.waits("app"):
+            self.host.hand = self.successor
+            self.host.on_release(self.host, None)
+            self.host.hand = None
+
+    def give_way_to(self, successor: "Way") -> None:
+        """Before ours is closed; its guard need not see again what ours has seen."""
+        self.successor = successor
+        successor.refused_at = dict(self.refused_at)
+        successor.waited = self.waited
 
     def cut(self) -> None:
         """Nothing goes through, and the agent ends with its connection, and its hold with it."""

@@ -48,7 +48,7 @@ class Schedule:
         self.seed = seed
         self.chance = random.Random(seed)  # noqa: S311 - no secret
         self.loop = Loop()
-        self.witness = Witness(self.loop.clock, LIMIT)
+        self.witness = Witness(self.loop.clock, LIMIT, POLICY.silence_limit)
         self.etcd = Etcd(self.witness.reign)
         self.cluster = Cluster(self.loop, self.etcd, self.chance, self.witness.promoted)
         self.witness.was, self.witness.node_at = self.etcd.was, self.cluster.node_of
@@ -283,6 +283,18 @@ def _nobody_wants_to_lead(of: Schedule) -> None:
     of.cluster.crash(leaderless=of.chance.uniform(10, 60))
 
 
+def _comes_back_as_a_replica_and_nobody_leads(of: Schedule) -> None:
+    """And etcd cannot be heard."""
+    of.cluster.crash(returns=of.chance.uniform(1, 4), leaderless=of.chance.uniform(10, 30))
+
+    def deafen() -> None:
+        for watcher in () if of.is_quiet else of.watchers:
+            watcher.link.cut()
+            of.for_a_while(watcher.link.mend, 60)
+
+    of.loop.after(of.chance.uniform(0, 9), deafen)
+
+
 def _promotion_takes_its_time(of: Schedule) -> None:
     """And now and then an answer of REST is missing meanwhile."""
     of.cluster.crash(promotion=of.chance.uniform(5, 40))
@@ -332,6 +344,21 @@ def _nobody_hears_etcd(of: Schedule, most: float = 40) -> None:
     for watcher in of.watchers:
         watcher.link.cut()
         of.for_a_while(watcher.link.mend, most)
+
+
+def _who_is_followed_in_silence_hides(of: Schedule) -> None:
+    """Its REST does not answer any more, soon after it was promoted; PostgreSQL does."""
+    _nobody_hears_etcd(of, 60)
+    of.cluster.crash()
+
+    def hide() -> None:
+        node = of.cluster.leader
+        for watcher in of.watchers:
+            assert node is not None
+            node.hidden_from.add(watcher.name)
+            of.for_a_while(partial(node.hidden_from.discard, watcher.name), 40)
+
+    _once_it_is_idle(of, of.chance.uniform(1, 12), hide)
 
 
 def _restart_in_place(of: Schedule) -> None:
@@ -430,6 +457,22 @@ def _watcher_is_killed(of: Schedule) -> None:
         of.watchers[number] = Watcher(name, of.parts)
 
     of.for_a_while(start, 10)
+
+
+def _settings_are_read_anew(of: Schedule) -> None:
+    """By one watcher; and now and then after the primary died while etcd could not be heard."""
+    if of.chance.random() < 0.5:
+        _nobody_hears_etcd(of)
+        of.cluster.crash(promotion=of.chance.uniform(1, 20))
+    number = of.watchers.index(of.a_watcher())
+
+    def take_its_place() -> None:
+        before = of.watchers[number]
+        if not (before.dead or before.frozen or of.is_quiet):
+            of.witness.say(f"    {before.name} reads its settings anew")
+            of.watchers[number] = Watcher(before.name, of.parts, before)
+
+    of.loop.after(of.chance.uniform(0, 20), take_its_place)
 
 
 def _clock_jumps(of: Schedule) -> None:
@@ -533,11 +576,18 @@ def _file_is_half_written(of: Schedule) -> None:
 FAULTS: tuple[Callable[[Schedule], None], ...] = (
     *(_switchover, _switchover, _crash, _crash, _crash_and_the_old_primary_comes_back),
     *(_old_primary_is_all_that_is_heard, _two_primaries_and_both_are_news, _etcd_is_restored_unheard),
-    *(_nobody_wants_to_lead, _promotion_takes_its_time, _promoted_and_takes_no_logins),
+    *(
+        _nobody_wants_to_lead,
+        _comes_back_as_a_replica_and_nobody_leads,
+        _promotion_takes_its_time,
+        _promoted_and_takes_no_logins,
+        _who_is_followed_in_silence_hides,
+    ),
     *(_two_reigns_in_a_moment, _passing_leader_is_heard_late),
     *(_announcement_that_nothing_follows, _restart_in_place, _leader_key_flaps, _stop_is_asked_for),
     *(_operator_pauses, _etcd_is_not_heard, _etcd_is_not_heard, _etcd_is_late, _watch_breaks),
     *(_news_come_twice, _etcd_is_backed_up, _etcd_is_restored, _watcher_freezes, _watcher_is_killed),
+    *(_settings_are_read_anew, _settings_are_read_anew),
     *(_clock_jumps, _node_hides_its_rest, _way_is_cut, _way_is_slow, _disk_is_full, _agent_dies),
     *(_disk_is_full_while_leaders_change, _fork_is_all_that_is_heard),
     *(_pgbouncer_is_away, _reloads_are_lost, _another_hand_edits_the_file),

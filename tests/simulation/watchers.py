@@ -23,6 +23,8 @@ from watcher.decide.model import (
     Alarm,
     Confirmed,
     Desired,
+    Endpoint,
+    Handover,
     HealthRound,
     Leadership,
     Readiness,
@@ -37,7 +39,7 @@ from watcher.expose.audience import Listener
 from watcher.expose.candidate import Candidate
 from watcher.expose.rank import Rank
 from watcher.mailbox import Mailbox
-from watcher.reconciler import Reconciler
+from watcher.reconciler import Reconciler, Relief
 
 LIMIT = 20.0
 POLICY = Policy(hold=HoldPolicy(limit=LIMIT, announced_limit=8.0))
@@ -104,13 +106,13 @@ class _Standing(Listener):
 
 
 class _Stop(threading.Event):
-    """Never set; to wait for it takes virtual time."""
+    """To wait for it takes virtual time."""
 
     fiber: Fiber
 
     def wait(self, timeout: float | None = None) -> bool:
         self.fiber.wait(timeout or 0.0)
-        return False
+        return self.is_set()
 
 
 class Bell:
@@ -175,11 +177,15 @@ class Parts:
 class Watcher:
     """One process, from its start to its end; after `kill` make another."""
 
-    def __init__(self, name: str, parts: Parts) -> None:
+    def __init__(self, name: str, parts: Parts, before: "Watcher | None" = None) -> None:
+        """Alone, or in the place of another, by other settings."""
         self.name = name
+        self._before = before
         self._parts, self._loop = parts, parts.loop
         self.dead = self.frozen = False
         self._backlog: list[Callable[[], None]] = []
+        self._stop = threading.Event()
+        self._resign: Callable[[], None] = lambda: None
         self.board = Board(self._loop.now, silence_limit=POLICY.silence_limit)
         self.ways: dict[str, Way] = {}
         self._fibers: list[Fiber] = []
@@ -196,25 +202,50 @@ class Watcher:
         self.board.listen(self.rank.viewed)
         for host in parts.hosts:
             self._serve(host)
-        self.link = Link(self._loop, parts.etcd, parts.chance, self._read)
+        if before is None:
+            self.link = Link(self._loop, parts.etcd, parts.chance, self._read)
+        else:
+            self.link = before.link
+            self.link.hand_over(self._read)
         if parts.leases is not None:
             self._stand(parts.leases)
+        if before is not None:
+            before.give_way_to(self)
         self._round()
 
     # --- life ------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
         self.dead = True
-        self.link.end()
+        if not self._stop.is_set():
+            self.link.end()
         for fiber in self._fibers:
             fiber.kill()
         for way in self.ways.values():
             way.lose_agent()
+        if self._before is not None and not self._before.dead:
+            self._before.kill()
+
+    def give_way_to(self, successor: "Watcher") -> None:
+        """As `Fleet.start` does it: nothing is begun any more, and who waits is handed over."""
+        self._stop.set()
+        self._resign()
+        successor.board.post(Handover(self.board.view, self._loop.now))
+        for name, worker in self._workers.items():
+            self.ways[name].give_way_to(successor.ways[name])
+            successor._workers[name].follow(worker)
+            worker.relief = partial(successor.in_place, name)
+            self._boxes[name].nudge()
+
+    def in_place(self, target: str) -> Relief | None:
+        return self._workers[target].in_place
 
     def freeze(self) -> None:
         self.frozen = self.knowledge.is_frozen = True
         for fiber in self._fibers:
             fiber.frozen = True
+        if self._before is not None:
+            self._before.freeze()
 
     def thaw(self) -> None:
         """It goes on where it stood; what arrived meanwhile is read now."""
@@ -225,6 +256,8 @@ class Watcher:
             event()
         for fiber in self._fibers:
             fiber.thaw()
+        if self._before is not None:
+            self._before.thaw()
 
     # --- the targets -------------------------------------------------------------------------------------
 
@@ -247,7 +280,7 @@ class Watcher:
             standing=self.rank.standing,
             patience=PATIENCE,
         )
-        fiber = bell.fiber = way.fiber = Fiber(self._loop, partial(worker.run, threading.Event()))
+        fiber = bell.fiber = way.fiber = Fiber(self._loop, partial(worker.run, self._stop))
         self._fibers.append(fiber)
         self.board.listen(box.put)
         fiber.resume()
@@ -276,11 +309,17 @@ class Watcher:
         self.rank.stand(candidate, self.board.view)
         stop.fiber.resume()
 
+        def resign() -> None:
+            stop.set()
+            candidate.nudge()
+
+        self._resign = resign
+
     def _later(self, event: Callable[[], None]) -> None:
-        """Now, or once it is thawed; never if it is dead."""
+        """Now, or once it is thawed; never if it is dead, or has given way to another."""
         if self.frozen:
             self._backlog.append(event)
-        elif not self.dead:
+        elif not (self.dead or self._stop.is_set()):
             event()
 
     def _learns(self, view: View, is_news: bool) -> None:
@@ -299,7 +338,7 @@ class Watcher:
 
     def _ask(self) -> None:
         """The leader, whether it is ready, for as long as that is wanted."""
-        want = None if self.dead else wanted(self.board.view, POLICY)
+        want = None if self.dead or self._stop.is_set() else wanted(self.board.view, POLICY)
         self._asks = want is not None and bool(want.api_urls)
         if want is None or not self._asks:
             return
@@ -321,7 +360,7 @@ class Watcher:
 
     def _round(self) -> None:
         """Every node is asked what it is: often while etcd is not heard, else now and then."""
-        if self.dead:
+        if self.dead or self._stop.is_set():
             return
         self._loop.after(ROUND_EVERY, self._round)
         asked_at, heard_at = self._loop.now, self.board.view.contact_at
@@ -342,18 +381,24 @@ class Watcher:
         for host in self._parts.hosts:
             way = self.ways[host.name]
             self._note_end_of_hold(host, way)
-            endpoint = way.agent_guards
-            if endpoint is None or not way.connected:
+            endpoint, known = way.agent_guards if way.connected else None, self._alarmed.get(host.name)
+            if known is not None and known.refuses and known.endpoint != endpoint:
+                self._alarm(host, known.endpoint, refuses=False)  # its guard has gone, or is elsewhere
+                known = None
+            if endpoint is None:
                 continue
             refuses = endpoint in host.closed
-            known = self._alarmed.get(host.name)
+            if refuses:
+                way.refused_at[endpoint] = self._loop.now
             if (known.refuses if known and known.endpoint == endpoint else False) != refuses:
                 if refuses and way._agent is not None:
                     way._agent.hear(endpoint)
-                alarm = self._alarmed[host.name] = Alarm(
-                    host.name, endpoint, refuses, self._loop.now, "refused"
-                )
-                self.post(alarm)
+                self._alarm(host, endpoint, refuses=refuses)
+
+    def _alarm(self, host: Host, endpoint: Endpoint, *, refuses: bool) -> None:
+        alarm = Alarm(host.name, endpoint, refuses, self._loop.now, "refused")
+        self._alarmed[host.name] = alarm
+        self.post(alarm)
 
     def _note_end_of_hold(self, host: Host, way: Way) -> None:
         """The agent tells of a hold that it ended by itself."""

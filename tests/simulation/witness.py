@@ -10,6 +10,8 @@ from tests.support.fake_target import read_block
 from watcher.decide.fence import UNREADABLE
 from watcher.decide.model import Endpoint, Entry, Stamp, View
 
+IN_VAIN = 5.0
+"""Virtual seconds for which whoever refused has to be asked again: `cluster.unknown_limit`, and some."""
 SOON = 1.0
 """Virtual seconds within which an undisturbed watcher carries out what it knows."""
 
@@ -24,6 +26,7 @@ class Witness:
 
     clock: Callable[[], float]
     hold_limit: float
+    silence_limit: float
     was: Callable[[int, int], dict[str, Entry] | None] = lambda *_: None
     """Etcd's keys as they were, by cluster id and revision."""
     node_at: Callable[[Endpoint], Node | None] = lambda _: None
@@ -109,21 +112,54 @@ class Witness:
 
     # --- holds ------------------------------------------------------------------------------------------
 
-    def released(self, host: Host, endpoint: Endpoint) -> None:
+    def released(self, host: Host, endpoint: Endpoint | None) -> None:
         """Whoever was made to wait is let go to a node that takes writes, or did just now."""
-        node, way = self.node_at(endpoint), host.hand
-        if node is None or way is None or way.may_be_late() or self.clock() - node.hidden_at < LONG_AGO:
+        way = host.hand
+        if way is None or way.may_be_late():
+            return
+        self._must_not_have_refused(host, way, endpoint)
+        node = None if endpoint is None else self.node_at(endpoint)
+        if node is None or self.clock() - node.hidden_at < LONG_AGO:
             return
         if not node.takes_writes and self.clock() - node.wrote_at > ROUNDS_FOR:
             raise Broken(f"{host.name}: clients were let go to {node.name}, which takes no writes")
 
+    def _must_not_have_refused(self, host: Host, way: Way, endpoint: Endpoint | None) -> None:
+        """Nobody is let go to a leader, or without one, where the watcher saw it refuse, and no writes since:
+        but by a limit, by an operator, or where a primary was seen in the silence and could not be led to.
+        """
+        knows = way.knowledge
+        was_paused = knows.paused_since is not None or self.clock() - knows.resumed_at <= SOON
+        is_right = way.in_trouble or was_paused or knows.has_seen_a_primary
+        if endpoint is None and is_right:
+            return
+        node = self.node_at(endpoint or host.shown["app"])
+        if node is None or node.takes_writes or self.clock() - node.hidden_at <= SOON:
+            return
+        refused = node.wrote_at < way.refused_at.get(node.endpoint, node.wrote_at)
+        if refused and way.knowledge.leader in (None, node.name):
+            raise Broken(f"{host.name}: clients go to {node.name}, which refused, and took no writes since")
+
     def waits(self, way: Way, seconds: float) -> None:
         """In one trouble no watcher makes clients wait for longer than its limit, however often it begins."""
         if way.agent_holds_since is None:
+            way.waited_in_vain = 0.0
             return
+        self._must_not_wait_in_vain(way, seconds)
         way.waited += seconds
         if way.waited > self.hold_limit + 2 and not way.may_be_late():
             raise Broken(f"{way.host.name}: clients were made to wait for {way.waited:.1f} s in one trouble")
+
+    def _must_not_wait_in_vain(self, way: Way, seconds: float) -> None:
+        """While etcd is silent nobody waits for long beside a primary that takes writes, and was seen to."""
+        node = self.node_at(way.host.shown["app"])
+        serves = node is not None and node.takes_writes and node.takes_logins
+        followed = way.knowledge.followed(self.silence_limit)
+        is_vain = node is not None and serves and node.name == followed and not way.may_be_late()
+        is_vain = is_vain and way.host.waits("app")  # an agent may hold who was let go by another
+        way.waited_in_vain = way.waited_in_vain + seconds if is_vain else 0.0
+        if way.waited_in_vain > IN_VAIN:
+            raise Broken(f"{way.host.name}: clients wait beside {followed}, the primary, for nothing")
 
     def looks(self, host: Host, watchers: int) -> None:
         """Invariant 3: no hold beyond its limit, nor all of them together beyond those of all watchers."""

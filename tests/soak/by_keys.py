@@ -118,13 +118,14 @@ def main() -> int:
     print(
         f"{switches} switches in {time.monotonic() - began:.0f} s, trends from {WARM_UP_SHARE:.0%} of them on"
     )
-    print(f"{'':14}{'median':>12}{'gain':>10}")
+    print(f"{'':14}{'median':>12}{'by slope':>10}{'by step':>10}{'allowed':>10}")
     grows = False
     for what, series in held.items():
         one = trend(after_warm_up(series, switches * WARM_UP_SHARE))
-        is_flat = one.is_flat(ALLOWANCES[what])
+        is_flat, allowed = one.is_flat(ALLOWANCES[what]), ALLOWANCES[what].for_level(one.level)
         grows |= not is_flat
-        print(f"{what:14}{one.level:12.2f}{one.gain:+10.2f}   {'flat' if is_flat else 'GROWS'}")
+        gains = f"{one.gain:+10.2f}{one.step:+10.2f}{allowed:10.2f}"
+        print(f"{what:14}{one.level:12.2f}{gains}   {'flat' if is_flat else 'GROWS'}")
     return int(grows)
 
 

@@ -6,7 +6,7 @@ what a reconciler needs otherwise: views in which somebody leads, and a reporter
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -117,7 +117,8 @@ class FakePgBouncer:
     """The file, and what a pretended PgBouncer made of it at its last reload.
 
     Whoever sets `text` is somebody else who writes the file. `deaf`: it reloads and nothing happens.
-    `down`: its console does not answer. `in_use` are databases that clients made it derive from `*`.
+    `down`: its console does not answer. `in_use` are databases that clients made it derive from `*`; one that
+    is taken out keeps its pause, and is not shown.
     `paused` are the databases whose clients wait, whoever paused them: an operator adds and removes names.
     `busy`: a transaction runs. `closed` are servers that take no login; `refuse` also rings their guards.
     """
@@ -218,7 +219,9 @@ class FakeAgent:
         self._pgbouncer.must_answer()
         self.end_at_limit()
         if self._held is None:
-            self._held = Held(tuple(filter(self._may_pause, databases)), self._clock(), until)
+            wanted = list(databases)
+            since = self._since(wanted)
+            self._held = Held(tuple(filter(self._may_pause, wanted)), since, until)
             self.held_somebody = bool(self._held.databases)
             self._pgbouncer.paused.update(self._held.databases)
         self._held = replace(self._held, until=until)
@@ -226,10 +229,18 @@ class FakeAgent:
     def _may_pause(self, database: str) -> bool:
         return database not in self._pgbouncer.paused or database in self._shared()
 
+    def _since(self, wanted: Iterable[str]) -> float:
+        """Whom another agent makes wait already has waited since then."""
+        same = [held.since for held in self._others() if set(held.databases) & set(wanted)]
+        return min([self._clock(), *same])
+
     def _shared(self) -> set[str]:
         """What other agents hold."""
-        others = (agent._held for agent in self._pgbouncer.agents if agent is not self)
-        return {name for held in others if held is not None for name in held.databases}
+        return {name for held in self._others() for name in held.databases}
+
+    def _others(self) -> list[Held]:
+        agents = (agent for agent in self._pgbouncer.agents if agent is not self)
+        return [agent._held for agent in agents if agent._held is not None]
 
     def watch(self, endpoint: Endpoint, databases: Callable[[], Iterable[str]]) -> None:
         """`databases` are told when they are to be held."""
@@ -259,7 +270,7 @@ class FakeAgent:
 
 class FakeTarget:
     """One target. `calls` counts what was asked of it: read, write, reload, confirm, hold, watch, release,
-    close.
+    let_go, close.
 
     `fail("write", error, error)` makes the next two writes fail before they do anything; `fails["read"]`
     is what is still to come, and `fail_always` never ends. An Exception that is no TargetError is a bug.
@@ -301,12 +312,18 @@ class FakeTarget:
             self._last = self._with_hold(self._last)
         return self._last
 
+    @property
+    def held(self) -> Held | None:
+        agent = self._agent if self._agent in self.pgbouncer.agents else None
+        return None if agent is None else agent.held
+
     def fail(self, call: str, *errors: Exception) -> None:
         self.fails[call].extend(errors)
 
     def read(self) -> Actual:
         self._count("read")
         if self._text != self.pgbouncer.text:
+            self._last = self._text = None
             self._owe_reload()
         self._text = self.pgbouncer.text
         try:
@@ -364,6 +381,17 @@ class FakeTarget:
         except BaseException:
             self._last = self._text = None
             raise
+
+    def let_go(self, endpoint: Endpoint | None) -> None:
+        held = None if self._agent is None else self._agent.held
+        if self._agent is None or held is None:
+            return
+        self._count("let_go")
+        if endpoint is not None:
+            self._must_take_logins(endpoint)
+            shown = {row.name: Endpoint(row.host or "", row.port) for row in self.pgbouncer.rows()}
+            self._must_lead_there([name for name in held.databases if shown.get(name, endpoint) != endpoint])
+        self._agent.resume(sure=endpoint is not None)
 
     def close(self) -> None:
         self.calls["close"] += 1
@@ -436,20 +464,30 @@ class FakeTarget:
             if endpoint is not None:
                 self._confirm(endpoint)
             return
-        if endpoint is not None and endpoint in self.pgbouncer.closed:
-            raise PrimaryRefuses(self.name, f"{endpoint} takes no login: it refuses", "clients wait")
+        if endpoint is not None:
+            self._must_take_logins(endpoint)
         if reload and not self._goes_on_at(endpoint):
             self.pgbouncer.reload()
         shown = self.pgbouncer.rows()
-        wrong = [] if endpoint is None else self._led_elsewhere(shown, endpoint)
-        if wrong:
-            raise TargetRefused(self.name, f"PgBouncer shows {wrong} elsewhere [route]", "see its log")
+        if endpoint is not None:
+            self._must_lead_there(
+                self._led_elsewhere(shown, endpoint) or self._made_elsewhere(shown, endpoint)
+            )
         self._went_on = agent.held_somebody and not agent.held.databases  # which spares what was resumed
         agent.resume(sure=endpoint is not None)
         self._reload_owed = self._reload_owed and not reload
         if self._last is not None:
             released = tuple(replace(row, paused=self.pgbouncer.waits(row.name)) for row in shown)
             self._last = replace(self._last, shown=released, reload_owed=self._reload_owed)
+
+    def _must_take_logins(self, endpoint: Endpoint) -> None:
+        if endpoint in self.pgbouncer.closed:
+            raise PrimaryRefuses(self.name, f"{endpoint} takes no login: it refuses", "clients wait")
+
+    def _must_lead_there(self, wrong: Collection[str]) -> None:
+        """None of these should be led elsewhere."""
+        if wrong:
+            raise TargetRefused(self.name, f"PgBouncer shows {list(wrong)} elsewhere [route]", "see its log")
 
     def _goes_on_at(self, endpoint: Endpoint | None) -> bool:
         """Whether another has led them there already, and let them go."""
@@ -464,6 +502,12 @@ class FakeTarget:
         block = read_block(text, self.pgbouncer.block, self.name)
         goals = {db.name: db.endpoint if db.role is Role.REPLICA else endpoint for db in block.databases}
         return [name for name, goal in goals.items() if name != "*" and ends.get(name) != goal]
+
+    def _made_elsewhere(self, shown: tuple[ConsoleDatabase, ...], endpoint: Endpoint) -> list[str]:
+        """What was made from `*`, unless one of these leads there."""
+        made = [row for row in shown if row.name in self.pgbouncer.in_use]
+        leads = any((row.host, row.port) == (endpoint.host, endpoint.port) for row in made)
+        return [] if leads else [row.name for row in made]
 
     def _write(self, step: Write) -> None:
         known = self.pgbouncer.text if self._text is None else self._text

@@ -121,7 +121,10 @@ class PgBouncer(AbstractContextManager["PgBouncer"]):
     def block(self, host: str, port: int) -> str:
         """The marked lines that lead every database to host:port."""
         name = f" {self.block_name}" if self.block_name else ""
-        lines = [f"{database} = host={host} port={port} dbname={database}" for database in self.databases]
+        lines = [
+            f"{database} = host={host} port={port}" + ("" if database == "*" else f" dbname={database}")
+            for database in self.databases
+        ]
         for database in self.reads:
             lines += [";; role=replica", f"{database} = host={host} port={port} dbname={APP}"]
         return (

@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -119,20 +119,26 @@ class Sshd(AbstractContextManager["Sshd"]):
         ]
         (self.folder / "sshd_config").write_text("\n".join(lines) + "\n")
 
+    def refuse_holds(self) -> None:
+        """From its next login on the key starts every agent but the one that holds."""
+        case = 'case "$SSH_ORIGINAL_COMMAND" in *" hold "*) echo no holds here >&2; exit 1;; esac'
+        self.authorize("restrict", f'{case}; eval "$SSH_ORIGINAL_COMMAND"')
+
     # --- life -----------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def set_up(self, *lines: str) -> Iterator[None]:
-        """Started anew with further lines of configuration, for a while. Sessions end both times."""
+    def set_up(self, *lines: str, sessions_stay: bool = False) -> Iterator[None]:
+        """Started anew with further lines of configuration, for a while. Sessions end both times, or stay."""
         before = self._extra
+        end = self.kill_listener if sessions_stay else self.process.stop
         try:
-            self._start_anew([*before, *lines])
+            self._start_anew([*before, *lines], end)
             yield
         finally:
-            self._start_anew(before)
+            self._start_anew(before, end)
 
-    def _start_anew(self, extra: list[str]) -> None:
-        self.process.stop()
+    def _start_anew(self, extra: list[str], end: Callable[[], None]) -> None:
+        end()
         self._extra = extra
         self._write_config()
         self.start()

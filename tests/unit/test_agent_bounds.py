@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tests.properties.test_config_block import ROUTES, files
 from tests.support.blocks import rewrite
-from watcher.apply.agent.bounds import Bounds
+from watcher.apply.agent.bounds import Bounds, is_allowable
+from watcher.apply.agent.main import main
 from watcher.apply.agent.wire import Refused
 from watcher.decide.model import Route
 
@@ -133,6 +134,21 @@ def test_without_allowed_hosts_any_host_and_nothing_else_may_be_written() -> Non
     for host in ("/tmp", "a b", "a\n", "", "-x", "a,b", "a;", "a'"):
         with pytest.raises(Refused):
             bounds.check_address(host, "5432")
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1", "db.x", "10.0.0.1:5432", "::1", "fe80::1%eth0", "[::1]:65535"])
+def test_an_address_may_be_allowed(text: str) -> None:
+    assert is_allowable(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10.0.0.1:abc", "10.0.0.1:", "a b", "::1:0]", "[::1]:65536", "[::1]", ":5"]
+)
+def test_what_is_no_address_is_refused_at_the_start(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not is_allowable(text)
+    with pytest.raises(SystemExit):
+        main(["hold", "--file", "/x", "--block", "demo", "--allow", text], None)
+    assert f"--allow {text}: not HOST, HOST:PORT or [HOST]:PORT" in capsys.readouterr().err
 
 
 def test_where_a_port_is_allowed_it_alone_may_be_written() -> None:

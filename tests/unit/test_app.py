@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from watcher.app import Watcher, _Worker
-from watcher.decide.model import Alarm, Endpoint
+from watcher.decide.model import Alarm, Desired, Endpoint, Handover, Reason, Sighting
+from watcher.reconciler import Reconciler, Relief
 from watcher.settings import Settings, load
 
 TARGETS = ("kept", "gone")
@@ -111,7 +112,7 @@ def test_a_hold_is_handed_over_once_the_successor_is_in_place(world: World) -> N
     relief = worker_of(world.watcher).reconciler.relief
     assert relief is not None
     assert not relief()
-    worker_of(successor).reconciler.is_in_place = True
+    worker_of(successor).reconciler.in_place = Relief()
     assert relief()
 
 
@@ -123,8 +124,54 @@ def test_a_hold_is_handed_over_to_the_last_of_several_successors(world: World) -
     relief = worker_of(world.watcher).reconciler.relief
     assert relief is not None
     assert not relief()
-    worker_of(third).reconciler.is_in_place = True
+    worker_of(third).reconciler.in_place = Relief()
     assert relief()
+
+
+def test_a_successor_that_was_replaced_itself_counts_only_while_it_holds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it believed at its first look nobody corrects any more."""
+    second, third = (Watcher(world.settings(*TARGETS)) for _ in range(2))
+    world.watcher.ask_to_stop(second)
+    believes = Relief(Desired(Reason.LEADER, "node1 leads"))
+    worker_of(second).reconciler.in_place = believes
+    relief = worker_of(world.watcher).reconciler.relief
+    assert relief is not None
+    assert relief() == believes
+    second.ask_to_stop(third)
+    assert relief() is None
+    with monkeypatch.context() as patch:
+        patch.setattr(Reconciler, "is_holding", True)
+        assert relief() == Relief()
+    worker_of(third).reconciler.in_place = Relief()
+    assert relief() == Relief()
+
+
+def test_a_successor_knows_since_when_clients_wait(world: World) -> None:
+    worker_of(world.watcher).reconciler._held_since = 5.0
+    successor = Watcher(world.settings(*TARGETS))
+    world.watcher.ask_to_stop(successor)
+    assert worker_of(successor).reconciler._held_since == 5.0
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_successor_knows_what_was_known_of_the_same_other_site_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_same: bool
+) -> None:
+    settings = world.settings(*TARGETS)
+    there = settings.cluster.other_site
+    assert there is not None
+    if not is_same:
+        elsewhere = there.model_copy(update={"scope": "elsewhere"})
+        cluster = settings.cluster.model_copy(update={"other_site": elsewhere})
+        settings = settings.model_copy(update={"cluster": cluster})
+    successor = Watcher(settings)
+    told: list[Sighting] = []
+    assert successor._other is not None
+    monkeypatch.setattr(successor._other.board, "post", told.append)
+    successor._know_all_of(world.watcher)
+    assert [type(event) for event in told] == [Handover] * is_same
 
 
 def test_nobody_waits_for_a_successor_that_has_left_itself(world: World) -> None:
@@ -133,7 +180,7 @@ def test_nobody_waits_for_a_successor_that_has_left_itself(world: World) -> None
     successor.ask_to_stop()
     relief = worker_of(world.watcher).reconciler.relief
     assert relief is not None
-    assert relief()
+    assert relief() == Relief(is_last=True)
 
 
 def test_a_target_that_has_changed_alone_hands_its_hold_over_too(
@@ -145,7 +192,7 @@ def test_a_target_that_has_changed_alone_hands_its_hold_over_too(
     relief = before.reconciler.relief
     assert relief is not None
     assert not relief()
-    worker_of(world.watcher).reconciler.is_in_place = True
+    worker_of(world.watcher).reconciler.in_place = Relief()
     assert relief()
 
 

@@ -1,6 +1,7 @@
 """The command line itself, without anything behind it."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -64,6 +65,18 @@ def test_a_missing_file_is_named(word: str, tmp_path: Path, capsys: pytest.Captu
     assert said.out == ""
     assert str(tmp_path / "none.yaml") in said.err
     assert "HINT: " in said.err
+
+
+def test_who_reads_no_more_stops_nothing() -> None:
+    """As `watcher check-config | head` does; what is said after that goes nowhere."""
+    script = "from watcher.commands.saying import say; say('one'); say('two'); raise SystemExit(3)"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (3, "")
 
 
 def test_agent_prints_a_program_that_runs_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Reading and rewriting the marked block, case by case."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.support.blocks import parse, rewrite
@@ -168,8 +170,9 @@ def test_names_in_quotes_are_read_without_them() -> None:
 # --- refusals ---------------------------------------------------------------------------------------------
 
 REFUSED = [
-    ("", "has no block for cluster 'demo'", "around the databases of 'demo'"),
-    (marked("a = host=h\n", "x"), "only for 'x'", "put ;;"),
+    ("", "has no block for cluster 'demo'", "put ;; [config cluster: begin] and ;;"),
+    (marked("a = host=h\n", "x"), "only for 'x'", "put ;; [config cluster demo: begin] and ;;"),
+    ("; [config cluster: begin]\n" + marked("a = host=h\n", "x"), "only for", "be ;; [config cluster demo:"),
     (marked("a = host=h\n", "x") + marked("b = host=h\n", "y"), "only for 'x', 'y'", "put ;;"),
     ("; [config cluster: begin]\n", "has no block", "line 1 is nearly a marker"),
     ("x\n#;; config  CLUSTER begins\n", "has no block", "line 2 is nearly a marker"),
@@ -439,6 +442,16 @@ def test_a_file_that_was_led_still_knows_its_name_and_what_is_for_reads() -> Non
     with pytest.raises(BlockError) as caught:
         led.led_to(Route(Endpoint("a b", 5432), STAMP))
     assert caught.value.place == "f"
+
+
+def test_a_file_that_is_led_again_is_as_one_that_is_read() -> None:
+    text = marked("a = host=h\nb = host=h\n", "demo") + marked("c = host=h\n", "x")
+    once = MarkedFile(text, "demo", "f", ("b",)).led_to(TO_BOTH)
+    again = once.led_to(Route(Endpoint("h2", 6543), replace(STAMP, revision=STAMP.revision + 1)))
+    assert again.text != once.text
+    assert again.block == MarkedFile(again.text, "demo", "f", ("b",)).block
+    assert (again.block.stamp, set(again.block.defined)) != (once.block.stamp, set())
+    assert once.block == MarkedFile(once.text, "demo", "f", ("b",)).block
 
 
 def test_where_a_name_is_asked_for_markers_without_one_are_none_of_ours() -> None:

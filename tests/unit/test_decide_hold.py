@@ -12,8 +12,10 @@ from watcher.decide.decision import (
     HoldPolicy,
     Policy,
     ReadyBy,
+    Standby,
     desired,
     is_doubted,
+    let_be,
     within_limit,
 )
 from watcher.decide.model import (
@@ -38,6 +40,7 @@ from watcher.decide.model import (
     Verdict,
     View,
 )
+from watcher.decide.view import fold
 
 NODE1, NODE2 = Endpoint("10.0.0.1", 5432), Endpoint("10.0.0.2", 5432)
 REIGN = Leadership("node1", 50)
@@ -104,15 +107,12 @@ SILENT = replace(READY, verdict=Verdict.UNKNOWN, problem="refused")
 NO_ADDRESS = replace(GOOD, members={})
 STANDBY = having("config", Config(standby_cluster=True))
 NOBODY = replace(GOOD, contact_at=NOW - 10, health=HealthRound((), {}, NOW - 1))
-ONE = replace(
-    NOBODY,
-    health=HealthRound(
-        (NodeReport("node2", "http://node2", Role.PRIMARY, "running", timeline=4),), {}, NOW - 1
-    ),
-)
+ONE_REPORT = (NodeReport("node2", "http://node2", Role.PRIMARY, "running", timeline=4),)
+ONE = replace(NOBODY, health=HealthRound(ONE_REPORT, {}, NOW - 1))
 AWAY = Failover("node1", "node2", None)
 STOP = StopRequest("stop-1", "node1")
 BACK = alarmed(refuses=False, problem="")
+NO_LEADER = having("config", Config(), view=without("leader"))
 
 
 # --- the table -------------------------------------------------------------------------------------
@@ -299,6 +299,22 @@ def test_the_alarm_says_why() -> None:
     assert "10.0.0.1:5432 takes no connections: connection refused" in wished(alarmed()).detail
 
 
+def test_whom_somebody_else_let_go_is_not_held_and_no_stop_waits_for_that() -> None:
+    held = replace(wished(alarmed()), stop_id="stop-1")
+    free = let_be(held)
+    assert (free.held, free.gave_up, free.stop_id, free.reason) == (False, False, "", held.reason)
+    assert free.detail == f"{held.detail}; somebody else let clients go on"
+
+
+def test_of_one_that_no_guard_asks_any_more_nobody_says_that_it_takes_connections_again() -> None:
+    doubted: dict[str, Any] = {"refuses": False, "problem": "connection refused"}
+    assert wished(BACK).detail.startswith("node1 takes connections again, and is not ready: ")
+    took = "took no connections when it was last asked"
+    assert wished(alarmed(**doubted)).detail.startswith(f"node1 {took}, and is not ready: ")
+    followed_on = wished(alarmed(ONE, endpoint=NODE2, **doubted)).detail
+    assert followed_on.startswith(f"PostgreSQL at 10.0.0.2:5432 {took}, and the nodes were not asked since; ")
+
+
 def test_an_alarm_counts_whoever_speaks() -> None:
     """In silence, in pause mode, and for a leader that is not ready: what refuses, refuses."""
     assert wished(alarmed(PAUSED)).reason is Reason.PRIMARY_REFUSES
@@ -308,6 +324,196 @@ def test_an_alarm_counts_whoever_speaks() -> None:
     assert (fallback.reason, fallback.held) == (Reason.FALLBACK, False)  # it leads to another server
     assert wished(alarmed(ONE, endpoint=NODE2)).held
     assert not wished(alarmed(NOBODY), replace(POLICY, hold=None)).held
+    assert not wished(alarmed(NOBODY), settled(on_crash=False)).held
+
+
+def test_silence_lets_nobody_go_on_to_a_server_that_came_back_as_a_replica() -> None:
+    back = replace(proven(Verdict.NOT_YET, BACK), contact_at=NOW - 10)
+    for health in (None, NOBODY.health):
+        wish = wished(replace(back, health=health))
+        assert (wish.reason, wish.route, wish.held) == (Reason.PRIMARY_REFUSES, None, True)
+    assert not wished(back, settled(on_crash=False)).held
+
+
+def test_in_silence_a_server_that_came_back_is_waited_for_no_longer_than_when_etcd_speaks() -> None:
+    back = replace(proven(Verdict.UNKNOWN, BACK), contact_at=NOW - 10)
+    assert wished(back).recheck_at == NOW - 0.5 + 3
+    for now, held in ((NOW + 2.49, True), (NOW + 2.5, False)):
+        assert wished(back, now=now).held is held
+
+
+def test_in_silence_a_leader_that_says_that_it_is_ready_gets_its_clients_by_the_next_round() -> None:
+    says_so = replace(proven(Verdict.READY, BACK), contact_at=NOW - 10)
+    first = replace(GOOD, readiness=READY, pulse=replace(READY, at=NOW - 0.1), contact_at=NOW - 10)
+    for view in (says_so, first):
+        for health in (None, HealthRound((), {}, NOW - 0.11)):
+            wish = wished(replace(view, health=health))
+            assert (wish.held, wish.reason, wish.route) == (True, Reason.PRIMARY_REFUSES, None)
+            assert wish.recheck_at == pytest.approx(NOW - 0.1 + 3)
+            assert "node1 says that it is ready, and the nodes were not asked since" in wish.detail
+            assert not wished(replace(view, health=health), now=NOW + 2.91).held
+        asked = replace(view, health=HealthRound((), {}, NOW - 0.1))
+        assert (wished(asked).reason, wished(asked).held) == (Reason.BLIND, False)
+    long = replace(POLICY, unknown_limit=20.0)
+    for at, held in ((NOW - 10.1, False), (NOW - 10, True)):  # before the silence, and in its first instant
+        assert wished(replace(first, pulse=replace(READY, at=at)), long).held is held
+
+
+def followed(view: View, at: float, node: str = "node2") -> View:
+    """After a round in the silence in which that node alone was the primary, and one without any answer."""
+    alone = HealthRound((replace(ONE_REPORT[0], name=node),), {}, at)
+    return replace(fold(fold(view, alone), HealthRound((), {}, NOW - 0.1)), contact_at=NOW - 10)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        NO_LEADER,
+        replace(GOOD, readiness=NOT_YET, pulse=NOT_YET),
+        proven(Verdict.NOT_YET, BACK),
+    ],
+    ids=["nobody led", "the leader was not ready", "the leader came back as a replica"],
+)
+def test_once_a_node_was_followed_in_silence_rounds_without_it_hold_nobody(view: View) -> None:
+    assert (wished(followed(view, NOW - 0.4)).reason, wished(followed(view, NOW - 0.4)).held) == (
+        Reason.BLIND,
+        False,
+    )
+    assert wished(followed(view, NOW - 10.1)).held  # before the silence, or before the leader refused
+
+
+def test_who_alone_was_the_primary_before_the_leader_refused_was_the_leader() -> None:
+    assert wished(followed(proven(Verdict.NOT_YET, BACK), NOW - 0.6, "node1")).held
+    assert not wished(followed(proven(Verdict.NOT_YET, BACK), NOW - 0.5, "node1")).held
+
+
+def test_once_another_node_was_the_primary_nobody_waits_for_the_leader_that_was() -> None:
+    """The guard is taken off it after that round, which is told as if it took connections again."""
+    wish = wished(followed(proven(Verdict.NOT_YET, BACK), NOW - 0.6))
+    assert (wish.reason, wish.held) == (Reason.BLIND, False)
+
+
+def test_of_two_sites_silence_says_nothing_of_who_has_the_primary() -> None:
+    both = replace(POLICY, standby=Standby.OTHER_SITE, other_site=POLICY)
+    assert not wished(unheard(NO_LEADER), both).held
+
+
+def test_a_followed_server_that_took_connections_again_after_the_last_round_is_waited_for() -> None:
+    at_node2 = alarmed(ONE, endpoint=NODE2, refuses=False, problem="")
+    wish = wished(at_node2)
+    assert (wish.held, wish.guard) == (True, NODE2)
+    assert wish.route is not None
+    assert "10.0.0.2:5432 takes connections again, and the nodes were not asked since" in wish.detail
+    assert wish.recheck_at == NOW - 0.5 + 3
+    assert not wished(replace(at_node2, health=HealthRound(ONE_REPORT, {}, NOW - 0.5))).held
+    assert not wished(at_node2, now=NOW + 2.5).held
+    assert not wished(at_node2, settled(on_crash=False)).held
+    lost = replace(at_node2, health=NOBODY.health)
+    assert (wished(lost).held, wished(lost).route) == (True, None)
+
+
+def test_what_a_followed_server_did_says_nothing_of_a_leader_where_nobody_led() -> None:
+    back = alarmed(followed(NO_LEADER, NOW - 0.6), endpoint=NODE2, refuses=False)
+    for at, reason, held in ((NOW - 0.05, Reason.PRIMARY_REFUSES, True), (NOW - 0.3, Reason.BLIND, False)):
+        alarm = replace(back.alarms[HERE], at=at)  # after the last round, in which nobody answered, or before
+        wish = wished(replace(back, alarms=MappingProxyType({HERE: alarm})))
+        assert (wish.reason, wish.held) == (reason, held)
+
+
+def test_in_silence_clients_go_to_another_node_that_is_the_primary_whatever_the_old_one_does() -> None:
+    back = replace(proven(Verdict.NOT_YET, BACK), contact_at=NOW - 10, health=ONE.health)
+    wish = wished(back)
+    assert (wish.reason, wish.held, wish.guard) == (Reason.FALLBACK, False, NODE2)
+    assert wish.route is not None
+    assert wish.route.endpoint == NODE2
+
+
+def unheard(view: View) -> View:
+    """Since ten seconds; no node says that it is the primary."""
+    return replace(view, contact_at=NOW - 10, health=NOBODY.health)
+
+
+NO_PRIMARY: dict[str, tuple[View, Reason]] = {
+    "nobody led": (NO_LEADER, Reason.NO_LEADER),
+    "the leader was not ready": (replace(GOOD, readiness=NOT_YET, pulse=NOT_YET), Reason.LEADER_NOT_READY),
+    "the leader had no address": (NO_ADDRESS, Reason.LEADER_UNUSABLE),
+}
+
+
+@pytest.mark.parametrize(("view", "reason"), NO_PRIMARY.values(), ids=NO_PRIMARY)
+def test_silence_lets_nobody_go_on_to_where_there_was_no_primary(view: View, reason: Reason) -> None:
+    spoke, wish = wished(view), wished(unheard(view))
+    assert (wish.reason, wish.held, wish.route) == (reason, True, None)
+    assert (wish.guard, wish.stop_id, wish.proven_at, wish.readers) == (None, "", None, None)
+    assert (
+        wish.detail == f"{spoke.detail}; since then etcd is silent, and no node says that it is the primary"
+    )
+    assert wish.recheck_at is None or wish.recheck_at > NOW
+    assert not wished(unheard(view), replace(POLICY, hold=None)).held
+
+
+def test_who_waits_in_silence_for_a_leader_that_refused_has_a_guard_that_tells_whether_it_still_does() -> (
+    None
+):
+    wish = wished(unheard(alarmed(GOOD)))
+    assert (wish.reason, wish.held, wish.guard) == (Reason.PRIMARY_REFUSES, True, NODE1)
+    assert wished(unheard(alarmed(GOOD)), settled(on_crash=False)).guard is None
+
+
+def test_what_the_guard_sees_is_told_in_silence_only_where_etcd_told_of_nothing_to_wait_for() -> None:
+    assert wished(unheard(alarmed(NO_LEADER))).reason is Reason.NO_LEADER
+    paused = unheard(alarmed(without("leader", PAUSED)))
+    assert (wished(paused).reason, wished(paused).held) == (Reason.PRIMARY_REFUSES, True)
+    assert not wished(unheard(alarmed(without("leader", PAUSED), target="another"))).held
+
+
+@pytest.mark.parametrize("view", [NO_LEADER, replace(GOOD, readiness=NOT_YET, pulse=NOT_YET)])
+def test_in_silence_too_clients_go_to_a_node_that_alone_is_the_primary(view: View) -> None:
+    wish = wished(replace(view, contact_at=NOW - 10, health=ONE.health))
+    assert (wish.reason, wish.held) == (Reason.FALLBACK, False)
+
+
+def test_a_leader_that_fell_silent_too_gets_its_clients_in_time() -> None:
+    silent = unheard(replace(GOOD, readiness=SILENT, pulse=SILENT, leader_since=NOW - 2.5))
+    assert wished(silent).recheck_at == NOW + 0.5
+    assert (wished(silent, now=NOW + 0.5).reason, wished(silent, now=NOW + 0.5).held) == (Reason.BLIND, False)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        GOOD,
+        having("failover", AWAY),
+        having(f"{STOP_KEYS}node1", STOP),
+        without("leader", PAUSED),
+        having("config", Config(standby_cluster=True), view=without("leader")),
+        View(began_at=0.0),
+    ],
+    ids=["a leader", "announced", "about to stop", "Patroni is paused", "a standby cluster", "never heard"],
+)
+def test_silence_itself_holds_nobody(view: View) -> None:
+    assert (wished(unheard(view)).reason, wished(unheard(view)).held) == (
+        Reason.BLIND,
+        False,
+    )
+
+
+def test_the_server_that_is_followed_in_silence_is_waited_for_until_it_has_proven_itself_again() -> None:
+    here = HealthRound((replace(ONE.health.reports[0], name="node1"),), {}, NOW - 1) if ONE.health else None
+    back = replace(proven(Verdict.NOT_YET, BACK), contact_at=NOW - 10, health=here)
+    wish = wished(back)
+    assert (wish.reason, wish.held, wish.guard) == (Reason.PRIMARY_REFUSES, True, NODE1)
+    assert wish.route is not None
+    later = None if here is None else replace(here, at=NOW - 0.5)
+    again = wished(replace(back, health=later))
+    assert (again.reason, again.held) == (Reason.FALLBACK, False)
+
+
+def test_who_is_followed_in_silence_is_guarded() -> None:
+    assert wished(ONE).guard == NODE2
+    assert wished(ONE, settled(on_crash=False)).guard is None
+    assert wished(ONE, replace(POLICY, hold=None)).guard is None
+    assert wished(NOBODY).guard is None
 
 
 def test_after_an_alarm_clients_wait_until_the_leader_says_again_that_it_takes_writes() -> None:

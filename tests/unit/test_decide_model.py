@@ -117,6 +117,11 @@ def test_what_was_seen_is_kept_with_what_is_so_of_its_hold_now(what: str) -> Non
     assert after.with_hold(**(NOT_HELD | change)) is after
 
 
+@pytest.mark.parametrize(("databases", "is_felt"), [(("app",), True), ((), False)])
+def test_a_hold_is_felt_while_somebody_waits_by_it(databases: tuple[str, ...], is_felt: bool) -> None:
+    assert Held(databases, 1.0, 2.0).is_felt is is_felt
+
+
 def test_a_hold_that_is_as_it_was_makes_nothing_new() -> None:
     before = Actual((), None, 5.0)
     assert before.with_hold(**NOT_HELD) is before

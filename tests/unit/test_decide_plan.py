@@ -133,6 +133,32 @@ PLANS: dict[str, tuple[Actual, Desired, tuple[Step, ...]]] = {
         (Write(ROUTE), Release(), *RELOAD),
     ),
     "release as things are": (IS_HELD, Desired(Reason.BLIND, ""), (Release(),)),
+    "release, then follow what is written": (
+        replace(IS_HELD, **SHOWN_ELSEWHERE),
+        Desired(Reason.BLIND, ""),
+        (Release(), *RELOAD),
+    ),
+    "follow what is written": (replace(CAN_HOLD, reload_owed=True), Desired(Reason.BLIND, ""), RELOAD),
+    "release at the limit, then follow what is written": (
+        replace(IS_HELD, **SHOWN_ELSEWHERE),
+        Desired(Reason.NO_LEADER, "", gave_up=True),
+        (Release(), *RELOAD),
+    ),
+    "nothing is followed before anything is known": (
+        replace(CAN_HOLD, **SHOWN_ELSEWHERE),
+        Desired(Reason.STARTING, ""),
+        (),
+    ),
+    "nor against an operator's word": (
+        replace(IS_HELD, **SHOWN_ELSEWHERE),
+        Desired(Reason.PAUSED, ""),
+        (Release(),),
+    ),
+    "nor where lines lead to two servers": (
+        replace(CAN_HOLD, **SHOWN_ELSEWHERE, databases=(Database("a", NODE1), Database("b", NODE2))),
+        Desired(Reason.BLIND, ""),
+        (),
+    ),
     "released by its limit": (CAN_HOLD, WISH, ()),
     "watch": (CAN_HOLD, GUARDED, (Watch(NODE1),)),
     "watch another": (replace(CAN_HOLD, guard=NODE2), GUARDED, (Watch(NODE1),)),

@@ -10,11 +10,13 @@ from watcher.decide.model import (
     Alarm,
     Change,
     Config,
+    Confirmed,
     Contact,
     Deletion,
     Endpoint,
     Entry,
     Failover,
+    Handover,
     HealthRound,
     Leader,
     Leadership,
@@ -114,6 +116,31 @@ def test_a_listing_that_goes_back_is_believed_only_if_it_cannot_have_been_overta
     after = fold(before, listing(revision, leader("n2", 2), asked_at=asked_at, at=11.0, cluster=cluster))
     assert (leadership(after) == Leadership("n2", 2)) is taken
     assert (after == before) is not taken
+
+
+@pytest.mark.parametrize(("revision", "cluster"), [(6, CLUSTER), (7, CLUSTER + 1)], ids=["older", "another"])
+def test_a_reign_of_an_etcd_that_was_restored_is_another_though_it_is_called_the_same(
+    revision: int, cluster: int
+) -> None:
+    silence = replace(readiness(Verdict.UNKNOWN), at=9.0)
+    before = seen(listing(7, leader("n1", 5)), readiness(Verdict.READY), silence, Confirmed("one", REIGN))
+    assert leadership(before) == silence.leadership
+    assert before.confirmed
+    after = fold(before, listing(revision, leader("n1", 5), at=11.0, cluster=cluster))
+    assert leadership(after) == leadership(before)
+    assert (after.readiness, after.pulse, after.silent_since, after.leader_since) == (None, None, None, 11.0)
+    assert after.confirmed == {}
+
+
+def test_a_listing_that_goes_on_takes_away_nothing_that_a_leader_said() -> None:
+    before = seen(listing(7, leader("n1", 5)), readiness(Verdict.READY))
+    after = fold(before, listing(8, leader("n1", 5), at=11.0))
+    assert (after.readiness, after.pulse, after.leader_since) == (before.readiness, before.pulse, 10.0)
+
+
+def test_what_was_said_of_the_first_listing_s_leader_before_it_is_kept() -> None:
+    before = seen(readiness(Verdict.READY))
+    assert fold(before, listing(7, leader("n1", 5), at=11.0)).readiness == before.readiness
 
 
 # --- changes -------------------------------------------------------------------------------------------
@@ -245,6 +272,28 @@ def alarm(target: str, at: float, *, refuses: bool = True) -> Alarm:
 def test_each_targets_last_alarm_is_kept() -> None:
     view = seen(alarm("a", 1.0), alarm("b", 2.0), alarm("a", 3.0, refuses=False))
     assert dict(view.alarms) == {"a": alarm("a", 3.0, refuses=False), "b": alarm("b", 2.0)}
+
+
+def test_who_takes_a_watchers_place_knows_all_that_it_knew_and_its_own_settings() -> None:
+    former = replace(
+        seen(listing(5, leader("node1", 5), at=10.0), readiness(Verdict.READY)),
+        silence_limit=7.0,
+        max_lag=1,
+        other=View(1.0),
+    )
+    own = View(began_at=50.0, silence_limit=8.0, max_lag=2, other=View(2.0))
+    known = fold(own, Handover(former, 51.0))
+    assert known == replace(former, silence_limit=8.0, max_lag=2, other=View(2.0))
+    assert fold(known, listing(6, leader("node2", 6), at=52.0)).revision == 6
+
+
+def test_what_a_guard_saw_refuse_is_doubted_by_who_takes_its_watchers_place() -> None:
+    accepts, refuses = alarm("one", 1.0, refuses=False), alarm("two", 2.0)
+    reader = replace(refuses, of_reader=True)
+    known = fold(View(50.0), Handover(seen(accepts, refuses, reader), 51.0))
+    doubted = replace(refuses, refuses=False, at=51.0)
+    assert known.alarms == {"one": accepts, "two": doubted}
+    assert known.refusals == {("two", reader.endpoint): replace(doubted, of_reader=True)}
 
 
 def test_an_alarm_is_no_sign_of_etcds_life() -> None:

@@ -48,10 +48,13 @@ from watcher.decide.model import (
 from watcher.decide.precedence import Standing
 from watcher.expose.chronicle import Chronicle
 from watcher.expose.page import page_of
-from watcher.expose.status import Status, schema, status_of
+from watcher.expose.status import Status, leader_words, schema, status_of
 
 SCHEMA = Path(__file__).parents[2] / "docs/status.schema.json"
 HELD = actual(held=Held(("app",), 998.0, 1050.0))
+PAUSED_BY_HAND = replace(actual(), shown=tuple(replace(row, paused=True) for row in actual().shown or ()))
+RESUMED = actual(held=Held((), 998.0, 1050.0))
+UNHOLDABLE = replace(actual(), can_hold=False)
 
 
 def seen(told: Chronicle, clock: Clock, at: View | None = None) -> Status:
@@ -75,6 +78,7 @@ def test_all_well_is_said_in_a_sentence_with_the_leader(clock: Clock) -> None:
 def test_one_target_that_is_wrong_is_the_worst_of_all(clock: Clock) -> None:
     told = chronicle(clock, "pgb1", "pgb2", "pgb3")
     well(told, "pgb1")
+    told.looked("pgb2", LEADS, actual(at=OLD, shown=OLD), None)
     lost(told, "pgb2")
     told.looked("pgb3", NO_LEADER, HELD, None)
     status = seen(told, clock)
@@ -82,6 +86,23 @@ def test_one_target_that_is_wrong_is_the_worst_of_all(clock: Clock) -> None:
     problem = status.targets[1].problem
     assert problem is not None
     assert (problem.problem, problem.hint) == (LOST.problem, LOST.hint)
+
+
+def test_a_target_that_was_never_seen_is_not_said_to_lead_elsewhere(clock: Clock) -> None:
+    told = chronicle(clock)
+    lost(told)
+    (target,) = seen(told, clock).targets
+    assert (target.health, target.words) == ("failing", "where it leads is not known: no answer within 5 s")
+
+
+def test_who_waited_when_it_was_last_seen_is_led_as_far_as_is_known(clock: Clock) -> None:
+    told = chronicle(clock)
+    told.looked("pgb1", LEADS, replace(actual(), held=HELD.held), LOST)
+    (target,) = seen(told, clock).targets
+    assert (target.health, target.words) == ("waiting", "clients cannot go on: no answer within 5 s")
+    lost(told)
+    (target,) = seen(told, clock).targets
+    assert target.words.startswith("leads to 10.0.0.2:5432 as far as is known")
 
 
 def test_who_waits_is_told_with_what_is_waited_for(clock: Clock) -> None:
@@ -100,7 +121,11 @@ def test_who_waits_is_told_with_what_is_waited_for(clock: Clock) -> None:
         (LEADS, actual(at=OLD, shown=OLD), "wrong", "does not lead to 10.0.0.2:5432"),
         (LEADS, actual(shown=None), "ok", "leads to 10.0.0.2:5432"),
         (NO_LEADER, HELD, "waiting", "no leader key"),
-        (NO_LEADER, actual(), "unknown", "leads where it did: no leader key"),
+        (NO_LEADER, actual(), "failing", "its clients do not wait, though they should: no leader key"),
+        (NO_LEADER, RESUMED, "failing", "its clients do not wait, though they should: no leader key"),
+        (NO_LEADER, UNHOLDABLE, "unknown", "leads where it did: no leader key"),
+        (NO_LEADER, PAUSED_BY_HAND, "unknown", "leads where it did: no leader key"),
+        (NO_LEADER, replace(actual(), shown=()), "unknown", "leads where it did: no leader key"),
         (PAUSED, actual(shown=OLD), "paused", "left alone"),
         (BLIND, actual(), "unknown", "leads where it did: etcd is silent"),
     ],
@@ -192,6 +217,7 @@ def test_a_primary_is_one_as_of_when_etcd_was_heard_last(clock: Clock) -> None:
     status = seen(told, clock)
     assert status.health == "failing"
     assert status.words == "Clients are led to pg2, the primary when etcd was last heard, 1.0 s ago."
+    assert leader_words(status.cluster, status.now) == "pg2 when etcd was last heard, 1.0 s ago"
     told.source_state("etcd", True, "etcd2:2379", None)
     assert seen(told, clock).health == "ok"
 
@@ -364,6 +390,7 @@ def test_the_document_survives_its_own_json(clock: Clock) -> None:
 def everything(clock: Clock) -> Chronicle:
     told = chronicle(clock, "pgb1", "pgb2", "pgb3")
     well(told, "pgb1")
+    told.looked("pgb2", LEADS, actual(at=OLD, shown=OLD), None)
     lost(told, "pgb2")
     told.looked("pgb3", NO_LEADER, HELD, None)
     told.switched(switch("pgb1"))

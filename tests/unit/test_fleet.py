@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from watcher.decide.model import Contact, Listing
 from watcher.fleet import Fleet, by_namespace
 from watcher.settings import Settings, load
 
@@ -81,6 +82,34 @@ def test_who_is_replaced_is_asked_to_end_and_who_goes_on_is_not(place: Place) ->
     assert (kept._stop.is_set(), replaced._stop.is_set()) == (False, True)
     relief = replaced._workers["one"].reconciler.relief
     assert relief == fleet.watchers["billing"]._workers["one"].relieves
+
+
+def test_who_takes_a_watchers_place_knows_what_it_knew_of_the_cluster(place: Place) -> None:
+    before = started(place.read(cluster("app")))
+    before.watchers["app"].board.post(Listing(7, 1, (), 9.0, 10.0))
+    fleet = Fleet(place.read(cluster("app", own="resync_interval: 5")), before)
+    before.watchers["app"].board.post(Contact(11.0))
+    fleet.start()
+    assert fleet.watchers["app"].board.view == before.watchers["app"].board.view
+
+
+def test_who_takes_a_watchers_place_knows_nothing_of_what_is_another_cluster_now(place: Place) -> None:
+    before = started(place.read(cluster("app")))
+    before.watchers["app"].board.post(Listing(7, 1, (), 9.0, 10.0))
+    after = started(place.read(cluster("app", cluster=", namespace: elsewhere")), before)
+    assert after.watchers["app"].board.view.contact_at is None
+
+
+OTHER_SITE = ", standby: other_site, other_site: {etcd: {endpoints: [far:2379]}}"
+
+
+def test_who_takes_a_watchers_place_knows_what_it_knew_of_the_other_site(place: Place) -> None:
+    before = started(place.read(cluster("app", cluster=OTHER_SITE)))
+    old = before.watchers["app"]
+    assert old._other is not None
+    old._other.board.post(Listing(7, 1, (), 9.0, 10.0))
+    after = started(place.read(cluster("app", own="resync_interval: 5", cluster=OTHER_SITE)), before)
+    assert after.watchers["app"].board.view.other == old._other.board.view
 
 
 def test_all_who_wait_to_log_in_do_so_in_one_queue_also_over_a_re_read(place: Place) -> None:

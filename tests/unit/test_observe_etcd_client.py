@@ -1,5 +1,8 @@
 """Whatever grpc raises becomes one error of ours, with its reason and a hint."""
 
+import subprocess
+import sys
+
 import grpc
 import pytest
 
@@ -91,3 +94,31 @@ def test_a_closed_client_says_so() -> None:
 def test_a_prefix_without_its_slash_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="does not end with a slash"):
         client().list_keys("/service/demo", 1.0)
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource, sys
+from watcher.observe.etcd_access import EtcdAccess
+from watcher.observe.etcd_client import EtcdClient, EtcdUnheard
+access = EtcdAccess(endpoints=("127.0.0.1:1",))
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+lowest = os.dup(0)
+os.close(lowest)
+for free in range(20):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, most))
+    try:
+        EtcdClient(access, access.parsed()[0], lambda: True).close()
+    except EtcdUnheard as error:
+        print(free, error.problem)
+    else:
+        break
+"""
+
+
+def test_where_no_descriptor_is_left_the_process_goes_on() -> None:
+    """GRPC itself would abort it."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS], capture_output=True, text=True, check=False
+    )
+    problem = "no file descriptors are left for a connection: Too many open files"
+    assert (done.returncode, done.stdout.splitlines()) == (0, [f"{free} {problem}" for free in range(6)])

@@ -144,25 +144,25 @@ def test_a_round_is_dated_by_its_beginning(rest: FakeRest) -> None:
     rest.thaw.set()
 
 
-def test_rounds_follow_the_interval_and_come_faster_while_etcd_is_silent(rest: FakeRest) -> None:
+def test_rounds_follow_the_interval_and_come_faster_while_they_are_needed(rest: FakeRest) -> None:
     rounds: list[HealthRound] = []
-    silent = threading.Event()
+    needed = threading.Event()
     stop = threading.Event()
     looking = HealthProbe(
         rest,
         lambda: [A],
         rounds.append,
         interval=30,
-        interval_when_silent=0.05,
-        silent_in=lambda: 0.0 if silent.is_set() else 0.05,
+        interval_when_needed=0.05,
+        needed_in=lambda: 0.0 if needed.is_set() else 0.05,
     )
     thread = threading.Thread(target=looking.run, args=(stop,))
     thread.start()
     time.sleep(0.4)
     assert len(rounds) == 1
-    silent.set()
-    wait_for(lambda: len(rounds) >= 4, 10, "rounds in silence")
-    silent.clear()
+    needed.set()
+    wait_for(lambda: len(rounds) >= 4, 10, "rounds that are needed")
+    needed.clear()
     stop.set()
     thread.join(1)
     assert not thread.is_alive()

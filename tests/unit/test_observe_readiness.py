@@ -172,6 +172,15 @@ def test_a_url_that_leads_to_another_node_tells_nothing_of_the_leader() -> None:
     assert "answers for node2, not for node1" in found.problem
 
 
+def test_that_the_leader_itself_does_not_answer_is_told_rather_than_who_else_does() -> None:
+    bed = Bed(nodes=(B,))
+    bed.rest.becomes(Role.PRIMARY, name="node2", url=B)
+    found = bed.probe.look_once(WANT)
+    assert (found.verdict, bed.rest.asked) == (Verdict.UNKNOWN, [A, B])
+    assert found.problem.startswith(f"{A}: ")
+    assert "answers for node2, not for node1" in bed.probe.look_once(replace(WANT, api_urls=())).problem
+
+
 def test_a_node_without_a_name_is_the_leader_only_at_the_leaders_own_url() -> None:
     bed = Bed(nodes=(B,))
     bed.rest.becomes(Role.PRIMARY, name="", url=B)

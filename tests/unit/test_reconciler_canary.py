@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.fake_target import NODES, led_by
-from tests.unit.test_reconciler import lost
+from tests.unit.test_reconciler import RESYNC, lost
 from tests.unit.test_reconciler_hold import HELD, Holding, nobody
 from watcher.decide.decision import CanaryPolicy, Policy
 from watcher.decide.errors import TargetRefused
@@ -129,16 +129,23 @@ def test_who_was_led_on_by_another_watcher_is_not_held_again(world: Holding) -> 
     assert world.target.calls["hold"] == 1
 
 
-def test_a_canary_tells_once_that_pgbouncer_leads_to_the_leader() -> None:
+def test_a_canary_tells_that_pgbouncer_leads_to_the_leader_until_that_is_known() -> None:
     told: list[Leadership] = []
     policy = replace(WAITS, canary=CanaryPolicy(frozenset({"fake"})))
     world = Holding(policy=policy, confirm=told.append)
     assert told == [Leadership("node1", 5)]
     world.turn(nobody(world.now))
-    world.turn(led_by("node2", 7, world.now))
-    world.now += 10
-    world.turn(replace(led_by("node2", 7, world.now), leader_since=1000.0))
+    view = led_by("node2", 7, world.now)
+    world.turn(view)
     assert told == [Leadership("node1", 5), Leadership("node2", 7)]
+    known = MappingProxyType({"fake": Leadership("node2", 7)})
+    for _ in range(2):
+        world.now += RESYNC
+        world.turn(replace(view, confirmed=known))
+    assert len(told) == 2
+    world.now += RESYNC
+    world.turn(view)  # as after a restored etcd, in which there is another reign of that name
+    assert told[2:] == [Leadership("node2", 7)]
 
 
 def test_a_canary_that_could_not_be_led_tells_nothing() -> None:

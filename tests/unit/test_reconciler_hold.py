@@ -7,22 +7,27 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_target import NODES, POLICY, led_by
+from tests.support.fake_target import NODES, POLICY, FakeTarget, led_by
 from tests.support.waiting import wait_for
 from tests.unit.test_reconciler import RESYNC, World, lost
 from watcher.decide.decision import HoldPolicy, ReadyBy
-from watcher.decide.errors import PrimaryRefuses, TargetRefused
+from watcher.decide.errors import BlockError, PrimaryRefuses, TargetRefused
 from watcher.decide.model import (
     PAUSE_KEY,
     STOP_KEYS,
     Alarm,
+    Desired,
     Entry,
     Failover,
+    Hold,
     Leadership,
     Paused,
     Readiness,
     Reason,
     Role,
+    Route,
+    Source,
+    Stamp,
     Step,
     StopRequest,
     Value,
@@ -30,6 +35,7 @@ from watcher.decide.model import (
     View,
     Watch,
 )
+from watcher.reconciler import Relief
 
 HELD = replace(POLICY, hold=HoldPolicy(limit=20.0, announced_limit=8.0))
 ASKED = replace(HELD, ready_by=ReadyBy.REST)
@@ -170,6 +176,76 @@ def test_a_hold_that_a_failed_write_made_us_forget_lasts_no_longer_for_it(world:
     assert world.target.last is not None
     assert world.target.last.held is not None
     assert (world.target.last.held.since, world.target.last.held.until) == (1000.0, 1020.0)
+
+
+def test_whom_another_watcher_made_wait_before_waits_no_longer_by_us(world: Holding) -> None:
+    world.turn(with_key(led_by("node1", 5, world.now), "failover", Failover(None, None, None)))
+    other = FakeTarget(world.pgbouncer, clock=world.clock)
+    other.read()
+    other.take(Hold(world.now + 20))
+    world.now += 15
+    world.turn(led_by("node1", 5, world.now))
+    world.turn(nobody(world.now))
+    assert world.target.last is not None
+    assert world.target.last.held is not None
+    assert (world.target.last.held.since, world.target.last.held.until) == (1000.0, 1020.0)
+
+
+# --- a file that cannot be used ------------------------------------------------------------------------
+
+
+def without_marks(world: Holding) -> None:
+    world.pgbouncer.text = "[databases]\napp = host=10.0.0.1 port=5432\n"
+    world.now += RESYNC
+
+
+def test_who_was_led_right_goes_on_though_the_file_cannot_be_used(world: Holding) -> None:
+    world.turn(refused(led_by("node1", 5, world.now), world.now))
+    without_marks(world)
+    world.turn(refused(led_by("node1", 5, world.now), world.now))
+    assert world.waits
+    world.target.fail("let_go", PrimaryRefuses("fake", "starting up", ""))
+    for is_over in (False, True):
+        world.now += 2
+        world.turn(led_by("node1", 5, world.now))
+        assert world.waits is not is_over
+    assert isinstance(world.reports.failures[-1], BlockError)
+    assert world.target.calls["release"] == 0
+
+
+def test_a_hold_is_told_of_though_the_file_cannot_be_used(world: Holding) -> None:
+    without_marks(world)
+    world.turn(led_by("node1", 5, world.now))
+    agent = world.target._agent
+    assert agent is not None
+    agent.hear(NODES["node1"])
+    view = refused(led_by("node1", 5, world.now), world.now)
+    world.turn(view)
+    assert [wish.reason for wish in world.reports.holds] == [Reason.PRIMARY_REFUSES]
+    (*_, (_, actual, error)) = world.reports.looks
+    assert isinstance(error, BlockError)
+    assert actual is not None
+    assert actual.held is not None
+    world.now += 3
+    for _ in range(2):
+        world.now += 2
+        world.turn(led_by("node1", 5, world.now))
+    assert not world.waits
+    assert len(world.reports.releases) == 1
+
+
+def test_who_was_led_wrong_waits_while_the_file_cannot_be_used(world: Holding) -> None:
+    world.turn(nobody(world.now))
+    without_marks(world)
+    world.turn(led_by("node2", 7, world.now))
+    assert world.waits
+
+
+def test_where_nobody_knows_the_way_clients_go_on_though_the_file_cannot_be_used(world: Holding) -> None:
+    world.turn(refused(led_by("node1", 5, world.now), world.now))
+    without_marks(world)
+    world.turn(replace(led_by("node1", 5, world.now), contact_at=world.now - 100, silence_limit=10.0))
+    assert not world.waits
 
 
 def test_after_that_the_next_trouble_is_held_for_again(world: Holding) -> None:
@@ -328,8 +404,23 @@ def test_what_an_operator_resumed_stays_so(world: Holding) -> None:
         world.now += 1
         world.turn(nobody(world.now))
         assert not world.waits
+        assert [seconds for _, seconds in world.reports.releases] == [None]  # told at once, and not again
     world.turn(led_by("node2", 7, world.now))
     assert world.reports.failures == []
+    assert [seconds for _, seconds in world.reports.releases] == [None]
+
+
+def test_the_hold_after_one_that_an_operator_ended_is_told_as_any(world: Holding) -> None:
+    world.turn(nobody(world.now))
+    world.pgbouncer.paused.clear()
+    world.turn(nobody(world.now))
+    world.turn(led_by("node2", 7, world.now))
+    world.now += 1
+    world.turn(nobody(world.now))
+    world.now += 1
+    world.turn(led_by("node1", 9, world.now))
+    assert len(world.reports.holds) == 2
+    assert [seconds is None for _, seconds in world.reports.releases] == [True, False]
 
 
 # --- the barrier -------------------------------------------------------------------------------------
@@ -547,9 +638,9 @@ def test_at_its_limit_a_hold_ends_without_a_word_to_the_primary(world: Holding) 
     assert world.reports.failures == []
 
 
-def handed_over(world: Holding, relieves: threading.Event) -> threading.Thread:
-    """Its loop, at its end: somebody else is on the way to its place."""
-    world.reconciler.relief = relieves.is_set
+def handed_over(world: Holding, relieves: threading.Event, wish: Desired | None = None) -> threading.Thread:
+    """Its loop, at its end: somebody else is on the way to its place, and wishes so once he is there."""
+    world.reconciler.relief = lambda: Relief(wish) if relieves.is_set() else None
     stop = threading.Event()
     stop.set()
     thread = threading.Thread(target=world.reconciler.run, args=(stop,), daemon=True)
@@ -571,6 +662,261 @@ def test_a_hold_is_kept_until_somebody_else_is_in_our_place_whatever_we_hear() -
     thread.join(5)
     assert not thread.is_alive()
     assert world.target.calls["close"] == 1
+
+
+GOES_ON = Desired(
+    Reason.LEADER, "node1 leads", Route(NODES["node1"], Stamp(1, "", 5, None, "node1"), Source.ETCD)
+)
+
+
+@pytest.mark.parametrize("is_looked_at", [True, False])
+def test_who_may_go_on_by_the_word_of_who_takes_our_place_is_let_go_there(is_looked_at: bool) -> None:
+    """Greeted, as at any release; also where our last look has failed."""
+    world, there = Holding(), threading.Event()
+    world.turn(nobody(world.now))
+    if not is_looked_at:
+        without_marks(world)
+        world.turn()
+    there.set()
+    handed_over(world, there, GOES_ON).join(5)
+    assert not world.waits
+    assert world.target.calls["let_go"] == 1
+    assert [wish for wish, _ in world.reports.releases] == [GOES_ON]
+
+
+def test_who_is_not_to_go_on_there_yet_waits_until_that_takes_logins() -> None:
+    """Who takes our place believes so until a guard of his own has found out."""
+    world, there = Holding(), threading.Event()
+    world.turn(nobody(world.now))
+    world.pgbouncer.closed.add(NODES["node1"])
+    there.set()
+    thread = handed_over(world, there, GOES_ON)
+    thread.join(0.3)
+    assert thread.is_alive()
+    assert world.waits
+    assert world.reports.releases == []
+    assert world.target.calls["let_go"] > 1
+    world.pgbouncer.closed.clear()
+    thread.join(5)
+    assert not world.waits
+    assert [wish for wish, _ in world.reports.releases] == [GOES_ON]
+
+
+BLIND = Desired(Reason.BLIND, "etcd is silent, and no node says that it is the primary", guard=NODES["node1"])
+
+
+def test_nor_does_who_knows_of_nobody_let_go_to_whom_he_guards_before_that_takes_logins() -> None:
+    world, there = Holding(), threading.Event()
+    world.turn(nobody(world.now))
+    world.pgbouncer.closed.add(NODES["node1"])
+    there.set()
+    thread = handed_over(world, there, BLIND)
+    thread.join(0.3)
+    assert thread.is_alive()
+    assert world.waits
+    world.pgbouncer.closed.clear()
+    thread.join(5)
+    assert not world.waits
+
+
+def test_whom_a_successor_gave_up_on_goes_on_without_a_word_to_the_primary() -> None:
+    world, there = Holding(), threading.Event()
+    world.turn(nobody(world.now))
+    world.pgbouncer.closed.add(NODES["node1"])
+    there.set()
+    handed_over(world, there, replace(BLIND, gave_up=True)).join(5)
+    assert not world.waits
+
+
+def test_or_until_who_takes_our_place_holds_the_same() -> None:
+    world, wishes = Holding(), [Relief(GOES_ON)]
+    other = FakeTarget(world.pgbouncer, clock=lambda: world.now)
+    world.turn(nobody(world.now))
+    world.pgbouncer.closed.add(NODES["node1"])
+    world.reconciler.relief = lambda: wishes[-1]
+    stop = threading.Event()
+    stop.set()
+    thread = threading.Thread(target=world.reconciler.run, args=(stop,), daemon=True)
+    thread.start()
+    wait_for(lambda: world.target.calls["let_go"] > 1, 5, "it is tried again")
+    other.read()
+    other.take(Hold(world.now + 20))
+    wishes.append(Relief())
+    thread.join(5)
+    assert not thread.is_alive()
+    assert world.waits
+    assert world.reports.releases == []
+
+
+@pytest.mark.parametrize("wish", [None, GOES_ON])
+def test_a_hold_that_nobody_takes_over_is_finished_as_any_at_the_end(wish: Desired | None) -> None:
+    """Who was to take our place has left himself, perhaps before he had his first look."""
+    world, stop = Holding(last_hold=5.0), threading.Event()
+    world.turn(nobody(world.now))
+    world.pgbouncer.closed.add(NODES["node1"])
+    world.reconciler.relief = lambda: Relief(wish, is_last=True)
+    stop.set()
+    thread = threading.Thread(target=world.reconciler.run, args=(stop,), daemon=True)
+    thread.start()
+    thread.join(0.3)
+    assert thread.is_alive()
+    assert world.waits
+    world.now += 5.0
+    thread.join(5)
+    assert not thread.is_alive()
+    assert not world.waits
+
+
+def test_whom_an_operator_let_go_is_not_held_anew_by_who_takes_our_place(world: Holding) -> None:
+    world.turn(nobody(world.now))
+    world.pgbouncer.paused.clear()
+    world.turn(nobody(world.now))
+    third = successor = Holding()
+    for before in (world, successor):  # who comes after that one knows it too
+        third = Holding()
+        third.now = world.now
+        third.reconciler.follow(before.reconciler)
+        third.turn(nobody(world.now))
+        assert not third.waits
+        assert third.reports.wishes[-1].detail.endswith("; somebody else let clients go on")
+        successor.reconciler.follow(before.reconciler)
+    third.turn(led_by("node1", 7, third.now))
+    third.turn(nobody(third.now))
+    assert third.waits
+
+
+def test_who_cannot_use_the_block_is_in_place_once_clients_may_go_on(world: Holding) -> None:
+    without_marks(world)
+    world.now += RESYNC
+    for view, relief in (
+        (nobody(world.now), None),
+        (led_by("node1", 7, world.now), Reason.LEADER),
+        (nobody(world.now), None),
+    ):
+        world.turn(view)
+        found = world.reconciler.in_place
+        assert (found and found.wish and found.wish.reason) == relief
+
+
+def test_a_hold_that_is_not_finished_when_we_stop_is_told_to_be_over() -> None:
+    world, stop = Holding(last_hold=0.0), threading.Event()
+    world.turn(nobody(world.now))
+    world.now += 3
+    stop.set()
+    world.reconciler.run(stop)
+    assert not world.waits
+    assert [seconds for _, seconds in world.reports.releases] == [3.0]
+
+
+def test_a_hold_that_is_handed_over_is_told_once(world: Holding) -> None:
+    world.turn(nobody(world.now))
+    assert len(world.reports.holds) == 1
+    successor = Holding()
+    successor.now = world.now
+    successor.reconciler.follow(world.reconciler)
+    successor.turn(nobody(successor.now))
+    assert successor.waits
+    assert successor.reports.holds == []
+    successor.now += 1
+    successor.turn(led_by("node2", 7, successor.now))
+    assert [seconds for _, seconds in successor.reports.releases] == [1.0]
+    successor.turn(nobody(successor.now))
+    assert len(successor.reports.holds) == 1
+
+
+@pytest.mark.parametrize("at_limit", [False, True])
+def test_a_hold_after_one_that_was_over_is_told_by_who_follows(at_limit: bool) -> None:
+    world, successor, there = Holding(), Holding(), threading.Event()
+    world.turn(nobody(world.now))
+    successor.now = world.now
+    successor.reconciler.follow(world.reconciler)
+    if at_limit:
+        world.now += 20
+    else:
+        there.set()
+    handed_over(world, there, GOES_ON).join(5)
+    assert not world.waits
+    successor.turn(led_by("node1", 7, successor.now))
+    successor.turn(nobody(successor.now))
+    assert len(successor.reports.holds) == 1
+
+
+def test_one_that_follows_who_follows_tells_of_it_neither(world: Holding) -> None:
+    world.turn(nobody(world.now))
+    second, third = Holding(), Holding()
+    second.reconciler.follow(world.reconciler)
+    third.now = world.now
+    third.reconciler.follow(second.reconciler)
+    third.turn(nobody(third.now))
+    assert third.waits
+    assert third.reports.holds == []
+
+
+def test_what_a_new_connection_may_mend_is_told_apart(world: Holding) -> None:
+    led = led_by("node1", 5, world.now)
+    assert not world.reconciler.may_mend_anew
+    for call, error, may in (
+        ("read", lost(), True),
+        ("read", TargetRefused("fake", "not by this key [bounds]", ""), True),
+        ("write", PrimaryRefuses("fake", "starting up", ""), False),
+        ("read", BlockError("fake", "no marks", ""), False),
+    ):
+        world.target.fail(call, error)
+        world.now += RESYNC
+        world.turn(led_by("node2", 6, world.now) if call == "write" else led)
+        assert world.reconciler.may_mend_anew is may
+        world.now += RESYNC
+        world.turn(led)
+        assert not world.reconciler.may_mend_anew
+    seen = world.reconciler.seen
+    assert seen is not None
+    for ailing in (replace(seen, hold_problem=lost()), replace(seen, console_problem=lost())):
+        world.reconciler.seen = ailing
+        assert world.reconciler.may_mend_anew
+
+
+def test_who_is_in_place_and_holds_tells_of_no_wish(world: Holding) -> None:
+    world.turn(nobody(world.now))
+    assert world.reconciler.in_place == Relief()
+
+
+def test_who_holds_as_another_does_is_corrected_once(world: Holding) -> None:
+    other = FakeTarget(world.pgbouncer, clock=lambda: world.now)
+    other.read()
+    other.take(Hold(world.now + 20))
+    world.now += 5
+    for _ in range(3):
+        world.turn(nobody(world.now))
+    assert world.target.held is not None
+    assert world.target.held.until == world.now + 15
+    assert world.target.calls["hold"] == 2
+
+
+def test_clients_whose_file_cannot_be_used_wait_for_who_takes_our_place() -> None:
+    world, there = Holding(), threading.Event()
+    world.turn(nobody(world.now))
+    without_marks(world)
+    world.turn()
+    assert world.target.last is None
+    thread = handed_over(world, there)
+    thread.join(0.3)
+    assert thread.is_alive()
+    assert world.waits
+    there.set()
+    thread.join(5)
+    assert not world.waits
+
+
+def test_who_takes_a_place_holds_for_the_same_trouble_no_longer(world: Holding) -> None:
+    world.turn(nobody(world.now))
+    world.now += 25
+    world.turn(nobody(world.now))
+    assert not world.waits
+    successor = Holding()
+    successor.now = world.now
+    successor.reconciler.follow(world.reconciler)
+    successor.turn(nobody(world.now))
+    assert not successor.waits
 
 
 def test_a_hold_that_is_handed_over_lasts_no_longer_than_its_limit() -> None:
@@ -602,7 +948,7 @@ def test_who_leaves_writes_nothing_over_what_somebody_else_has_written_meanwhile
 
 
 def test_who_has_taken_a_turn_is_in_place_and_who_failed_is_failing(world: Holding) -> None:
-    assert world.reconciler.is_in_place
+    assert world.reconciler.in_place == Relief(world.reports.wishes[-1])
     assert not world.reconciler.is_failing
     world.target.fail("read", lost())
     world.now += RESYNC

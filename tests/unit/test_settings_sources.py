@@ -338,6 +338,21 @@ def test_the_policy_is_what_was_settled(file: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("overrides", "after"),
+    [
+        ({}, 7.0),  # 10, less 1 and 2
+        ({"etcd.silence_limit": 20}, 17.0),
+        ({"etcd.silence_limit": 20, "patroni.timeout": 5, "patroni.interval_when_silent": 2}, 13.0),
+        ({"etcd.silence_limit": 7.5}, 6.5),  # an etcd that is heard each 5 + 1.5 seconds is not silent
+    ],
+)
+def test_the_health_check_is_asked_before_etcd_counts_as_silent(
+    file: Path, overrides: dict[str, object], after: float
+) -> None:
+    assert load(overrides, file, {}).settings.health_check_after == after
+
+
 def test_who_wants_no_holds_has_none(file: Path) -> None:
     settings = load({"hold.enabled": False}, file, {}).settings
     assert settings.policy() == Policy()

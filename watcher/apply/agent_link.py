@@ -64,10 +64,14 @@ _HINTS = {
     "mount": "mount its folder instead of the file",
     "lease": "use the account that owns the file, or mount its folder instead of the file",
     "reload": "run the command by hand as the same account",
-    "route": "see PgBouncer's log; does it read this file itself, or a single-file mount of its old text?",
+    "console": "is PgBouncer running there? is that where it listens? an agent that a key forces asks at"
+    " its own `--console`",
+    "route": "see PgBouncer's log; does it read this file itself, or a single-file mount of its old text? is"
+    " a forced agent at that file (`--file`)?",
     "held": "it is done when they go on",
     "pause": "is the account an admin of PgBouncer? has an operator suspended or paused all of it?",
-    "bounds": "see `--block` and `--allow` in this key's line of authorized_keys; is somebody else at it?",
+    "bounds": "see `--block` and `--allow` in this key's line of authorized_keys; is somebody else at it?"
+    " reload the watcher (SIGHUP) once that line is right, for a connection that is open keeps the old one",
     "word": "where the key forces an installed agent, set `ssh.agent_command`, and see its options",
     "request": "is the agent of another version, or behind another forced command? install it anew",
 }
@@ -113,11 +117,12 @@ def parse_reply(line: bytes, place: str) -> dict[str, Any]:
     if not isinstance(reply, dict):
         raise TargetRefused(place, "not an agent: its answer is no JSON object", _HINTS["request"])
     if "error" in reply:
-        raise _refusal(place, str(reply["error"]), str(reply.get("problem", "")))
+        raise _refusal(place, str(reply["error"]), str(reply.get("problem", "")), reply.get("file"))
     return reply
 
 
-def _refusal(place: str, code: str, problem: str) -> TargetError:
+def _refusal(place: str, code: str, problem: str, file: object = None) -> TargetError:
+    """`file` is the agent's own, where it tells: behind a forced command it may be another than ours."""
     if code == "changed":
         return FileChanged(
             place, "somebody else wrote the file meanwhile", "nothing was written; it is read again"
@@ -125,8 +130,14 @@ def _refusal(place: str, code: str, problem: str) -> TargetError:
     if code == "login":
         return PrimaryRefuses(place, problem, "clients wait until it does, or the hold has lasted its limit")
     if code == "console":
-        return TargetUnreachable(place, f"PgBouncer's console: {problem}", "is PgBouncer running there?")
-    return TargetRefused(place, f"{problem} [{code}]", _HINTS.get(code, ""))
+        return TargetUnreachable(place, f"PgBouncer's console: {problem}", _HINTS["console"])
+    hint = _HINTS.get(code, "")
+    if isinstance(file, str) and not place.endswith(f" {file}"):
+        problem = f"its agent is at {file}: {problem}"
+        hint = (
+            "where a key forces an agent, `--file` in its line of authorized_keys counts, not `targets.file`"
+        )
+    return TargetRefused(place, f"{problem} [{code}]", hint)
 
 
 def greet(stream: Stream, place: str, limit: float) -> None:

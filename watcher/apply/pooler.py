@@ -30,6 +30,7 @@ from watcher.decide.model import (
     ConsoleDatabase,
     Database,
     Endpoint,
+    Held,
     Hold,
     Release,
     Reload,
@@ -57,14 +58,27 @@ class _Known:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What the agent's own command line settles there, whatever the settings say; an older one does not tell.
+
+    `other_file`: what it reads and writes in place of `targets.file`.
+    """
+
+    other_file: str | None = None
+    is_bounded: bool = True
+    allows_any_address: bool = False
+
+
 class Pooler:
     """One target. Not thread-safe: one worker owns it. Every call is bounded in time.
 
     `read()` looks at everything; `last` is what was seen last, None before the first look and after an
     error. `take(step)` carries one step out and is idempotent; what it writes is written only over the
     text that was seen last, so a `last` of some seconds ago is as good as a fresh look. Its hold is as of
-    now. Without `holding` its clients cannot be held. `replicas` are databases for reads, marked or not;
-    `block_is_named` asks for markers with the name of `block`.
+    now, and `let_go(…)` ends it whatever the file is like. Without `holding` its clients cannot be held.
+    `replicas` are databases for reads, marked or not; `block_is_named` asks for markers with the name of
+    `block`.
     Raises TargetError and BlockError.
     """
 
@@ -113,6 +127,11 @@ class Pooler:
             self._last = self._with_hold(self._last)
         return self._last
 
+    @property
+    def held(self) -> Held | None:
+        """Our hold as it is now, whatever else is known."""
+        return None if self._holding is None else self._holding.held
+
     def read(self) -> Actual:
         """What the target shows now: its file, and its console where it has one.
 
@@ -143,16 +162,36 @@ class Pooler:
                 case Release(endpoint, reload):
                     self._release(endpoint, reload)
 
+    def let_go(self, endpoint: Endpoint | None) -> None:
+        """Ends our hold, where there is one, by no look at the file: once that server takes a login, and only
+        if PgBouncer leads there; with None wherever it leads.
+        """
+        holding = self._holding
+        held = None if holding is None else holding.held
+        if holding is not None and held is not None:
+            goals = {} if endpoint is None else dict.fromkeys(held.databases, endpoint)
+            with self._forgetting():
+                holding.release(endpoint, reload=False, goals=goals)
+
     def preview(self, route: Route) -> tuple[str, str]:
         """The file's text as last read, and as `Write(route)` would leave it."""
         known = self._known or self._read_file()
         return known.file.text, known.file.led_to(route).text
 
-    def check_rights(self) -> None:
-        """Raises TargetRefused where a write or a reload would be refused; changes nothing."""
-        self._request(verb="probe")
+    def check_rights(self, endpoints: Iterable[Endpoint] = ()) -> Rights:
+        """Raises TargetRefused where a write, with each of these in it, or a reload would be refused; changes
+        nothing. An installed agent that is older does not look at these.
+        """
+        addresses = [[one.host, one.port] for one in endpoints]
+        told = self._request(verb="probe", file=self._file, addresses=addresses)
         if self._console is not None and not self._reloads_by_command:
             self._console.check_admin()
+        other = told.get("other_file")
+        return Rights(
+            None if other is None else str(other),
+            bool(told.get("bounded", True)),
+            bool(told.get("any_address", False)),
+        )
 
     def tuning(self) -> tuple[str, dict[str, str]] | None:
         """PgBouncer's version and live settings, in its own words; None where it has no console."""
@@ -300,8 +339,8 @@ class Pooler:
             self._lead_those_who_go(endpoint, reload)
             return
         rows = databases_in(shown, f"{self.name} hold")
-        waited = {row.name for row in rows if row.paused}  # until then: that was looked at before the release
-        self._went_on = held is not None and held_somebody and waited.isdisjoint(held.databases)
+        going = {row.name for row in rows if not row.paused}  # already: that was looked at before the release
+        self._went_on = held is not None and held_somebody and going.issuperset(held.databases)
         if self._last is None:
             return
         if reload:
@@ -384,7 +423,8 @@ class Pooler:
         return NotConfirmed(
             self.name,
             f"after RELOAD PgBouncer shows {instead} instead of {endpoint}",
-            f"see PgBouncer's log; does it read {self._file} itself, or a single-file mount of its old text?",
+            f"see PgBouncer's log; does it read {self._file} itself, or a single-file mount of its old text?"
+            " is a forced agent at that file?",
         )
 
     # --- connections --------------------------------------------------------------------------------------

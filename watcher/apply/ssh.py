@@ -1,4 +1,4 @@
-"""A target over SSH by Fabric: one warm connection, and agents on its channels. Sole importer of fabric.
+"""A target over SSH by Fabric: a warm connection, and agents on its channels. Sole importer of fabric.
 
 Measured (docs/adr/0006): paramiko does not set TCP_NODELAY, which costs 40 ms an exchange; Fabric
 accepts any host key by default; and no time-out of either bounds a peer that is frozen while a channel
@@ -66,7 +66,11 @@ class SshPlace:
         self._access = access
         self._options = tuple(agent_options)
         self._source = bundle.as_sent()
-        self._connection: Connection | None = None
+        self._connection: Connection | None = None  # for what is opened next
+        self._streams: list[ChannelStream] = []  # on that one
+        self._beside: list[
+            tuple[Connection, list[ChannelStream]]
+        ] = []  # earlier ones, and what is open there
 
     @property
     def connected(self) -> bool:
@@ -75,16 +79,35 @@ class SshPlace:
     def open(self, word: str) -> Stream:
         """Within about two `connect_timeout`s: one to connect, one to start the agent."""
         with self._translated():
-            transport = self._transport()
-            with _bounded(transport, self._access.connect_timeout):
-                return self._start(transport, word)
+            self._end_those_without_a_session()
+            stood, transport = self.connected, self._transport()
+            try:
+                with _bounded(transport, self._access.connect_timeout):
+                    self._streams.append(self._start(transport, word))
+                    return self._streams[-1]
+            except paramiko.ChannelException as error:
+                if not stood:
+                    raise
+                return self._start_beside(word, error)
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(Exception):  # whatever a broken connection says, it is gone
-                _cut(cast(paramiko.Transport, connection.transport))
-                connection.close()
+        current, beside = self._connection, self._beside
+        self._connection, self._streams, self._beside = None, [], []
+        for connection in [current, *(earlier for earlier, _ in beside)]:
+            if connection is not None:
+                _end(connection)
+
+    def _end_those_without_a_session(self) -> None:
+        """Of the connections that were made for want of room on another."""
+        self._streams = [stream for stream in self._streams if not stream.ended]
+        for connection, streams in self._beside:
+            if all(stream.ended for stream in streams):
+                _end(connection)
+        self._beside = [
+            (connection, streams)
+            for connection, streams in self._beside
+            if not all(stream.ended for stream in streams)
+        ]
 
     # --- the connection --------------------------------------------------------------------------
 
@@ -92,7 +115,7 @@ class SshPlace:
         if not self.connected:
             self.close()
             self._connection = self._connect()
-        return cast(paramiko.Transport, cast(Connection, self._connection).transport)
+        return _transport_of(cast(Connection, self._connection))
 
     def _connect(self) -> Connection:
         access = self._access
@@ -108,7 +131,7 @@ class SshPlace:
             connection.client.load_system_host_keys(str(access.known_hosts))
             connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
             connection.open()
-            _tune(_socket_of(cast(paramiko.Transport, connection.transport)))
+            _tune(_socket_of(_transport_of(connection)))
         except BaseException:
             connection.client.close()  # a login that failed leaves its connection open, and sshd counts those
             raise
@@ -125,9 +148,32 @@ class SshPlace:
             sock.close()
             raise
 
+    def _start_beside(self, word: str, refused: paramiko.ChannelException) -> ChannelStream:
+        """On one more connection, for sshd has no room for one more session on that which stands: it bounds
+        each, as it was set up when that began. What is open goes on.
+        """
+        try:
+            connection = self._connect()
+        except _FOREIGN as error:
+            raise refused from error
+        try:
+            transport = _transport_of(connection)
+            with _bounded(transport, self._access.connect_timeout):
+                stream = self._start(transport, word)
+        except _FOREIGN as error:
+            _end(connection)
+            raise refused from error
+        except BaseException:
+            _end(connection)
+            raise
+        if self._connection is not None:
+            self._beside.append((self._connection, self._streams))
+        self._connection, self._streams = connection, [stream]
+        return stream
+
     # --- the agent ---------------------------------------------------------------------------------
 
-    def _start(self, transport: paramiko.Transport, word: str) -> Stream:
+    def _start(self, transport: paramiko.Transport, word: str) -> ChannelStream:
         channel = transport.open_session(timeout=self._access.connect_timeout)
         channel.settimeout(self._access.connect_timeout)
         command = self._command(word)
@@ -174,7 +220,7 @@ class SshPlace:
             raise TargetRefused(
                 self.name, f"sshd opens no further session: {error.text}", _NO_ROOM
             ) from error
-        except (paramiko.SSHException, InvalidHostKey, OSError, EOFError, ValueError) as error:
+        except _FOREIGN as error:
             self.close()
             raise _explain(error, self.name, self._access) from error
 
@@ -198,6 +244,20 @@ def _connect_options(access: SshAccess) -> dict[str, Any]:
     if access.password is not None:
         options["password"] = access.password
     return options
+
+
+_FOREIGN = (paramiko.SSHException, InvalidHostKey, OSError, EOFError, ValueError)
+"""What Fabric and paramiko raise."""
+
+
+def _transport_of(connection: Connection) -> paramiko.Transport:
+    return cast(paramiko.Transport, connection.transport)
+
+
+def _end(connection: Connection) -> None:
+    with contextlib.suppress(Exception):  # whatever a broken connection says, it is gone
+        _cut(_transport_of(connection))
+        connection.close()
 
 
 def _socket_of(transport: paramiko.Transport) -> socket.socket:
@@ -246,7 +306,9 @@ def _last_words(channel: paramiko.Channel) -> str:
     return ""
 
 
-_NO_ROOM = "allow three at least on a connection (`MaxSessions` in sshd_config), or no client is held"
+_NO_ROOM = (
+    "allow three on a connection (`MaxSessions` in sshd_config), or three connections, or no client is held"
+)
 
 
 def _explain(error: Exception, place: str, access: SshAccess) -> TargetError:

@@ -25,6 +25,7 @@ from watcher.expose.status import (
     Status,
     Switch,
     Target,
+    leader_words,
     paused_words,
     refused_words,
 )
@@ -178,8 +179,7 @@ def _status_lines(status: Status) -> Iterator[str]:
 
 
 def _cluster_lines(cluster: Cluster, now: datetime) -> Iterator[str]:
-    since = "" if cluster.leader_since is None else f" for {ago(now, cluster.leader_since)}"
-    yield f"cluster {cluster.name}: {cluster.leader or 'no leader by etcd'}{since}; {cluster.detail}"
+    yield f"cluster {cluster.name}: {leader_words(cluster, now)}; {cluster.detail}"
     if cluster.paused is not None:
         yield f"  {paused_words(cluster.paused, now)}"
     if cluster.controller is not None:

@@ -8,7 +8,7 @@ from functools import partial
 from shlex import quote
 
 from watcher import app
-from watcher.apply.pooler import Pooler
+from watcher.apply.pooler import Pooler, Rights
 from watcher.board import Board
 from watcher.commands.exit_code import ExitCode
 from watcher.commands.looking import at_each_cluster, at_each_target
@@ -17,7 +17,18 @@ from watcher.commands.unmatched import Unmatched, databases_for_reads, members_w
 from watcher.decide.advice import PROMOTION, advise, of_block
 from watcher.decide.decision import address, needed_role
 from watcher.decide.errors import AccessDenied, WatcherError
-from watcher.decide.model import ACTIVE_KEY, OUR_KEYS, PAUSE_KEY, Actual, Endpoint, Leadership, Verdict, View
+from watcher.decide.model import (
+    ACTIVE_KEY,
+    OUR_KEYS,
+    PAUSE_KEY,
+    Actual,
+    Database,
+    Endpoint,
+    Leadership,
+    Role,
+    Verdict,
+    View,
+)
 from watcher.decide.readiness import wanted
 from watcher.decide.view import config, is_empty, leadership
 from watcher.expose.lobby import path_of_target
@@ -67,12 +78,12 @@ def names_of_several(clusters: Iterable[Settings]) -> Iterator[str]:
 def _check_namespace(clusters: Sequence[Settings]) -> bool:
     """One watch serves all of these, so it listens to more than one of them alone would."""
     settings = clusters[0]
-    prefix = settings.cluster.namespace_prefix
+    prefix, names = settings.cluster.namespace_prefix, [one.cluster.name for one in clusters]
 
     def read(endpoint: str) -> str:
         access = app.etcd_access(settings, (endpoint,))
         EtcdWatch(access, prefix, lambda _: None).read_once()
-        return f"{prefix} may be read, which holds {len(clusters)} clusters"
+        return f"{prefix} may be read, for {len(clusters)} clusters: {', '.join(names)}"
 
     outcomes = [_tried(f"etcd {endpoint}", partial(read, endpoint)) for endpoint in settings.etcd.endpoints]
     return all(outcomes)
@@ -92,7 +103,14 @@ def _check(settings: Settings) -> ExitCode:
         if hold.enabled and hold.limit < ttl + PROMOTION:
             say(f"advice   {_hold_is_short(place, hold.limit, ttl)}")
     limits = {target.name: settings.hold_of(target).limit for target in settings.targets}
-    of_targets = at_each_target(settings, lambda pooler: _check_target(pooler, ttl, limits[pooler.name]))
+    leads_to = list(_where_clients_may_go(settings, board.view))
+    installed = {one.name for one in settings.targets if one.ssh and one.ssh.agent_command}
+    of_targets = at_each_target(
+        settings,
+        lambda pooler: _check_target(
+            pooler, leads_to, ttl, limits[pooler.name], is_installed=pooler.name in installed
+        ),
+    )
     outcomes += [outcome for target in of_targets for outcome in target.outcomes]
     _warn_of_addresses("cluster.addresses", settings, board.view)
     seen = {target.name: target.actual for target in of_targets if target.actual is not None}
@@ -248,15 +266,24 @@ class _Checked:
     actual: Actual | None
 
 
-def _check_target(pooler: Pooler, ttl: float, hold_limit: float) -> _Checked:
+def _where_clients_may_go(settings: Settings, view: View) -> Iterator[Endpoint]:
+    """Each member's own address that is known: who does not lead may lead tomorrow, or serve reads."""
+    policy = settings.policy()
+    found = (address(name, member, policy) for name, member in view.members.items())
+    known = [*policy.addresses.values(), *(one for one in found if isinstance(one, Endpoint))]
+    yield from dict.fromkeys(known)
+
+
+def _check_target(
+    pooler: Pooler, leads_to: Sequence[Endpoint], ttl: float, hold_limit: float, *, is_installed: bool
+) -> _Checked:
     """Connection and host key, file and marker, console, rights: each only where the one before held."""
     seen: list[Actual] = []
 
     def file() -> str:
         actual = pooler.read()
         seen.append(actual)
-        names = ", ".join(f"{db.name} → {db.endpoint}" for db in actual.databases)
-        return f"reached; the block holds {names}"
+        return f"reached; the block holds {', '.join(map(_line, actual.databases))}"
 
     def console() -> str:
         actual = pooler.read()
@@ -266,19 +293,65 @@ def _check_target(pooler: Pooler, ttl: float, hold_limit: float) -> _Checked:
             return "none; a reload will not be confirmed"
         return f"answers and shows {len(actual.shown)} databases"
 
-    def rights() -> str:
-        pooler.check_rights()
-        return "may replace the file and make PgBouncer reload"
-
     outcomes = [_tried(f"target {pooler.name} file", file)]
     if outcomes[0]:
         outcomes += [
             _tried(f"target {pooler.name} console", console),
-            _tried(f"target {pooler.name} rights", rights),
+            _check_rights(pooler, leads_to, is_installed),
         ]
         if outcomes[1]:
+            _warn_of_route(pooler.name, seen[-1])
             _advise_target(pooler, ttl, hold_limit)
     return _Checked(pooler.name, outcomes, seen[0] if seen else None)
+
+
+def _check_rights(pooler: Pooler, leads_to: Sequence[Endpoint], is_installed: bool) -> bool:
+    granted: list[Rights] = []
+
+    def rights() -> str:
+        granted.append(pooler.check_rights(leads_to))
+        return "may replace the file and make PgBouncer reload"
+
+    is_right = _tried(f"target {pooler.name} rights", rights)
+    for one in granted:
+        _warn_of_agents_line(pooler.name, one, is_installed)
+    return is_right
+
+
+def _warn_of_agents_line(target: str, granted: Rights, is_installed: bool) -> None:
+    line = "this key's line of authorized_keys"
+    if granted.other_file is not None:
+        say(
+            f"warning  target {target}: the agent there reads and writes {granted.other_file}, which is not"
+            f" `targets.file`: correct that, or `--file` in {line}"
+        )
+    if is_installed and not granted.is_bounded:
+        say(
+            f"advice   target {target}: whoever has its key may write any text, and say anything to"
+            f" PgBouncer's console: add `--block`, and `--allow` for each member, to {line}"
+        )
+    elif is_installed and granted.allows_any_address:
+        say(
+            f"advice   target {target}: whoever has its key may lead clients to any address: add `--allow`"
+            f" for each member to {line}"
+        )
+
+
+def _warn_of_route(target: str, actual: Actual) -> None:
+    """Where PgBouncer shows another route than its file has: amid a switch, or as it reads another one."""
+    shown = {row.name: Endpoint(row.host or "", row.port) for row in actual.shown or ()}
+    for database in actual.databases:
+        there = shown.get(database.name)
+        if actual.shown is not None and database.name != "*" and there != database.endpoint:
+            found = "does not show it" if there is None else f"shows {there}"
+            say(
+                f"warning  target {target}: the block leads {database.name} to {database.endpoint}, and"
+                f" PgBouncer {found}: a reload is due, or it reads another file"
+            )
+
+
+def _line(database: Database) -> str:
+    return f"{database.name}{' (for reads)' if database.role is Role.REPLICA else ''} → {database.endpoint}"
 
 
 def _advise_target(pooler: Pooler, ttl: float, hold_limit: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 
@@ -12,10 +13,17 @@ _lock = threading.Lock()
 
 
 def say(text: str) -> None:
-    """One answer, on standard output."""
+    """One answer, on standard output. If whoever read it has gone (`| head`), the work goes on unheard, and
+    its exit code tells how it ended.
+    """
     with _lock:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
 
 def say_error(error: WatcherError) -> None:

@@ -216,7 +216,7 @@ def _find(lines: list[str], cluster: str, file: str, must_be_named: bool) -> tup
     elif plain:
         chosen = plain[0]
     else:
-        raise BlockError(file, _no_marker(blocks, cluster), _no_marker_hint(lines, cluster))
+        raise BlockError(file, _no_marker(blocks, cluster), _no_marker_hint(lines, cluster, bool(blocks)))
     _check_section(lines, chosen[1], file)
     return chosen[1], chosen[2]
 
@@ -226,11 +226,13 @@ def _no_marker(blocks: list[tuple[str | None, int, int]], cluster: str) -> str:
     return f"has no block for cluster {cluster!r}" + (f", only for {others}" if others else "")
 
 
-def _no_marker_hint(lines: list[str], cluster: str) -> str:
+def _no_marker_hint(lines: list[str], cluster: str, beside_others: bool) -> str:
+    name = f" {cluster}" if beside_others else ""
     near = next((i for i, line in enumerate(lines) if _nearly_marker(line)), None)
     if near is not None:
-        return f"line {near + 1} is nearly a marker; it must be ;; [config cluster: begin] or … end]"
-    return f"put ;; [config cluster: begin] and ;; [config cluster: end] around the databases of {cluster!r}"
+        return f"line {near + 1} is nearly a marker; it must be ;; [config cluster{name}: begin] or … end]"
+    marks = f";; [config cluster{name}: begin] and ;; [config cluster{name}: end]"
+    return f"put {marks} around the databases of {cluster!r}"
 
 
 def _nearly_marker(line: str) -> bool:

@@ -18,6 +18,7 @@
 | … and the other site is one too, since lately                | unchanged  | yes  |
 | etcd silent, exactly one node says primary, accepts writes   | that node  | no   |
 | etcd silent, and anything else; or Patroni is paused         | unchanged  | no   |
+| … and there was no leader, or it was not ready, or refused   | as above   | yes  |
 | `watcher pause` was said                                     | unchanged  | no   |
 | any hold that has lasted its limit                           | as above   | no   |
 
@@ -27,6 +28,7 @@ for those that lead to the primary for want of a replica.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -44,6 +46,7 @@ from watcher.decide.model import (
     Desired,
     Endpoint,
     Failover,
+    HealthRound,
     Hold,
     Leadership,
     Malformed,
@@ -173,7 +176,7 @@ def but_for_pause(
     """The same as if `watcher pause` had not been said."""
     silent_from = (view.began_at if view.contact_at is None else view.contact_at) + policy.silence_limit
     if now >= silent_from:
-        return _while_refused(_by_health_check(view, policy, now), view, policy, target)
+        return _with_hold_in_silence(view, policy, now, target)
     if view.contact_at is None:
         return Desired(Reason.STARTING, "etcd has not been heard yet", recheck_at=silent_from)
     if policy.other_site is not None and view.entries and not config_is_known(view):
@@ -199,6 +202,11 @@ def within_limit(wish: Desired, policy: Policy, held_since: float, now: float) -
         detail = f"{wish.detail}; released: the hold has lasted its limit"
         return replace(wish, held=False, gave_up=True, detail=detail, stop_id="")
     return replace(wish, hold_until=until, recheck_at=sooner(wish.recheck_at, until))
+
+
+def let_be(wish: Desired) -> Desired:
+    """The same wish where somebody else has let clients go: they are not held again in the same trouble."""
+    return replace(wish, held=False, stop_id="", detail=f"{wish.detail}; somebody else let clients go on")
 
 
 def sooner(known: float | None, at: float) -> float:
@@ -458,7 +466,7 @@ def _while_refused(wish: Desired, view: View, policy: Policy, target: str) -> De
     alarm = view.alarms.get(target)
     if alarm is None or not alarm.refuses or policy.hold is None or not policy.hold.on_crash:
         return wish
-    if wish.route is not None and wish.route.endpoint != alarm.endpoint:
+    if _leads_past(wish, alarm):
         return wish
     detail = f"PostgreSQL at {alarm.endpoint} takes no connections: {alarm.problem}"
     return replace(wish, reason=Reason.PRIMARY_REFUSES, detail=detail, held=True)
@@ -469,12 +477,12 @@ def _until_proven_again(
 ) -> Desired:
     """It takes connections again; clients wait until it has said once more that it takes writes too."""
     alarm = view.alarms.get(target)
-    if alarm is None or not _doubts(alarm, view, policy, reign):
+    if alarm is None or not _doubts(alarm, view, policy, reign) or _leads_past(wish, alarm):
         return wish
     trusted_at = _trusted_at(alarm, view, reign, policy)
     if now >= trusted_at:
         return wish
-    detail = f"{reign.name} takes connections again, but is not ready: {_why_not_again(view, reign)}"
+    detail = f"{_as_seen_last(reign.name, alarm)}, and is not ready: {_why_not_again(view, reign)}"
     return replace(
         wish,
         reason=Reason.PRIMARY_REFUSES,
@@ -482,6 +490,11 @@ def _until_proven_again(
         held=True,
         recheck_at=sooner(wish.recheck_at, trusted_at),
     )
+
+
+def _leads_past(wish: Desired, alarm: Alarm) -> bool:
+    """Whether clients are to be led elsewhere, whatever that server does."""
+    return wish.route is not None and wish.route.endpoint != alarm.endpoint
 
 
 def is_doubted(view: View, policy: Policy, reign: Leadership) -> bool:
@@ -492,11 +505,18 @@ def is_doubted(view: View, policy: Policy, reign: Leadership) -> bool:
 def _doubts(alarm: Alarm, view: View, policy: Policy, reign: Leadership) -> bool:
     if policy.ready_by is ReadyBy.LEADER_KEY or policy.hold is None or not policy.hold.on_crash:
         return False
-    if alarm.endpoint != address(reign.name, view.members.get(reign.name), policy):
+    if not _is_at(reign, alarm, view, policy):
         return False
     pulse = _pulse(view, reign)
     proven = pulse is not None and pulse.verdict is Verdict.READY and pulse.at >= alarm.at
     return alarm.refuses or not proven
+
+
+def _is_at(reign: Leadership | Malformed | None, alarm: Alarm, view: View, policy: Policy) -> bool:
+    """Whether the alarm is of the server of whoever reigns."""
+    if not isinstance(reign, Leadership):
+        return False
+    return alarm.endpoint == address(reign.name, view.members.get(reign.name), policy)
 
 
 def _trusted_at(alarm: Alarm, view: View, reign: Leadership, policy: Policy) -> float:
@@ -565,12 +585,99 @@ def _announced_for(view: View, reign: Leadership, moment: Moment) -> float | Non
 # --- etcd is silent -------------------------------------------------------------------------------
 
 
+def _with_hold_in_silence(view: View, policy: Policy, now: float, target: str) -> Desired:
+    """Silence lets nobody go on to where there was no primary, until a round of the nodes has shown one. From
+    then on it holds nobody but by what the guard sees.
+    """
+    wish = _by_health_check(view, policy, now)
+    if policy.hold is None:
+        return wish
+    if wish.route is not None and policy.hold.on_crash:
+        wish = replace(wish, guard=wish.route.endpoint)
+    held = _until_it_says_so(wish, view, policy, now, target)
+    if held.route is None and not held.held:
+        held = _as_it_was(held, view, policy, now, target)
+    return held if held.held else _while_refused(held, view, policy, target)
+
+
+_ONLY_ANNOUNCED = (Reason.ANNOUNCED, Reason.STOPPING)
+"""Whether nothing came of it etcd would tell."""
+
+
+def _as_it_was(wish: Desired, view: View, policy: Policy, now: float, target: str) -> Desired:
+    """Held for what etcd, the leader and the guard have said, until a node alone was the primary since; where
+    the leader has said so itself, until the next round.
+    """
+    heard_at, refused_at = view.contact_at or view.began_at, _refused_at(view, policy, target)
+    since, seen, reign = max(heard_at, refused_at), view.primary_seen, leadership(view)
+    if policy.other_site is not None:
+        return wish
+    if seen is not None and seen.at >= (since if _is_of(reign, seen) else heard_at):
+        return wish
+    spoken = _by_leader_key(view, policy, now, math.inf)
+    last = _with_hold(spoken, view, policy, Moment(now, None), target)
+    if last.held and last.reason not in _ONLY_ANNOUNCED:
+        detail = f"{last.detail}; since then {wish.detail}"
+        return Desired(last.reason, detail, held=True, recheck_at=last.recheck_at, guard=last.guard)
+    pulse = view.pulse
+    if pulse is None or pulse.leadership != reign or pulse.verdict is not Verdict.READY or pulse.at < since:
+        return wish
+    says = f"{pulse.leadership.name} says that it is ready"
+    return _until_asked_since(pulse.at, says, wish, view, policy, now)
+
+
+def _refused_at(view: View, policy: Policy, target: str) -> float:
+    """When the guard has told last of whoever led by etcd's word: that it refuses, or does no more."""
+    alarm = view.alarms.get(target)
+    if alarm is None or not _is_at(leadership(view), alarm, view, policy):
+        return -math.inf
+    return alarm.at
+
+
+def _is_of(reign: Leadership | Malformed | None, seen: HealthRound) -> bool:
+    """Whether it was the one who led by etcd's word that was seen to be the primary, and no other since."""
+    return isinstance(reign, Leadership) and seen.primaries[0].name == reign.name
+
+
+def _until_it_says_so(wish: Desired, view: View, policy: Policy, now: float, target: str) -> Desired:
+    """Who is followed on the nodes' word, refused, and takes connections again has to say again, as a leader
+    has, that it takes writes.
+    """
+    alarm, reign = view.alarms.get(target), leadership(view)
+    if alarm is None or alarm.refuses or policy.hold is None or not policy.hold.on_crash:
+        return wish
+    if _leads_past(wish, alarm) or (wish.route is None and _is_at(reign, alarm, view, policy)):
+        return wish
+    detail = _as_seen_last(f"PostgreSQL at {alarm.endpoint}", alarm)
+    return _until_asked_since(alarm.at, detail, wish, view, policy, now)
+
+
+def _as_seen_last(who: str, alarm: Alarm) -> str:
+    """Of one that is not said to refuse: by a guard that asked it, or because no guard asks it any more."""
+    return (
+        f"{who} took no connections when it was last asked"
+        if alarm.problem
+        else f"{who} takes connections again"
+    )
+
+
+def _until_asked_since(
+    at: float, what: str, wish: Desired, view: View, policy: Policy, now: float
+) -> Desired:
+    """Held until the nodes were asked since then, for `unknown_limit` at the longest."""
+    until = at + policy.unknown_limit
+    if now >= until or (view.health is not None and view.health.at >= at):
+        return wish
+    detail = f"{what}, and the nodes were not asked since; {wish.detail}"
+    return replace(wish, reason=Reason.PRIMARY_REFUSES, detail=detail, held=True, recheck_at=until)
+
+
 def _by_health_check(view: View, policy: Policy, now: float) -> Desired:
     problem = _why_no_fallback(view, policy, now)
     if problem:
         return Desired(Reason.BLIND, f"etcd is silent, and {problem}")
     assert view.health is not None  # noqa: S101 - _why_no_fallback looked
-    node = _primaries(view.health.reports)[0]
+    node = view.health.primaries[0]
     endpoint = _endpoint_of(node, view, policy)
     if isinstance(endpoint, str):
         return Desired(Reason.BLIND, f"etcd is silent, and {endpoint}")
@@ -583,7 +690,7 @@ def _why_no_fallback(view: View, policy: Policy, now: float) -> str:
     health = view.health
     if health is None or now - health.at > policy.health_fresh or health.at < (view.contact_at or 0.0):
         return "no health check has answered lately"
-    primaries = _primaries(health.reports)
+    primaries = health.primaries
     if not primaries:
         return "no node says that it is the primary"
     if len(primaries) != 1:
@@ -600,10 +707,6 @@ def _why_not_this_node(node: NodeReport, view: View) -> str:
     if system_id(view) and node.system_id and node.system_id != system_id(view):
         return f"{node.name} has another system identifier"
     return ""
-
-
-def _primaries(reports: tuple[NodeReport, ...]) -> list[NodeReport]:
-    return [report for report in reports if report.role is Role.PRIMARY]
 
 
 def _endpoint_of(node: NodeReport, view: View, policy: Policy) -> Endpoint | str:
@@ -678,14 +781,20 @@ def _write_steps(actual: Actual, wish: Desired, route: Route, misled: bool) -> l
 
 def _go_on_steps(actual: Actual, wish: Desired, misled: bool) -> list[Step]:
     """PgBouncer is made to follow the file, and clients that wait go on."""
-    if wish.route is None:
+    endpoint = _to_follow(actual, wish) if wish.route is None else wish.route.endpoint
+    if endpoint is None:
         return [Release()] if actual.held is not None else []
-    endpoint = wish.route.endpoint
     reload = misled or actual.reload_owed or bool(unconfirmed(actual, endpoint))
     lead: list[Step] = [Reload(), Confirm(endpoint)] if reload else []
     if actual.held is None:
         return lead
-    return [Release(), *lead] if wish.gave_up else [Release(endpoint, reload)]
+    return [Release(), *lead] if wish.gave_up or wish.route is None else [Release(endpoint, reload)]
+
+
+def _to_follow(actual: Actual, wish: Desired) -> Endpoint | None:
+    """Where the file leads: what was written while clients waited, though nobody knows any more who leads."""
+    ends = {database.endpoint for database in actual.writes}
+    return ends.pop() if len(ends) == 1 and (wish.gave_up or wish.reason is Reason.BLIND) else None
 
 
 _FENCED_HINTS = {

@@ -250,6 +250,11 @@ class HealthRound:
     at: float
     took: float = 0.0
 
+    @property
+    def primaries(self) -> tuple[NodeReport, ...]:
+        """The nodes that say that they are the primary, whether they take writes or not."""
+        return tuple(report for report in self.reports if report.role is Role.PRIMARY)
+
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
@@ -308,7 +313,17 @@ class OtherSite:
     view: View
 
 
-Sighting: TypeAlias = Listing | Change | Contact | HealthRound | Readiness | Alarm | Confirmed | OtherSite
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """All that was known, by other settings, to the watcher of the same cluster whose place we take."""
+
+    view: View
+    at: float
+
+
+Sighting: TypeAlias = (
+    Listing | Change | Contact | HealthRound | Readiness | Alarm | Confirmed | OtherSite | Handover
+)
 
 
 # --- what is known, wanted, and there -------------------------------------------------------------
@@ -392,8 +407,9 @@ class View:
     their keys are gone. `contact_at` is when etcd was last heard, `first_heard_at` when first,
     `leader_since` when this reign was first seen, `seen_at` when each key's present revision was. `readiness`
     stays READY for the rest of a reign, `pulse` is the last answer whatever it was; `silent_since` when the
-    leader, which had answered in this reign, began not to. `alarms` are each target's last; `confirmed` the
-    last reign that each canary has confirmed. `turned_at` is when the cluster was seen to become a standby
+    leader, which had answered in this reign, began not to. `primary_seen` is the latest round
+    of the nodes that showed one alone as the primary. `alarms` are each target's last; `confirmed` the last
+    reign that each canary has confirmed. `turned_at` is when the cluster was seen to become a standby
     cluster, or to be one no longer; None where it was seen so from the start. `other` is what is known of the
     other site, None where none is named. Unheard for `silence_limit` seconds etcd counts as silent.
 
@@ -417,6 +433,7 @@ class View:
     alarms: Mapping[str, Alarm] = field(default_factory=lambda: _EMPTY)
     confirmed: Mapping[str, Leadership] = field(default_factory=lambda: _EMPTY)
     health: HealthRound | None = None
+    primary_seen: HealthRound | None = None
     silence_limit: float = 0.0
     max_lag: int = MAX_LAG
     fitness: Mapping[str, Fitness] = field(default_factory=lambda: _EMPTY)
@@ -555,6 +572,11 @@ class Held:
     since: float
     until: float
     complete: bool = False
+
+    @property
+    def is_felt(self) -> bool:
+        """Whether anybody waits by it: not where somebody else let all of them go, or nobody was there."""
+        return bool(self.databases)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TypeVar
 
 from watcher.decide.fitness import judged
 from watcher.decide.model import (
@@ -17,6 +18,7 @@ from watcher.decide.model import (
     Contact,
     Deletion,
     Entry,
+    Handover,
     HealthRound,
     Leader,
     Leadership,
@@ -33,6 +35,8 @@ from watcher.decide.model import (
     View,
 )
 
+_Whose = TypeVar("_Whose")
+
 
 def fold(view: View, sighting: Sighting) -> View:
     """The view after one more sighting. Sightings that are older than the view change nothing."""
@@ -44,13 +48,44 @@ def fold(view: View, sighting: Sighting) -> View:
         case Contact():
             return replace(view, contact_at=_later(view.contact_at, sighting.at))
         case HealthRound():
-            return replace(view, health=sighting)
+            return replace(view, health=sighting, primary_seen=_primary_seen(view, sighting))
         case Readiness():
             return _fold_readiness(view, sighting)
-        case OtherSite():
-            return replace(view, other=sighting.view)
+        case OtherSite() | Handover():
+            return _fold_what_another_knows(view, sighting)
         case Alarm() | Confirmed():  # pragma: no branch - there is no other sighting
             return _fold_word_of_target(view, sighting)
+
+
+def _fold_what_another_knows(view: View, told: OtherSite | Handover) -> View:
+    return replace(view, other=told.view) if isinstance(told, OtherSite) else _fold_handover(view, told)
+
+
+def _fold_handover(view: View, handover: Handover) -> View:
+    """Whom a guard saw refuse that is not ours has to prove itself again: ours tells if it refuses still."""
+
+    def doubted(alarms: Mapping[_Whose, Alarm]) -> Mapping[_Whose, Alarm]:
+        return MappingProxyType(
+            {
+                whose: replace(alarm, refuses=False, at=handover.at) if alarm.refuses else alarm
+                for whose, alarm in alarms.items()
+            }
+        )
+
+    known = handover.view
+    return replace(
+        known,
+        alarms=doubted(known.alarms),
+        refusals=doubted(known.refusals),
+        silence_limit=view.silence_limit,
+        max_lag=view.max_lag,
+        other=view.other,
+    )
+
+
+def _primary_seen(view: View, found: HealthRound) -> HealthRound | None:
+    is_alone = len(found.primaries) == 1 and found.primaries[0].accepts_writes
+    return found if is_alone else view.primary_seen
 
 
 def _fold_word_of_target(view: View, word: Alarm | Confirmed) -> View:
@@ -74,6 +109,15 @@ def _fold_listing(view: View, listing: Listing) -> View:
     if goes_back and view.contact_at is not None and listing.asked_at < view.contact_at:
         return view
     after = _with_entries(view, {entry.key: entry for entry in listing.entries}, listing.revision, listing.at)
+    if goes_back and view.cluster_id is not None:  # its reign may be called as one of before, and is another
+        after = replace(
+            after,
+            leader_since=listing.at,
+            readiness=None,
+            pulse=None,
+            silent_since=None,
+            confirmed=MappingProxyType({}),
+        )
     return replace(after, cluster_id=listing.cluster_id, listed_asked_at=listing.asked_at)
 
 

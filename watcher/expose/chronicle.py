@@ -157,9 +157,15 @@ class Chronicle(Listener):
             known = self._targets.get(target)
             if known is None:  # its settings are gone, its worker ends
                 return
-            latest = actual if actual is not None else known.actual
+            latest = actual
+            if actual is None and known.actual is not None:  # no look, so nobody is held as far as is known
+                latest = replace(known.actual, held=None)
             well = _is_well(known, latest, wish)
-            held = None if actual is None else actual.held
+            held = (
+                actual.held
+                if actual is not None and actual.held is not None and actual.held.is_felt
+                else None
+            )
             self._targets[target] = replace(
                 known,
                 wish=wish,

@@ -77,7 +77,8 @@ _ALL = (
     Family("build", "info", ("version", "python_version"), "What runs here."),
     _gauge(
         "state",
-        "1 for why the wish is what it is, 0 for every other reason; amid a canary there are two.",
+        "1 for why the wish is what it is, 0 for every other reason; there are two amid a canary, and where"
+        " one cannot be held.",
         "reason",
     ),
     _gauge("paused", "Whether an operator said `watcher pause`."),
@@ -245,7 +246,7 @@ _ALL = (
     _gauge(
         "target_can_hold",
         "Whether they could be made to wait just now; absent where the settings do not let them, and while a"
-        " target that could cannot be reached.",
+        " target that could cannot be reached, or its block cannot be used.",
         "target",
     ),
     _gauge(

@@ -24,7 +24,6 @@ from watcher.decide.model import (
     HealthRound,
     Leadership,
     Reason,
-    Role,
     Source,
     Switch,
     View,
@@ -99,7 +98,7 @@ class Metrics(Listener):
         if view.health is not None and view.health is not self._round:
             self._round = view.health
             self._observe("health_check_duration_seconds", view.health.took)
-            if sum(report.role is Role.PRIMARY for report in view.health.reports) > 1:
+            if len(view.health.primaries) > 1:
                 self._add("health_check_disagreements")
 
     def held(self, target: str, wish: Desired) -> None:

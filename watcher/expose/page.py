@@ -21,6 +21,7 @@ from watcher.expose.status import (
     Switch,
     SwitchedTarget,
     Target,
+    leader_words,
     paused_words,
     refused_words,
 )
@@ -246,9 +247,8 @@ def _problem(problem: Problem | None) -> str:
 
 
 def _cluster(cluster: Cluster, now: datetime) -> str:
-    since = f" for {ago(now, cluster.leader_since)}" if cluster.leader_since is not None else ""
     rows = [
-        ("leader", f"{cluster.leader}{since}" if cluster.leader is not None else "none by etcd"),
+        ("leader", leader_words(cluster, now)),
         ("why", cluster.detail),
         ("etcd", _source(cluster.etcd, now)),
         ("etcd last heard", _or_never(cluster.etcd_heard_at, now)),

@@ -16,6 +16,7 @@ from watcher.decide.decision import leads_writes
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import (
     ActiveWatcher,
+    Actual,
     Desired,
     Endpoint,
     HealthRound,
@@ -340,6 +341,15 @@ def paused_words(pause: Maintenance, now: datetime) -> str:
     return f"paused{_by(pause)}{since}: {pause.why or 'no reason given'}"
 
 
+def leader_words(cluster: Cluster, now: datetime) -> str:
+    """Who leads by etcd, or led when it was heard last."""
+    who = cluster.leader or "no leader by etcd"
+    etcd, heard_at = cluster.etcd, cluster.etcd_heard_at
+    if etcd is not None and not etcd.connected and heard_at is not None:
+        return f"{who} when etcd was last heard, {ago(now, heard_at)} ago"
+    return who if cluster.leader_since is None else f"{who} for {ago(now, cluster.leader_since)}"
+
+
 def refused_words(at: datetime, now: datetime) -> str:
     """That the settings on the disk are not those at work, and how to find out why."""
     return (
@@ -376,12 +386,8 @@ def _lacks_primary(view: View, wish: Desired) -> bool:
     if wish.at_other_site and view.other is not None:
         view = view.other
     if wish.reason is Reason.BLIND:
-        return view.health is not None and not view.health.failures and not _primaries(view.health)
+        return view.health is not None and not view.health.failures and not view.health.primaries
     return wish.reason in _WITHOUT_PRIMARY and not (wish.reason is Reason.NO_LEADER and config(view).pause)
-
-
-def _primaries(found: HealthRound) -> list[str]:
-    return [report.name for report in found.reports if report.role is Role.PRIMARY]
 
 
 def _doubt(view: View, wish: Desired, cluster: Cluster, now: datetime) -> str:
@@ -450,12 +456,29 @@ def health_of(state: TargetState) -> tuple[Health, str]:
     if wish.reason is Reason.PAUSED:
         return _health_while_paused(state, wish)
     if state.held_since is not None:
-        return "waiting", wish.detail
+        return "waiting", wish.detail if wish.held or state.failure is None else _cannot_go_on(state.failure)
+    if wish.held and state.failure is None and state.actual is not None and _go_on(state.actual):
+        return "failing", f"its clients do not wait, though they should: {wish.detail}"
     if wish.reason is Reason.CANARY:
         return "wrong", f"does not lead to {wish.belongs}: {wish.detail}"
     if wish.route is None:
         return "unknown", f"leads where it did: {wish.detail}"
     return _health_of_led(state, wish, wish.route.endpoint)
+
+
+def _go_on(actual: Actual) -> bool:
+    """Whether clients that could be held are not, by anybody, as PgBouncer shows it."""
+    names = {database.name for database in actual.writes}
+    rows = [
+        row
+        for row in actual.shown or ()
+        if row.name in names or ("*" in names and row.name not in {*actual.defined, "pgbouncer"})
+    ]
+    return actual.can_hold and any(not row.paused for row in rows)
+
+
+def _cannot_go_on(failure: WatcherError) -> str:
+    return f"clients cannot go on: {failure.problem}"
 
 
 def _health_while_paused(state: TargetState, wish: Desired) -> tuple[Health, str]:
@@ -468,7 +491,9 @@ def _health_of_led(state: TargetState, wish: Desired, endpoint: Endpoint) -> tup
     but = "" if state.failure is None else f": {state.failure.problem}"
     if wish.gave_up:
         return "failing", f"leads to {endpoint}, which takes no clients: {wish.detail}"
-    if state.in_sync_since is None and state.actual is not None and leads_writes(state.actual, wish):
+    if state.actual is None:
+        return "failing", f"where it leads is not known{but}"
+    if state.in_sync_since is None and leads_writes(state.actual, wish):
         return "failing", f"leads to {endpoint}, but not its reads where they belong{but}"
     if state.in_sync_since is None:
         return "wrong", f"does not lead to {endpoint}{but}"

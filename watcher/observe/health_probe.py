@@ -38,12 +38,13 @@ def _never(_: str) -> bool:
 
 
 class HealthProbe:
-    """Posts a HealthRound every `interval` seconds, every `interval_when_silent` while etcd is silent.
+    """Posts a HealthRound every `interval` seconds, every `interval_when_needed` while it may be gone by.
 
     `nodes` gives the nodes' URLs each time; two that lead to the same node count once. `names` gives the
     members by their api_url, for Patroni 3.0 and before, which does not tell its node's name.
     `needs_conn(name)` says whether the address of that primary is known from nowhere else.
-    `limit` bounds a round in seconds.
+    `limit` bounds a round in seconds. `needed_in` tells in how many seconds that may be, if etcd stays
+    unheard.
     """
 
     def __init__(
@@ -52,8 +53,8 @@ class HealthProbe:
         nodes: Callable[[], Iterable[str]],
         post: Callable[[HealthRound], None],
         interval: float = 5.0,
-        interval_when_silent: float = 1.0,
-        silent_in: Callable[[], float] = lambda: math.inf,
+        interval_when_needed: float = 1.0,
+        needed_in: Callable[[], float] = lambda: math.inf,
         needs_conn: Callable[[str], bool] = _never,
         limit: float = 2.5,
         names: Callable[[], Mapping[str, str]] = dict,
@@ -63,8 +64,8 @@ class HealthProbe:
         self._nodes = nodes
         self._post = post
         self._interval = interval
-        self._interval_when_silent = interval_when_silent
-        self._silent_in = silent_in
+        self._interval_when_needed = interval_when_needed
+        self._needed_in = needed_in
         self._needs_conn = needs_conn
         self._limit = limit
         self._names = names
@@ -97,13 +98,13 @@ class HealthProbe:
         return HealthRound(reports, failures, at, self._clock() - at)
 
     def _rest_from(self, began: float, stop: threading.Event) -> None:
-        """Waits out the interval, the short one as soon as etcd is silent."""
+        """Waits out the interval, the short one as soon as rounds are needed."""
         due = began + self._interval
         while True:
-            pause = max(self._interval_when_silent, self._silent_in())
+            pause = max(self._interval_when_needed, self._needed_in())
             if stop.wait(max(0.0, min(pause, due - self._clock()))):
                 return
-            if self._silent_in() <= 0 or self._clock() >= due:
+            if self._needed_in() <= 0 or self._clock() >= due:
                 return
 
     def _urls(self, failures: dict[str, str]) -> list[str]:

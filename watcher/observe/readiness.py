@@ -136,21 +136,27 @@ class ReadinessProbe:
         return Verdict.NOT_YET, report.role, report.timeline, problem
 
     def _report_of(self, want: Want) -> NodeReport:
-        """The leader's own report, by the first URL that leads to it. WatcherError if none does."""
+        """The leader's own report, by the first URL that leads to it. WatcherError if none does: what became
+        of its own URLs, where it has any, rather than of the other nodes'.
+        """
         name = want.leadership.name
         failure = WatcherError(f"Patroni of {name}", "no URL of its REST API is known", _NO_URL)
+        own_has_failed = False
         for url in self._candidates(want):
+            is_own = url in want.api_urls
             try:
                 report = self._rest.report(url)
             except WatcherError as error:
-                failure = error
-                continue
-            if report.name == name or (not report.name and url in want.api_urls):  # Patroni 3.0 has none
-                self._last_good = url
-                return report
-            failure = WatcherError(
-                url, f"answers for {report.name or 'a nameless node'}, not for {name}", _OTHER_NAME
-            )
+                problem = error
+            else:
+                if report.name == name or (not report.name and is_own):  # Patroni 3.0 has none
+                    self._last_good = url
+                    return report
+                whose = report.name or "a nameless node"
+                problem = WatcherError(url, f"answers for {whose}, not for {name}", _OTHER_NAME)
+            if is_own or not own_has_failed:
+                failure = problem
+            own_has_failed |= is_own
         raise failure
 
     def _candidates(self, want: Want) -> Iterable[str]:

@@ -363,7 +363,9 @@ class Patroni(Section):
     interval: Number = _seconds(
         30.0, 300, "Health check of all nodes this often while etcd speaks; it decides nothing then."
     )
-    interval_when_silent: Number = _seconds(1.0, 300, "The same while etcd is silent.")
+    interval_when_silent: Number = _seconds(
+        1.0, 300, "The same while etcd is silent, and shortly before, so that an answer is there at once."
+    )
     timeout: Number = _seconds(2.0, 60, "Longest wait for one node's answer.")
     tls: Tls | None = Field(
         default=None,
@@ -809,6 +811,15 @@ class Settings(BaseSettings):
             and console.tls is None
             and target.reload_command is None
         )
+
+    @property
+    def health_check_after(self) -> float:
+        """Seconds of not hearing etcd after which rounds of the health check follow each other fast, so that
+        an answer is there when etcd counts as silent, however long its round took. Never while etcd is well.
+        """
+        etcd, patroni = self.etcd, self.patroni
+        in_time = etcd.silence_limit - (patroni.interval_when_silent + patroni.timeout)
+        return max(in_time, etcd.reread_interval + etcd.timeout)
 
     def policy(self, target: Target | None = None) -> Policy:
         """What `decide` needs to know of all this, for that target; without one, for what is asked once for

@@ -43,6 +43,7 @@ class Bounds:
         self.is_set = block is not None
         self._allowed = frozenset(_allowed(text) for text in hosts or ())
         self._hosts = frozenset(host for host, _ in self._allowed)
+        self.allows_any_address = not self._hosts
 
     def check_text(self, old: bytes, new: bytes) -> None:
         """Whether `new` is `old` but for addresses and the stamp in the block."""
@@ -95,6 +96,13 @@ def _allowed(text: str) -> Tuple[str, str]:
     if match is None:
         return text, ""
     return (match.group("host") if match.group("v6") is None else match.group("v6")), match.group("port")
+
+
+def is_allowable(text: str) -> bool:
+    """Whether it is an address as `--allow` takes it, so that a slip is not an address that nobody has."""
+    host, port = _allowed(text)
+    is_port = not port or 0 < int(port) <= 65535
+    return bool(_HOST.fullmatch(host)) and is_port and (bool(port) or host.count(":") != 1)
 
 
 def _text(value: bytes) -> str:

@@ -27,16 +27,30 @@ _ROW, _COLUMNS, _DONE, _ERROR, _READY = b"DTCEZ"
 
 
 def dial(address: str) -> socket.socket:
-    """A connection to a Unix socket's path, or to host:port."""
-    if address.startswith("/"):
-        pooler = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        pooler.settimeout(5)
-        pooler.connect(address)
-    else:
-        host, _, port = address.rpartition(":")
-        pooler = socket.create_connection((host.strip("[]"), int(port)), 5)
-        pooler.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    """A connection to a Unix socket's path, or to host:port. OSError names the address."""
+    try:
+        pooler = _dial_socket(address) if address.startswith("/") else _dial_port(address)
+    except OSError as error:
+        raise OSError(error.errno or 0, "%s: %s" % (address, error.strerror or error)) from error
     pooler.settimeout(None)
+    return pooler
+
+
+def _dial_socket(path: str) -> socket.socket:
+    pooler = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        pooler.settimeout(5)
+        pooler.connect(path)
+    except OSError:
+        pooler.close()
+        raise
+    return pooler
+
+
+def _dial_port(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    pooler = socket.create_connection((host.strip("[]"), int(port)), 5)
+    pooler.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return pooler
 
 

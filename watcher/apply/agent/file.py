@@ -263,6 +263,7 @@ def answer(request: Dict[str, Any], options: argparse.Namespace) -> Dict[str, An
         return {
             "error": errno.errorcode.get(error.errno or 0, "OSError"),
             "problem": os.strerror(error.errno or 0),
+            "file": options.file,
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return {"error": "request", "problem": repr(error)}
@@ -280,10 +281,35 @@ def _carry_out(request: Dict[str, Any], options: argparse.Namespace) -> Dict[str
         return {"digest": digest(content)}
     if verb == "probe":
         probe(options.file, options.write, options.limit)
-        return {}
+        _probe_bounds(request.get("addresses", []), options)
+        return _own_line(request.get("file", options.file), options)
     if verb == "reload":
         return _reload(options.reload_command, options.limit)
     raise Refused("request", f"unknown verb {verb!r}")
+
+
+def _own_line(wanted: str, options: argparse.Namespace) -> Dict[str, Any]:
+    """What our command line settles, whatever the watcher's settings say."""
+    is_another = os.path.realpath(options.file) != os.path.realpath(wanted)
+    return {
+        "other_file": options.file if is_another else None,
+        "bounded": options.bounds.is_set,
+        "any_address": options.bounds.allows_any_address,
+    }
+
+
+def _probe_bounds(addresses: List[List[Any]], options: argparse.Namespace) -> None:
+    """Whether the block that may be written is there, and clients may be sent to each of these."""
+    text = read(options.file)
+    options.bounds.check_text(text, text)
+    refused = []
+    for host, port in addresses:
+        try:
+            options.bounds.check_address(str(host), str(port))
+        except Refused as error:
+            refused.append(error.problem)
+    if refused:
+        raise Refused("bounds", "; ".join(refused))
 
 
 def _check_bounds(expect: str, content: bytes, options: argparse.Namespace) -> None:

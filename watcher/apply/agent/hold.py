@@ -123,6 +123,14 @@ def _paused_in(rows: Rows) -> Set[str]:
     return {_named(row, "name") for row in rows if _count(row, "paused")}
 
 
+def _running_in(rows: Rows) -> Set[str]:
+    """Those that are not paused, for sure. What is not shown may be: one made from `*` that has neither a
+    client nor a server is not shown until its next client comes, and keeps its pause for that one (PgBouncer
+    janitor.c, cleanup_inactive_autodatabases).
+    """
+    return {_named(row, "name") for row in rows if not _count(row, "paused")}
+
+
 def _sums(pools: Rows, databases: List[str], *columns: str) -> int:
     return sum(_count(row, *columns) for row in pools if _named(row, "database") in databases)
 
@@ -169,6 +177,7 @@ class Holder:
         self._until = float("inf")
         self._look_at = float("inf")
         self._compare_at = float("inf")
+        self._overdue_at = float("inf")  # when another agent's hold is left behind, unless it ends it
         self._is_broken = False
         self._changed: Dict[str, str] = {}  # settings as they were before we changed them
         self._set_to: Dict[str, str] = {}  # and what we changed them to
@@ -216,7 +225,8 @@ class Holder:
         return rest if chunk else None
 
     def _next_due(self) -> Optional[float]:
-        due = min([self._until, self._look_at, self._compare_at] + [at for at, _ in self._later])
+        moments = [self._until, self._look_at, self._compare_at, self._overdue_at]
+        due = min(moments + [at for at, _ in self._later])
         return None if due == float("inf") else max(0.0, due - time.monotonic())
 
     def _do_what_is_due(self) -> None:
@@ -225,6 +235,8 @@ class Holder:
             self._end_at_limit()
         if now >= self._compare_at:
             self._see_who_was_resumed()
+        if now >= self._overdue_at:
+            self._end_overdue()
         if now >= self._look_at:
             self._see_whether_complete()
         due, self._later = (
@@ -296,32 +308,51 @@ class Holder:
 
     def _see_to_others(self) -> None:
         """A frozen one does not end its hold at its deadline; then that is left behind, and ours to end."""
-        for other in self._known_records().others():
-            due = time.monotonic() + other["left"] + 2 * OVERDUE
-            self._later.append((due, self._end_overdue))
+        dues = [other["left"] for other in self._known_records().others()]
+        self._overdue_at = time.monotonic() + min(dues) + 2 * OVERDUE if dues else float("inf")
 
     def _end_overdue(self) -> None:
+        """What dead agents have left, and frozen ones past their deadline."""
+        self._overdue_at = float("inf")
         with contextlib.suppress(Refused):
             ended = self._end_left()
             if ended:
                 say({"event": "left", "databases": ended})
+            self._see_to_others()
 
     def _end_left(self) -> List[str]:
-        """Resume what a dead agent paused, and put back what it set; the databases that were paused still."""
+        """Resume what a dead agent paused, and put back what it set, but for what we and others hold as well;
+        the databases that were paused still.
+        """
         records = self._known_records()
-        ended: List[str] = []
         with records.turn():
-            left = records.left()
-            if left:
-                paused = self._paused()
-                kept = self._of_others()
-                names = {name for record in left for name in record["databases"]}
-                ended = sorted((names & paused) - kept)
-                for record in left:
-                    self._put_back(record["settings"], record["set_to"])
-                self._resume(ended)
-                records.remove(left)
+            return self._undo_left(records.left())
+
+    def _undo_left(self, left: List[Dict[str, Any]]) -> List[str]:
+        if not left:
+            return []
+        names = {name for record in left for name in record["databases"]}
+        for record in left:
+            theirs = {name: value for name, value in record["settings"].items() if name not in self._changed}
+            self._put_back(theirs, record["set_to"])
+        ended = self._resume(sorted(names - self._of_others() - set(self._held + self._moving)))
+        self._known_records().remove(left)
         return ended
+
+    def _adopt_left(self) -> Set[str]:
+        """What dead agents paused and we are to hold stays so, and is on our record from now on; the rest of
+        what they left is undone.
+        """
+        left = self._known_records().left()
+        if left:
+            rows = self._rows("SHOW DATABASES")
+            names, paused = {name for record in left for name in record["databases"]}, _paused_in(rows)
+            self._held = [name for name in self._wanted(rows) if name in names & paused]
+            if self._held:
+                self._began -= max(record["age"] for record in left)
+            self._note()
+            self._undo_left(left)
+        return set(self._held)
 
     def _known_records(self) -> Records:
         if self._records is None:
@@ -351,10 +382,12 @@ class Holder:
     def _paused(self) -> Set[str]:
         return _paused_in(self._rows("SHOW DATABASES"))
 
-    def _resume(self, databases: List[str]) -> None:
-        """One that is not paused any more is as good as resumed."""
-        if databases:
-            self._ask(*["RESUME %s" % _quoted(name) for name in databases])
+    def _resume(self, databases: List[str]) -> List[str]:
+        """Those that were paused still. One that is not any more is as good as resumed: it is an error to
+        PgBouncer, and nothing else.
+        """
+        replies = self._ask(*["RESUME %s" % _quoted(name) for name in databases])
+        return [name for name, reply in zip(databases, replies) if not reply.error]
 
     def _set(self, settings: Dict[str, str]) -> None:
         if settings:
@@ -369,9 +402,11 @@ class Holder:
 
     def _words_to_change(self, config: Dict[str, str], **settings: str) -> List[str]:
         """To be said once it is on record what they were, as whoever changed them before us knew it."""
-        settings = {name: value for name, value in settings.items() if config.get(name, value) != value}
+        others = self._known_records().others()
+        theirs = {name for other in others for name in other["settings"]}  # ours too from now on
+        settings = {n: v for n, v in settings.items() if config.get(n, v) != v or n in theirs}
         if settings:
-            for other in self._known_records().others():
+            for other in others:
                 config = dict(config, **other["settings"])
             for name in settings:
                 self._changed.setdefault(name, config[name])
@@ -386,18 +421,24 @@ class Holder:
             self._ask(*changes, *more)
 
     def _change_back(self, *names: str) -> None:
-        known = {name: self._changed[name] for name in names if name in self._changed}
-        self._put_back(known, self._set_to)
-        for name in known:
-            del self._changed[name]
-        self._note()
+        with self._known_records().turn():
+            known = {name: self._changed[name] for name in names if name in self._changed}
+            self._put_back(known, self._set_to)
+            for name in known:
+                del self._changed[name]
+            self._note()
 
     def _put_back(self, settings: Dict[str, str], set_to: Dict[str, str]) -> None:
-        """What we had set; not what somebody has set anew since."""
+        """What we had set; not what somebody has set anew since, nor what another agent has changed too, who
+        puts it back at the end of a hold of its own.
+        """
         if settings:
-            live = self._config()
-            ours = {name for name in settings if _same(live.get(name), set_to.get(name))}
+            live, theirs = self._config(), self._changed_by_others()
+            ours = {name for name in settings if _same(live.get(name), set_to.get(name))} - theirs
             self._set({name: settings[name] for name in settings if name in ours})
+
+    def _changed_by_others(self) -> Set[str]:
+        return {name for other in self._known_records().others() for name in other["settings"]}
 
     def _note(self) -> None:
         records = self._known_records()
@@ -419,6 +460,8 @@ class Holder:
             text = digest(read(self._file))
         except OSError as error:  # which is not the console's
             raise Refused("look", error.strerror or str(error)) from error
+        if self._known_records().are_more():
+            self._end_overdue()
         columns = [str(name) for name in request["columns"]]
         shown = [{name: row[name] for name in columns if name in row} for row in self._rows("SHOW DATABASES")]
         token = digest(json.dumps([text, shown]).encode("ascii"))
@@ -471,15 +514,16 @@ class Holder:
 
     def _pause(self, at_once: bool) -> Rows:
         """What SHOW DATABASES shows once it is done."""
+        adopted = self._adopt_left()
         asked = ["SHOW DATABASES"] if at_once else ["SHOW CONFIG", "SHOW DATABASES"]
         replies = self._answers(*asked)
         rows, others = replies[-1].rows, self._known_records().others()
-        shared = {name for other in others for name in other["databases"]}
+        shared = adopted | {name for other in others for name in other["databases"]}
         paused = _paused_in(rows)
         wanted = self._wanted(rows)
         self._held = [name for name in wanted if name not in paused or name in shared]
-        same = [other["age"] for other in others if set(other["databases"]) & set(wanted)]
-        self._began -= max([0.0, *same])  # these clients wait already
+        same = [other["age"] for other in others if set(other["databases"]) & set(wanted) & paused]
+        self._began = min([self._began, *(time.monotonic() - age for age in same)])  # who waits already
         fresh = [name for name in self._held if name not in paused]
         changes = [] if at_once else self._words_to_change(_settings_in(replies[0]), **NO_NEW_LOGINS)
         self._note()
@@ -521,7 +565,7 @@ class Holder:
         until = time.monotonic() + PAUSED_LIMIT
         while True:
             rows = self._rows("SHOW DATABASES")
-            if set(databases) <= _paused_in(rows):
+            if _running_in(rows).isdisjoint(databases):
                 return rows
             errors = [reply.error for reply in self._pauser.arrived() if reply.error]
             if errors or time.monotonic() > until:
@@ -540,11 +584,11 @@ class Holder:
         if not self._is_held:
             return
         self._compare_at = time.monotonic() + COMPARE_EVERY
-        paused = self._paused()
-        gone = [name for name in self._held if name not in paused]
+        running = _running_in(self._rows("SHOW DATABASES"))
+        gone = [name for name in self._held if name in running]
         if gone:
             self._resumed.update(gone)
-            self._held = [name for name in self._held if name in paused]
+            self._held = [name for name in self._held if name not in running]
             self._is_complete = False
             self._note()
             say(dict(self._status(), event="resumed"))
@@ -588,6 +632,7 @@ class Holder:
         """
         if not self._is_held:
             return dict(self._status(), was_held=False)
+        self._held = self._still_ours()
         if request.get("greet"):
             self._check_logins(*request["greet"])
         with self._known_records().turn():
@@ -595,13 +640,17 @@ class Holder:
             reload = bool(request.get("reload")) and not self._is_led(expect, request.get("greet"))
             with self._moved((request.get("moves") or []) if reload else []) as moved:
                 rows = self._reload_and_look(reload, expect, moved)
+                self._check_made(rows, request.get("greet"))
                 names = self._held if request.get("sure") else self._not_shared()
                 old = self._old_in_use(self._held)
-                paused = _paused_in(rows)
-                going = self._words_to_go_on([name for name in names if name in paused])
+                running = _running_in(rows)
+                going = self._words_to_go_on([name for name in names if name not in running])
                 self._record_and_ask(self._words_for_logins() + self._words_to_make_room(old), *going)
+            if request.get("sure"):
+                self._known_records().take_from_others(self._held)
         held, self._held = self._held, []
         held_for = self._over()
+        self._see_to_others()
         self._after_release(held + moved, old, request)
         return dict(self._status(), was_held=True, held_for=held_for, shown=rows)
 
@@ -611,12 +660,14 @@ class Holder:
         """
         if not greet:
             return False
+        rows = self._rows("SHOW DATABASES")
         led = {
             _named(row, "name")
-            for row in self._rows("SHOW DATABASES")
+            for row in rows
             if not _count(row, "paused") and _leads(row, expect.get(_named(row, "name")) or greet[:2])
         }
-        names = {*self._held, *expect}
+        in_use = {_named(row, "name") for row in rows}
+        names = {*(name for name in self._held if name in in_use), *expect}
         return bool(names) and names <= led
 
     # --- leading reads elsewhere --------------------------------------------------------------------
@@ -765,14 +816,36 @@ class Holder:
         if databases:
             self._ask(*self._words_to_go_on(databases))
 
+    def _made(self) -> Set[str]:
+        """What we hold and nobody named: PgBouncer made it from `*`."""
+        return set(self._held) - set(self._asked["databases"])
+
+    def _check_made(self, rows: Rows, greet: Optional[List[Any]]) -> None:
+        """Whether what was made from `*` leads there by now. Some may look so that another file defines, so
+        one is enough.
+        """
+        made = [row for row in rows if _named(row, "name") in self._made()]
+        if greet and made and not any(_leads(row, greet[:2]) for row in made):
+            name, host, port = _named(made[0], "name"), _named(made[0], "host"), _count(made[0], "port")
+            where = "%s:%s instead of %s:%s" % (host, port, greet[0], greet[1])
+            raise Refused("route", "PgBouncer shows %s at %s" % (name, where))
+
     def _check_route(self, rows: Rows, expect: Dict[str, Any]) -> None:
         shown = {_named(row, "name"): (_named(row, "host"), _count(row, "port")) for row in rows}
+        made = self._made()  # which is not shown while nobody is there; see `_check_made` too
         for name, (host, port) in expect.items():
-            if shown.get(name) != (host, port):
+            if shown.get(name) != (host, port) and name not in made:
                 where = "%s:%s" % shown[name] if name in shown else "not at all"
                 raise Refused(
                     "route", "PgBouncer shows %s at %s instead of %s:%s" % (name, where, host, port)
                 )
+
+    def _still_ours(self) -> List[str]:
+        """But for what others have ended meanwhile, by our record, while we were frozen: a pause that came
+        after that is an operator's.
+        """
+        recorded = self._known_records().own()
+        return [name for name in self._held if name in recorded]
 
     def _not_shared(self) -> List[str]:
         """What no other agent that lives holds as well."""
@@ -799,6 +872,7 @@ class Holder:
         was_held, complete = self._is_held, self._is_complete
         self._until = float("inf")
         with contextlib.suppress(OSError, Refused), self._known_records().turn():
+            self._held = self._still_ours()
             self._resume(self._not_shared() + self._moving)
             self._held, self._moving = [], []
             self._later.clear()

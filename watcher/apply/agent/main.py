@@ -5,7 +5,7 @@ import os
 import sys
 from typing import List, Optional
 
-from watcher.apply.agent.bounds import Bounds
+from watcher.apply.agent.bounds import Bounds, is_allowable
 from watcher.apply.agent.console import relay
 from watcher.apply.agent.file import serve
 from watcher.apply.agent.hold import keep
@@ -47,6 +47,9 @@ def _options(arguments: List[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.allow and options.block is None:
         parser.error("--allow needs --block")
+    for text in options.allow or ():
+        if not is_allowable(text):
+            parser.error("--allow %s: not HOST, HOST:PORT or [HOST]:PORT" % text)
     options.bounds = Bounds(options.block, options.allow)
     return options
 

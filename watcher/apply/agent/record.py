@@ -40,16 +40,22 @@ class Records:
         self._id = binascii.hexlify(os.urandom(6)).decode("ascii")  # containers share process ids
         self._own = self._base + _MARK + self._id
         self._file: Optional[int] = None
+        self._has_turn = False
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """One agent at a time begins or ends a hold."""
+        """One agent at a time begins or ends a hold. Who has the turn may ask for it again."""
+        if self._has_turn:
+            yield
+            return
         lock = _opened(self._base + _LOCK)
         try:
             if lock is not None:
                 _wait_for(lock, time.monotonic() + _TURN_LIMIT)
+            self._has_turn = True
             yield
         finally:
+            self._has_turn = False
             if lock is not None:
                 os.close(lock)
 
@@ -104,6 +110,39 @@ class Records:
         `left` are seconds since they hold, and until that.
         """
         return [record for record in self._all(alive=True) if record["pooler"] == self._pooler]
+
+    def own(self) -> List[str]:
+        """The databases that are on our record still. Another agent that has ended a hold for everybody took
+        them out, and one that took us for dead the whole record.
+        """
+        with contextlib.suppress(*_NO_RECORD), open(self._own, "rb") as file:
+            return [str(name) for name in json.loads(file.read().decode("ascii"))["databases"]]
+        return []
+
+    def take_from_others(self, databases: List[str]) -> None:
+        """Nobody waits in these any more by what other agents have on record, whether they know it or not;
+        the settings that they changed are theirs still. As long as before, in one write, for who reads it.
+        """
+        for path in _paths(self._base + _MARK):
+            if path != self._own:
+                with contextlib.suppress(*_NO_RECORD):
+                    self._take_from(path, databases)
+
+    def _take_from(self, path: str, databases: List[str]) -> None:
+        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            content = os.pread(file, 1 << 20, 0)
+            record = json.loads(content.decode("ascii"))
+            if os.fstat(file).st_uid == os.geteuid() and record["pooler"] == self._pooler:
+                rest = [name for name in record["databases"] if name not in databases]
+                changed = json.dumps(dict(record, databases=rest)).encode("ascii")
+                os.pwrite(file, changed.ljust(len(content)), 0)
+        finally:
+            os.close(file)
+
+    def are_more(self) -> bool:
+        """Whether there is any record but ours, whoever it is of and whatever it is about."""
+        return any(path != self._own for path in _paths(self._base + _MARK))
 
     def left(self) -> List[Dict[str, Any]]:
         """The records of agents that are dead, or frozen past their deadline, about this PgBouncer, to be
