@@ -11,8 +11,8 @@ from tests.e2e.demo_episode import Episode, Seat
 LABEL, CELL, GAP = 37, 10, 3
 ERRORS_SHOWN = 3
 HONEST = (
-    "So it should be: in a switchover clients wait, and none fails. In a crash those fail whose transaction\n"
-    "was in flight when the server died under it, or began before that was known; all others wait."
+    "So it should be: in a switchover clients wait, and none fails. In a crash at most those fail whose\n"
+    "transaction was in flight when the server died, or began before that was known; all others wait."
 )
 STEPS = {
     "hold": "clients wait",

@@ -325,10 +325,14 @@ def test_settings_that_are_refused(scene: Scene) -> None:
 
 
 def test_a_host_that_lets_nobody_be_held(scene: Scene) -> None:
-    """sshd has room for two agents only: the route is looked after, and nobody could be held."""
-    with scene.bed.bouncers[0].sshd.set_up("MaxSessions 2"):
-        scene.expect("WatcherTargetCannotHold", or_also=("WatcherTargetFailing",))
-        wait_for(lambda: scene.prometheus.firing() == {"WatcherTargetCannotHold"}, 25, "it alone fires")
+    """No agent that holds is let in: the route is looked after, and nobody could be held."""
+    sshd = scene.bed.bouncers[0].sshd
+    sshd.refuse_holds()
+    sshd.kill_sessions()
+    scene.expect("WatcherTargetCannotHold", or_also=("WatcherTargetFailing",))
+    wait_for(lambda: scene.prometheus.firing() == {"WatcherTargetCannotHold"}, 25, "it alone fires")
+    sshd.authorize()
+    scene.watcher.process.send(signal.SIGHUP)
     scene.expect_none()
 
 

@@ -214,6 +214,15 @@ def _faults(answer: Answer) -> list[str]:
     return faults
 
 
+def test_check_config_tells_which_databases_are_for_reads(bed: Bed, cli: Cli) -> None:
+    lines = {
+        name: cli("check-config", settings_for(bed, replicas={"databases": [name]}))[1]
+        for name in ("app", "none_such")
+    }
+    assert "the block holds app (for reads) → " in lines["app"]
+    assert "the block holds app → " in lines["none_such"]
+
+
 def test_check_config_finds_a_wrong_password_of_etcd(
     bed: Bed, guarded_etcd: tuple[EtcdCluster, Keys], cli: Cli
 ) -> None:

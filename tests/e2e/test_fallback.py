@@ -234,6 +234,7 @@ def shared_scene(session_bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> 
             etcd={**QUICK_ETCD, "endpoints": [NOWHERE]},
             patroni={**QUICK_PATRONI, "nodes": [a.url, b.url]},
             resync_interval=0.5,
+            hold={"on_crash": False},  # no PostgreSQL stands behind these nodes, so it would seem to refuse
         )
         with WatcherProcess(tmp_path_factory.mktemp("scene"), settings) as watcher:
             yield Scene(session_bed, watcher, (a, b))

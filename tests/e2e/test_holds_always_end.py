@@ -1,6 +1,7 @@
 """What an adversary tried on a hold: it ends all the same, and whom it does not concern is not held."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from tests.e2e.test_stage import Keys, stays
 from tests.support.etcd import EtcdCluster
 from tests.support.folders import bed_folder
 from tests.support.postgres import Postgres
-from tests.support.stage import Ground, Stage
+from tests.support.stage import Ground, PauseWitness, Stage
 from tests.support.waiting import wait_for
 from tests.support.watcher import WatcherProcess
 
@@ -85,6 +87,52 @@ def test_a_hold_ends_although_its_agent_is_frozen(stage: Stage, keys: Keys, tmp_
             agent.send_signal(signal.SIGSTOP)
         wait_for(lambda: not stage.is_paused(), LIMIT + SLACK, "clients go on")
         stays(lambda: not stage.is_paused(), 2.0, "they go on")
+
+
+def test_a_hold_ends_although_its_watcher_and_its_agent_are_frozen_and_another_watcher_gives_up(
+    stage: Stage, keys: Keys, tmp_path: Path
+) -> None:
+    with watching(stage, keys, tmp_path, "frozen") as frozen:
+        wait_for(lambda: stage.agents("hold"), SECONDS, "its agent is there")
+        agents = stage.agents("hold")
+        with watching(stage, keys, tmp_path, "other") as other:
+            keys.end_reign()
+            for watcher in (frozen, other):
+                watcher.wait_for_line("hold")
+            frozen.process.freeze()
+            for agent in agents:
+                agent.suspend()
+            try:
+                wait_for(lambda: not stage.is_paused(), LIMIT + SLACK, "clients go on")
+                stays(lambda: not stage.is_paused(), 2.0, "they go on")
+            finally:
+                for agent in agents:
+                    agent.resume()
+                frozen.process.thaw()
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.1, 0.3])
+def test_a_hold_goes_on_over_settings_that_are_read_anew_twice_in_a_row(
+    stage: Stage, keys: Keys, tmp_path: Path, apart: float
+) -> None:
+    """The first successor has not found out yet that the primary refuses when it is replaced itself."""
+    server = stage.ground.servers["a"]
+    with watching(stage, keys, tmp_path) as watcher, PauseWitness(stage.pgbouncer) as witness:
+        wait_for(lambda: _is_watched(server), SECONDS, "the guard is there")
+        server.kill()
+        watcher.wait_for_line("hold")
+        settings = yaml.safe_load(watcher.config.read_text())
+        for interval in (11.0, 12.0):
+            known = len(watcher.lines("settings"))
+            watcher.rewrite({**settings, "resync_interval": interval})
+            watcher.process.send(signal.SIGHUP)
+            watcher.wait_for_line("settings", after=known, saying=["read anew"])
+            time.sleep(apart)
+        stays(lambda: witness.is_paused, 1.0, "clients wait")
+        assert len(witness.pauses) == 1
+        server.start()
+        wait_for(lambda: not witness.is_paused, SECONDS, "clients go on")
+    assert len(watcher.lines("hold")) == 1
 
 
 def test_an_agent_whose_watcher_is_frozen_holds_nobody_whom_another_has_led_elsewhere(

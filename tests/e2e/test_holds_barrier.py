@@ -118,12 +118,13 @@ def _announced(bed: Bed) -> set[str]:
 def test_targets_that_cannot_be_held_are_led_as_before_and_no_barrier_waits_for_them(
     bed: Bed, tmp_path: Path
 ) -> None:
-    """One has no console, one reloads by a command, on one there is no room for the agent that holds."""
-    old, (held, crowded) = bed.leader(), bed.bouncers
+    """One has no console, one reloads by a command, one lets no agent in that holds."""
+    old, (held, closed) = bed.leader(), bed.bouncers
     with ExitStack() as stack:
-        stack.enter_context(crowded.sshd.set_up("MaxSessions 2"))  # the file's agent and the console's
+        stack.callback(closed.sshd.authorize)
+        closed.sshd.refuse_holds()
         silent, commanded = (stack.enter_context(_another(bed, name)) for name in ("silent", "commanded"))
-        every = [held, crowded, silent, commanded]
+        every = [held, closed, silent, commanded]
         targets = [ssh_target(host) for host in every]
         for target, host in zip(targets[2:], every[2:], strict=True):
             target["reload_command"] = f"kill -HUP {host.pgbouncer.pid}"
@@ -131,8 +132,8 @@ def test_targets_that_cannot_be_held_are_led_as_before_and_no_barrier_waits_for_
         settings = settings_for(bed, targets=targets, **BARRIER)
         watcher = stack.enter_context(WatcherProcess(tmp_path, settings))
         wait_until_led(every, at(old), watcher)
-        failed = watcher.wait_for_line("failed", target=crowded.name)
-        assert "MaxSessions" in failed["message"]
+        failed = watcher.wait_for_line("failed", target=closed.name)
+        assert "no holds here" in failed["message"]
         what = "the one is announced, and the keys of killed watchers have gone"
         wait_for(lambda: _announced(bed) == {held.name}, 30, what, logs=[watcher.log])
         told = len(_barrier_said(old))

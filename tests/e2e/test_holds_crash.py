@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,17 @@ from tests.e2e.hold_stage import (
     wait_until_released,
     watching,
 )
-from tests.e2e.test_stage import lose_lease
+from tests.e2e.test_stage import lose_lease, stays
 from tests.support.attempts import Attempt
 from tests.support.bed import Bed
 from tests.support.crowd import WITH_LONG, Crowd, said
 from tests.support.patroni import Node
 from tests.support.pgbouncer import RECOMMENDED
 from tests.support.watcher import WatcherProcess
+from watcher.apply.agent.hold import COMPARE_EVERY
 
+SELDOM = "postgres"
+COMPARED = COMPARE_EVERY + 1.0
 POOL_SIZE = int(RECOMMENDED["default_pool_size"])
 HELD_WITHIN = 2.0
 """A generous bound, in seconds, for what takes some ten milliseconds."""
@@ -78,6 +82,38 @@ def test_when_postgresql_alone_dies_clients_wait_until_patroni_has_started_it_ag
         _assert_no_more_failed_than_were_in_flight(clients, struck_at, held_at)
         wait_until_released(watcher, bed.bouncers)
         wait_for_configs(bed.bouncers, before)
+
+
+@pytest.fixture
+def star(bed: Bed) -> Iterator[None]:
+    """The block of every PgBouncer has `*` as well."""
+    for host in bed.bouncers:
+        host.pgbouncer.databases.append("*")
+    bed.point_at_leader()
+    yield
+    for host in bed.bouncers:
+        host.pgbouncer.databases.remove("*")
+
+
+@pytest.mark.usefixtures("star")
+def test_a_database_made_from_the_star_that_nobody_uses_for_a_while_is_led_too(
+    bed: Bed, tmp_path: Path
+) -> None:
+    """PgBouncer does not show it meanwhile, and keeps its pause; the agent compares every two seconds."""
+    old = bed.leader()
+    with watching(bed, tmp_path) as watcher, clients_on(bed) as clients:
+        for host in bed.bouncers:
+            host.pgbouncer.sql("SELECT 1", dbname=SELDOM)
+        old.kill()
+        wait_until_held(watcher, bed.bouncers, "primary_refuses")
+        stays(lambda: all(host.pgbouncer.is_paused() for host in bed.bouncers), COMPARED, "clients wait")
+        lose_lease(bed)
+        new = bed.patroni.wait_for_leader(other_than=old)
+        clients.settle(time.monotonic(), new.host)
+        wait_until_released(watcher, bed.bouncers)
+        where = "SELECT host(inet_server_addr()) AS at"
+        led = [host.pgbouncer.sql(where, dbname=SELDOM) for host in bed.bouncers]
+        assert led == [[{"at": new.host}]] * len(bed.bouncers)
 
 
 @pytest.mark.long

@@ -3,6 +3,8 @@
 import base64
 import json
 import shlex
+import shutil
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,7 +19,7 @@ from tests.e2e.test_stage import Keys, at, is_led, settings_by_keys, wait_until_
 from tests.support.agent import write_agent
 from tests.support.bed import Bed, BouncerHost
 from tests.support.processes import run
-from tests.support.watcher import WatcherProcess, ssh_target
+from tests.support.watcher import WatcherProcess, run_watcher, settings_for, ssh_target
 from watcher.apply.agent.file import digest
 
 pytestmark = pytest.mark.long
@@ -28,11 +30,15 @@ INSTALLED = "pgbouncer-watcher-agent"
 
 def forced(bed: Bed, host: BouncerHost, *, block: str, allow: list[str]) -> str:
     """The command of docs/install.md."""
+    hosts = [word for address in allow for word in ("--allow", address)]
+    return installed(bed, host.pgbouncer.config_file, host.pgbouncer.socket, ["--block", block, *hosts])
+
+
+def installed(bed: Bed, file: Path, console: Path, bounds: list[str]) -> str:
     agent = write_agent(bed.folder)
     agent.chmod(0o644)
-    files = ["--file", str(host.pgbouncer.config_file), "--console", str(host.pgbouncer.socket)]
-    hosts = [word for address in allow for word in ("--allow", address)]
-    return shlex.join(["/usr/bin/python3", "-I", str(agent), *files, "--block", block, *hosts])
+    files = ["--file", str(file), "--console", str(console)]
+    return shlex.join(["/usr/bin/python3", "-I", str(agent), *files, *bounds])
 
 
 @contextmanager
@@ -84,6 +90,74 @@ def test_a_leader_at_an_address_that_is_not_allowed_is_not_written_and_the_log_s
                 "failed", saying=["none of the hosts that --allow names", "authorized_keys"]
             )
             assert is_led(host, first)
+
+
+def test_a_line_that_is_mended_amid_a_switch_counts_once_the_settings_are_read_anew(
+    bed: Bed, tmp_path: Path
+) -> None:
+    """The connection that is open keeps the old line; clients wait until a new one has led them."""
+    old, (new, *_) = bed.leader(), bed.patroni.wait_for_replicas()
+    everywhere = [node.host for node in bed.patroni.nodes]
+    with locked(bed, bed.patroni.scope, [one for one in everywhere if one != new.host]):
+        targets = [target(host) for host in bed.bouncers]
+        with watching(bed, tmp_path, targets=targets) as watcher, clients_on(bed) as clients:
+            bed.patroni.switchover(new)
+            bed.patroni.wait_for_leader(other_than=old)
+            for host in bed.bouncers:
+                watcher.wait_for_line("failed", target=host.name, saying=["[bounds]"])
+                host.sshd.authorize("restrict", forced(bed, host, block=bed.patroni.scope, allow=everywhere))
+            watcher.process.send(signal.SIGHUP)
+            wait_until_led(bed.bouncers, at(new), watcher)
+            assert_all_on(clients, new, after=time.monotonic())
+
+
+def test_check_config_tells_which_members_clients_could_not_be_led_to(bed: Bed, tmp_path: Path) -> None:
+    replica = bed.patroni.wait_for_replicas()[0]
+    allowed = [node.host for node in bed.patroni.nodes if node is not replica]
+    with locked(bed, bed.patroni.scope, allowed):
+        settings = settings_for(bed, targets=[target(host) for host in bed.bouncers])
+        code, said, _ = run_watcher(tmp_path, "check-config", settings)
+    problem = f"{replica.host} is none of the hosts that --allow names [bounds]"
+    faults = {line for line in said.splitlines() if line.startswith("FAULT")}
+    assert faults == {
+        f"FAULT    target {host.name} rights: {host.pgbouncer.config_file}: {problem}"
+        for host in bed.bouncers
+    }
+    assert "see `--block` and `--allow` in this key's line of authorized_keys" in said
+    assert code == 2
+
+
+def test_check_config_tells_of_a_line_that_bounds_nothing_and_of_one_with_another_file(
+    bed: Bed, tmp_path: Path
+) -> None:
+    host = bed.bouncers[0]
+    other = host.pgbouncer.config_file.with_name("other.ini")
+    shutil.copy2(host.pgbouncer.config_file, other)
+    shutil.chown(other, host.pgbouncer.account, host.pgbouncer.account)
+    with locked(bed, bed.patroni.scope, [node.host for node in bed.patroni.nodes]):
+        settings = settings_for(bed, targets=[target(host)])
+        host.sshd.authorize("restrict", installed(bed, other, host.pgbouncer.socket, []))
+        code, said, _ = run_watcher(tmp_path, "check-config", settings)
+        other.write_text(other.read_text().replace(bed.leader().host, "10.0.0.9"))
+        host.sshd.authorize("restrict", installed(bed, other, other, ["--block", bed.patroni.scope]))
+        bad_code, bad_said, _ = run_watcher(tmp_path, "check-config", settings)
+        host.sshd.authorize("restrict", installed(bed, other, host.pgbouncer.socket, ["--block", "main"]))
+        _, elsewhere, _ = run_watcher(tmp_path, "check-config", settings)
+        other.unlink()
+        _, gone, _ = run_watcher(tmp_path, "check-config", settings)
+    about = [line for line in said.splitlines() if line.startswith(("warning", "advice"))]
+    assert any(f"reads and writes {other}, which is not `targets.file`" in line for line in about)
+    assert any("whoever has its key may write any text" in line for line in about)
+    assert code == 0
+    assert (
+        f"FAULT    target {host.name} console: PgBouncer's console: {other}: Connection refused" in bad_said
+    )
+    assert bad_code == 2
+    assert "leads app to 10.0.0.9:" in elsewhere
+    assert "a reload is due, or it reads another file" in elsewhere
+    assert "may lead clients to any address: add `--allow`" in elsewhere
+    assert f"its agent is at {other}: No such file or directory [ENOENT]" in gone
+    assert "`--file` in its line of authorized_keys counts" in gone
 
 
 # --- and nobody gets more --------------------------------------------------------------------------
