@@ -100,14 +100,12 @@ class SshPlace:
     def _end_those_without_a_session(self) -> None:
         """Of the connections that were made for want of room on another."""
         self._streams = [stream for stream in self._streams if not stream.ended]
-        for connection, streams in self._beside:
+        beside, self._beside = self._beside, []
+        for connection, streams in beside:
             if all(stream.ended for stream in streams):
                 _end(connection)
-        self._beside = [
-            (connection, streams)
-            for connection, streams in self._beside
-            if not all(stream.ended for stream in streams)
-        ]
+            else:
+                self._beside.append((connection, streams))
 
     # --- the connection --------------------------------------------------------------------------
 

@@ -161,11 +161,7 @@ class Chronicle(Listener):
             if actual is None and known.actual is not None:  # no look, so nobody is held as far as is known
                 latest = replace(known.actual, held=None)
             well = _is_well(known, latest, wish)
-            held = (
-                actual.held
-                if actual is not None and actual.held is not None and actual.held.is_felt
-                else None
-            )
+            held = None if actual is None else actual.held
             self._targets[target] = replace(
                 known,
                 wish=wish,
@@ -175,7 +171,7 @@ class Chronicle(Listener):
                 in_sync_since=(known.in_sync_since or now) if well else None,
                 seen_at=now if actual is not None else known.seen_at,
                 well_at=now if well and actual is not None and wish.route is not None else known.well_at,
-                held_since=None if held is None else self._calendar.of(held.since),
+                held_since=self._calendar.of(held.since) if held is not None and held.is_felt else None,
             )
             if failure is not None and str(failure) != str(known.failure):
                 self._note(target, f"{failure.place}: {failure.problem}", bad=True)
