@@ -33,6 +33,7 @@ from watcher.decide.errors import (
     NotWanted,
     PrimaryRefuses,
     TargetError,
+    TargetRefused,
     WatcherError,
 )
 from watcher.decide.fence import learns, writer_of
@@ -81,7 +82,7 @@ class Target(Protocol):
     def connected(self) -> bool: ...
     def read(self) -> Actual: ...
     def take(self, step: Step) -> None: ...
-    def let_go(self, endpoint: Endpoint | None) -> None: ...
+    def let_go(self, endpoint: Endpoint | None, *, greets: bool = True) -> None: ...
     def close(self) -> None: ...
 
 
@@ -260,8 +261,9 @@ class Reconciler:
     def _hand_over(self, relief: Callable[[], Relief | None]) -> None:
         """Whoever takes our place holds the same clients once he is there, or knows where they go on. Until
         then they wait as they do, no longer than the agent lets them; we see no news any more. Nor does he
-        yet where he believes that they may go on to a server that takes no login. Where he has left himself,
-        and nobody comes after him, our hold is finished as if nobody had come at all.
+        yet where he believes that they may go on to a server that takes no login; that is not asked where we
+        may not, for the line of authorized_keys that we came in by is an older one. Where he has left
+        himself, and nobody comes after him, our hold is finished as if nobody had come at all.
         """
         until = float("inf")
         while self.is_holding and self._clock() < until:
@@ -271,7 +273,7 @@ class Reconciler:
             elif taken is not None and taken.wish is None:
                 return
             if taken is not None and taken.wish is not None:
-                self._let_go(taken.wish)
+                self._let_go(taken.wish, is_vouched_for=True)
                 if not self.is_holding:
                     self._tell_hold(taken.wish)
                     return
@@ -622,14 +624,18 @@ class Reconciler:
         if not wish.held:
             self._let_go(wish)
 
-    def _let_go(self, wish: Desired) -> None:
+    def _let_go(self, wish: Desired, *, is_vouched_for: bool = False) -> None:
         """To where that leads, if PgBouncer does; where it may not be, clients wait on. One that leads to
         nobody may hold none for want of its guard's word alone, so whom it guards is greeted.
         """
         led = None if wish.route is None else wish.route.endpoint
         guarded = None if wish.gave_up else wish.guard
         with suppress(TargetError):
-            self._target.let_go(led or guarded)
+            try:
+                self._target.let_go(led or guarded)
+            except TargetRefused:
+                if is_vouched_for:
+                    self._target.let_go(led or guarded, greets=False)
 
     def _delay(self, error: WatcherError, failures: int) -> float:
         """Somebody else's write is looked at again at once. Who does not let us in is asked less and less

@@ -266,9 +266,17 @@ def still(target: Target) -> Held:
     return found
 
 
-@pytest.mark.parametrize("where", [lambda world: world.a, lambda _: None], ids=["there", "anywhere"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda target, world: target.let_go(world.a),
+        lambda target, world: target.let_go(world.a, greets=False),
+        lambda target, _: target.let_go(None),
+    ],
+    ids=["there", "greeted by another", "anywhere"],
+)
 def test_who_is_let_go_goes_on_though_the_file_cannot_be_used(
-    world: HoldWorld, where: Callable[[HoldWorld], Endpoint | None]
+    world: HoldWorld, way: Callable[[Target, HoldWorld], None]
 ) -> None:
     target = world.begin()
     target.let_go(world.a)  # nobody waits
@@ -282,8 +290,10 @@ def test_who_is_let_go_goes_on_though_the_file_cannot_be_used(
         target.let_go(world.b)
     with pytest.raises(PrimaryRefuses):
         target.let_go(world.closed)
+    with pytest.raises(TargetRefused, match="route"):
+        target.let_go(world.closed, greets=False)
     assert query.waits()
-    target.let_go(where(world))
+    way(target, world)
     assert query.server() == world.a
     assert not world.is_paused()
 
@@ -456,7 +466,7 @@ def test_who_looks_ends_what_one_that_is_frozen_holds_past_its_limit(
     with frozen(real_world):
         (other or real_world.another()).read()
         settle(lambda: not real_world.is_paused(), "nobody waits")
-    assert real_world.heard.left == [("app",)]
+        settle(lambda: real_world.heard.left == [("app",)], "that is told")
 
 
 def test_who_looks_ends_what_one_that_was_killed_has_left(real_world: RealHoldWorld) -> None:

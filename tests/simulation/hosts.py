@@ -105,11 +105,11 @@ class Way(FakeTarget):
             self.host.hand = None
         self._pass()
 
-    def let_go(self, endpoint: Endpoint | None) -> None:
+    def let_go(self, endpoint: Endpoint | None, *, greets: bool = True) -> None:
         self._pass()
         held, self.host.hand = self.agent_holds_since, self.successor or self
         try:
-            super().let_go(endpoint)
+            super().let_go(endpoint, greets=greets)
         finally:
             if held and self.agent_holds_since is None:
                 self.host.on_release(self.host, endpoint)

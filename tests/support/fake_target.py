@@ -292,6 +292,7 @@ class FakeTarget:
         self.calls: Counter[str] = Counter()
         self.fails: dict[str, deque[Exception]] = defaultdict(deque)
         self.fail_always: dict[str, Exception] = {}
+        self.forbidden: set[Endpoint] = set()  # whom our agent may not greet
         self._last: Actual | None = None
         self._console = console
         self._holds = holds and console
@@ -382,13 +383,14 @@ class FakeTarget:
             self._last = self._text = None
             raise
 
-    def let_go(self, endpoint: Endpoint | None) -> None:
+    def let_go(self, endpoint: Endpoint | None, *, greets: bool = True) -> None:
         held = None if self._agent is None else self._agent.held
         if self._agent is None or held is None:
             return
         self._count("let_go")
         if endpoint is not None:
-            self._must_take_logins(endpoint)
+            if greets:
+                self._must_take_logins(endpoint)
             shown = {row.name: Endpoint(row.host or "", row.port) for row in self.pgbouncer.rows()}
             self._must_lead_there([name for name in held.databases if shown.get(name, endpoint) != endpoint])
         self._agent.resume(sure=endpoint is not None)
@@ -481,6 +483,8 @@ class FakeTarget:
             self._last = replace(self._last, shown=released, reload_owed=self._reload_owed)
 
     def _must_take_logins(self, endpoint: Endpoint) -> None:
+        if endpoint in self.forbidden:
+            raise TargetRefused(self.name, f"{endpoint} is none of the hosts that --allow names", "see there")
         if endpoint in self.pgbouncer.closed:
             raise PrimaryRefuses(self.name, f"{endpoint} takes no login: it refuses", "clients wait")
 

@@ -684,13 +684,19 @@ def test_who_may_go_on_by_the_word_of_who_takes_our_place_is_let_go_there(is_loo
     assert [wish for wish, _ in world.reports.releases] == [GOES_ON]
 
 
-def test_who_is_not_to_go_on_there_yet_waits_until_that_takes_logins() -> None:
-    """Who takes our place believes so until a guard of his own has found out."""
+BLIND = Desired(Reason.BLIND, "etcd is silent, and no node says that it is the primary", guard=NODES["node1"])
+
+
+@pytest.mark.parametrize("wish", [GOES_ON, BLIND])
+def test_who_is_not_to_go_on_there_yet_waits_until_that_takes_logins(wish: Desired) -> None:
+    """Who takes our place believes so until a guard of his own has found out; or knows of nobody, and guards
+    where PgBouncer leads.
+    """
     world, there = Holding(), threading.Event()
     world.turn(nobody(world.now))
     world.pgbouncer.closed.add(NODES["node1"])
     there.set()
-    thread = handed_over(world, there, GOES_ON)
+    thread = handed_over(world, there, wish)
     thread.join(0.3)
     assert thread.is_alive()
     assert world.waits
@@ -699,24 +705,27 @@ def test_who_is_not_to_go_on_there_yet_waits_until_that_takes_logins() -> None:
     world.pgbouncer.closed.clear()
     thread.join(5)
     assert not world.waits
-    assert [wish for wish, _ in world.reports.releases] == [GOES_ON]
+    assert [wish for wish, _ in world.reports.releases] == [wish]
 
 
-BLIND = Desired(Reason.BLIND, "etcd is silent, and no node says that it is the primary", guard=NODES["node1"])
-
-
-def test_nor_does_who_knows_of_nobody_let_go_to_whom_he_guards_before_that_takes_logins() -> None:
+@pytest.mark.parametrize("wish", [GOES_ON, BLIND])
+def test_where_we_may_not_greet_who_takes_our_place_vouches_for_it_once_pgbouncer_leads_there(
+    wish: Desired,
+) -> None:
+    """The line of authorized_keys that we came in by did not name it; his does."""
     world, there = Holding(), threading.Event()
     world.turn(nobody(world.now))
-    world.pgbouncer.closed.add(NODES["node1"])
+    world.target.forbidden.add(NODES["node1"])
+    world.pgbouncer.shown["app"] = NODES["node2"]
     there.set()
-    thread = handed_over(world, there, BLIND)
+    thread = handed_over(world, there, wish)
     thread.join(0.3)
     assert thread.is_alive()
     assert world.waits
-    world.pgbouncer.closed.clear()
+    world.pgbouncer.shown["app"] = NODES["node1"]
     thread.join(5)
     assert not world.waits
+    assert [wish for wish, _ in world.reports.releases] == [wish]
 
 
 def test_whom_a_successor_gave_up_on_goes_on_without_a_word_to_the_primary() -> None:

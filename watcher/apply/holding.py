@@ -143,6 +143,8 @@ class Holding:
         reload: bool,
         goals: Mapping[str, Endpoint],
         moves: Iterable[str] = (),
+        *,
+        greets: bool = True,
     ) -> list[dict[str, Any]] | None:
         """Let clients go on; the rows of SHOW DATABASES, None if nothing was held. See `model.Release`.
 
@@ -155,7 +157,7 @@ class Holding:
             request["moves"] = list(moves)
         if endpoint is not None:
             request["expect"] = _expected(goals)
-            request["greet"] = [endpoint.host, endpoint.port, terms.login_as]
+            request["greet"] = [endpoint.host, endpoint.port, terms.login_as] if greets else None
             request["close_sessions"] = terms.close_sessions
             request["cut_after"] = terms.cut_after
         return self._ask(**request).get("shown")

@@ -162,16 +162,16 @@ class Pooler:
                 case Release(endpoint, reload):
                     self._release(endpoint, reload)
 
-    def let_go(self, endpoint: Endpoint | None) -> None:
-        """Ends our hold, where there is one, by no look at the file: once that server takes a login, and only
-        if PgBouncer leads there; with None wherever it leads.
+    def let_go(self, endpoint: Endpoint | None, *, greets: bool = True) -> None:
+        """Ends our hold, where there is one, by no look at the file: once that server takes a login, unless
+        somebody else `greets` it, and only if PgBouncer leads there; with None wherever it leads.
         """
         holding = self._holding
         held = None if holding is None else holding.held
         if holding is not None and held is not None:
             goals = {} if endpoint is None else dict.fromkeys(held.databases, endpoint)
             with self._forgetting():
-                holding.release(endpoint, reload=False, goals=goals)
+                holding.release(endpoint, reload=False, goals=goals, greets=greets)
 
     def preview(self, route: Route) -> tuple[str, str]:
         """The file's text as last read, and as `Write(route)` would leave it."""
