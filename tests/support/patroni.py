@@ -317,7 +317,7 @@ class PatroniCluster(AbstractContextManager["PatroniCluster"]):
         for node in self.nodes:
             self.write_config(node)
             turns[node] = node.turns()
-            node.rest("/reload", "POST")
+            wait_for(lambda: node.rest("/reload", "POST"), 60, f"{node.name} is up", logs=self.logs)  # noqa: B023
         for node, before in turns.items():  # it is read at the end of a turn, so the next one knows it
             wait_for(lambda: node.turns() > before, 60, f"{node.name} has read its file", logs=self.logs)  # noqa: B023
 
