@@ -1,15 +1,17 @@
 """What every target promises of holds: the fake in memory, and real ones on real servers."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.contracts.holding_worlds import FakeHoldWorld, HoldWorld, RealHoldWorld, settle
 from tests.contracts.target_worlds import LIMIT, RealWorld, beside_it, over_ssh, route, wish
-from tests.support.folders import bed_folder
+from tests.support.folders import bed_folder, make_read_only
 from tests.support.pgbouncer import Version
 from tests.support.postgres import Postgres
 from tests.support.waiting import wait_for
@@ -550,6 +552,48 @@ def test_who_holds_takes_over_what_a_dead_agent_has_left(real_world: RealHoldWor
         assert not real_world.is_paused()
 
 
+@pytest.mark.parametrize("when", ["it begins", "it holds"])
+def test_where_an_agent_could_not_write_beside_the_file_the_next_knows_its_hold(
+    real_world: RealHoldWorld, when: str
+) -> None:
+    """It is no operator's pause."""
+    folder, one = real_world.pgbouncer.folder, real_world.begin()
+    write_again = make_read_only(folder)
+    try:
+        if when == "it begins":
+            one = real_world.another()
+        else:
+            hold(real_world, one)
+    finally:
+        write_again()
+    if when == "it begins":
+        hold(real_world, one)
+    other = real_world.another()
+    hold(real_world, other)
+    assert still(other).databases == ("app",)
+    one.close()
+    other.read()
+    assert real_world.is_paused()
+    other.take(Release(real_world.a))
+    assert not real_world.is_paused()
+    settle(lambda: not records_of(real_world), "nothing is left")
+
+
+@pytest.mark.parametrize("is_at_its_limit", [True, False])
+def test_a_hold_ends_though_its_record_was_swept_away(
+    real_world: RealHoldWorld, is_at_its_limit: bool
+) -> None:
+    """By who clears temporary files, or by a mount."""
+    target = real_world.begin()
+    hold(real_world, target, COMPARED + SLACK if is_at_its_limit else LONG)
+    real_world.let_pass(COMPARED)  # once all wait it is written anew
+    for record in records_of(real_world):
+        record.unlink()
+    if not is_at_its_limit:
+        target.take(Release(real_world.a))
+    settle(lambda: not real_world.is_paused(), "nobody waits")
+
+
 @pytest.mark.parametrize("is_killed", [True, False])
 def test_an_operators_pause_after_a_hold_stays(real_world: RealHoldWorld, is_killed: bool) -> None:
     one = real_world.begin()
@@ -613,6 +657,15 @@ def holder(world: RealHoldWorld) -> psutil.Process:
     return wait_for(
         lambda: next(filter(has_record, world.agents("hold")), None), LIMIT, "an agent that holds"
     )
+
+
+def records_of(world: RealHoldWorld) -> list[Path]:
+    folder = world.pgbouncer.folder
+    elsewhere = str(folder).strip("/").replace("/", "-")
+    return [
+        *folder.glob(".*.watcher-hold-*"),
+        *Path(tempfile.gettempdir()).glob(f".{elsewhere}-*.watcher-hold-*"),
+    ]
 
 
 def kill_holder(world: RealHoldWorld) -> None:

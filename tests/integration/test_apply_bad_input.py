@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.accounts import own_file, own_folder
 from tests.support.fake_target import NODES, POLICY, FakePgBouncer, FakeTarget, Reports, led_by
-from tests.support.folders import bed_folder
+from tests.support.folders import bed_folder, make_read_only
 from tests.support.processes import run
 from tests.support.sshd import Sshd
 from watcher.apply.pooler import Pooler
@@ -200,10 +200,7 @@ def closed_folder(host: Host) -> Callable[[], object]:
 
 
 def read_only_file_system(host: Host) -> Callable[[], object]:
-    folder = host.file.parent
-    run(["mount", "--bind", folder, folder])
-    run(["mount", "-o", "remount,bind,ro", folder])
-    return lambda: run(["umount", "--lazy", folder])
+    return make_read_only(host.file.parent)
 
 
 def full_disk(host: Host) -> Callable[[], object]:

@@ -3,9 +3,11 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.processes import run
 
 MEMORY = Path("/dev/shm")
 MEMORY_NEEDED = 3 << 30
@@ -38,3 +40,14 @@ def bed_folder(*, keep: bool = False) -> Iterator[Path]:
     finally:
         if not keep:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def make_read_only(folder: Path) -> Callable[[], object]:
+    """Mounted so over itself; whoever has a file open for writing there prevents it. What undoes it."""
+    run(["mount", "--bind", folder, folder])
+    try:
+        run(["mount", "-o", "remount,bind,ro", folder])
+    except BaseException:
+        run(["umount", "--lazy", folder])
+        raise
+    return lambda: run(["umount", "--lazy", folder])

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.chaos.disks import FullDisk
 from tests.chaos.registry import Fails, Lags, Undo, case
 from tests.chaos.scene import Scene
-from tests.support.processes import run
+from tests.support.folders import make_read_only
 from tests.support.waiting import wait_for
 
 EDIT_SECONDS = 0.05
@@ -62,10 +62,7 @@ def sshd_has_another_host_key(scene: Scene, undo: Undo) -> None:
 )
 def folder_read_only(scene: Scene, undo: Undo) -> None:
     """The folder of PgBouncer's file is mounted read-only."""
-    folder = scene.victim.pgbouncer.folder
-    run(["mount", "--bind", folder, folder])
-    undo.by(lambda: run(["umount", "--lazy", folder]))
-    run(["mount", "-o", "remount,bind,ro", folder])
+    undo.by(make_read_only(scene.victim.pgbouncer.folder))
 
 
 @case(

@@ -1,12 +1,14 @@
 """What a hold has changed at PgBouncer, on the disk before it is done, so that a successor can undo it.
 
-One file an agent, beside PgBouncer's own, locked while that agent lives. A record that nobody has locked was
+One file an agent, beside PgBouncer's own, or, while none can be written there, among temporary files; locked
+while that agent lives. A record that nobody has locked was
 left by one that was killed: its pauses are ours to end. A pause without a record is an operator's, and is
 never touched. Records say which PgBouncer they are about, since a pause does not outlive it.
 """
 
 import binascii
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -27,18 +29,20 @@ _TURN_LIMIT = 0.5
 
 
 class Records:
-    """The records about the PgBouncer whose file is `path`. Where its folder cannot be written, in the
-    folder for temporary files.
+    """The records about the PgBouncer whose file is `path`. Agents look in both places, since a disk may be
+    full, or mounted anew, while one of them lives and before the next begins.
     """
 
     def __init__(self, path: str, pooler: str) -> None:
         folder, name = os.path.split(os.path.realpath(path))
-        if not os.access(folder, os.W_OK):
-            folder, name = tempfile.gettempdir(), os.path.realpath(path).strip("/").replace("/", "-")
-        self._base = os.path.join(folder, "." + name)
+        everywhere = os.path.realpath(path).strip("/").replace("/", "-")
+        self._bases = [
+            os.path.join(folder, "." + name),
+            os.path.join(tempfile.gettempdir(), "." + everywhere),
+        ]
         self._pooler = pooler
         self._id = binascii.hexlify(os.urandom(6)).decode("ascii")  # containers share process ids
-        self._own = self._base + _MARK + self._id
+        self._own: Optional[str] = None
         self._file: Optional[int] = None
         self._has_turn = False
 
@@ -48,7 +52,7 @@ class Records:
         if self._has_turn:
             yield
             return
-        lock = _opened(self._base + _LOCK)
+        lock = next((file for file in map(_opened_lock, self._bases) if file is not None), None)
         try:
             if lock is not None:
                 _wait_for(lock, time.monotonic() + _TURN_LIMIT)
@@ -81,29 +85,33 @@ class Records:
             "began": now - age,
             "until": now + left,
         }  # type: Dict[str, Any]
-        former, self._file = self._file, self._written(json.dumps(line).encode("ascii"))
-        if former is not None:
-            os.close(former)
+        former = self._own, self._file
+        self._own, self._file = self._written(json.dumps(line).encode("ascii"))
+        _end_record(*former, but_for=self._own)
 
-    def _written(self, content: bytes) -> int:
+    def _written(self, content: bytes) -> Tuple[str, int]:
+        """Its path, and the file. Raises OSError where it can be in neither place."""
+        try:
+            return self._written_at(self._bases[0], content)
+        except OSError:
+            return self._written_at(self._bases[1], content)
+
+    def _written_at(self, base: str, content: bytes) -> Tuple[str, int]:
         """Again where a sweep took it in the instant before it was locked."""
-        fresh = self._base + _FRESH + self._id
+        fresh, own = base + _FRESH + self._id, base + _MARK + self._id
         while True:
             file = _locked_file(fresh, content)
             try:
-                os.rename(fresh, self._own)
+                os.rename(fresh, own)
             except FileNotFoundError:
                 os.close(file)
             else:
-                return file
+                return own, file
 
     def forget(self) -> None:
         """There is nothing left to undo."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self._own)
-            os.close(self._file)
-            self._file = None
+        former, self._own, self._file = (self._own, self._file), None, None
+        _end_record(*former)
 
     def others(self) -> List[Dict[str, Any]]:
         """The records of other agents that live and keep to their deadline, about this PgBouncer; `age` and
@@ -112,27 +120,27 @@ class Records:
         return [record for record in self._all(alive=True) if record["pooler"] == self._pooler]
 
     def own(self) -> List[str]:
-        """The databases that are on our record still. Another agent that has ended a hold for everybody took
-        them out, and one that took us for dead the whole record.
+        """The databases that are on our record still, wherever that has got to: another agent that ended a
+        hold for everybody, or took us for dead, took them out.
         """
-        with contextlib.suppress(*_NO_RECORD), open(self._own, "rb") as file:
-            return [str(name) for name in json.loads(file.read().decode("ascii"))["databases"]]
+        if self._file is not None:
+            with contextlib.suppress(*_NO_RECORD):
+                return [str(name) for name in json.loads(_content(self._file))["databases"]]
         return []
 
     def take_from_others(self, databases: List[str]) -> None:
         """Nobody waits in these any more by what other agents have on record, whether they know it or not;
         the settings that they changed are theirs still. As long as before, in one write, for who reads it.
         """
-        for path in _paths(self._base + _MARK):
-            if path != self._own:
-                with contextlib.suppress(*_NO_RECORD):
-                    self._take_from(path, databases)
+        for path in self._not_ours():
+            with contextlib.suppress(*_NO_RECORD):
+                self._take_from(path, databases)
 
     def _take_from(self, path: str, databases: List[str]) -> None:
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            content = os.pread(file, 1 << 20, 0)
-            record = json.loads(content.decode("ascii"))
+            content = _content(file)
+            record = json.loads(content)
             if os.fstat(file).st_uid == os.geteuid() and record["pooler"] == self._pooler:
                 rest = [name for name in record["databases"] if name not in databases]
                 changed = json.dumps(dict(record, databases=rest)).encode("ascii")
@@ -142,7 +150,10 @@ class Records:
 
     def are_more(self) -> bool:
         """Whether there is any record but ours, whoever it is of and whatever it is about."""
-        return any(path != self._own for path in _paths(self._base + _MARK))
+        return bool(self._not_ours())
+
+    def _not_ours(self) -> List[str]:
+        return [path for base in self._bases for path in _paths(base + _MARK) if path != self._own]
 
     def left(self) -> List[Dict[str, Any]]:
         """The records of agents that are dead, or frozen past their deadline, about this PgBouncer, to be
@@ -152,13 +163,15 @@ class Records:
         return [record for record in self._all(alive=False) if record["pooler"] == self._pooler]
 
     def remove(self, left: List[Dict[str, Any]]) -> None:
-        """They are undone."""
+        """They are undone, and whoever is thawed learns it from his own."""
         for record in left:
+            with contextlib.suppress(*_NO_RECORD):
+                self._take_from(record["path"], record["databases"])
             _unlink_file(record["path"])
 
     def _sweep(self) -> None:
         """Remove what an agent left that was killed while it made its record, with nothing changed yet."""
-        for path in _paths(self._base + _FRESH):
+        for path in [path for base in self._bases for path in _paths(base + _FRESH)]:
             with contextlib.suppress(OSError):
                 file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
@@ -168,12 +181,11 @@ class Records:
                     os.close(file)
 
     def _all(self, alive: bool) -> Iterator[Dict[str, Any]]:
-        for path in _paths(self._base + _MARK):
-            if path != self._own:
-                with contextlib.suppress(*_NO_RECORD):
-                    record = self._look_at(path, alive)
-                    if record is not None:
-                        yield record
+        for path in self._not_ours():
+            with contextlib.suppress(*_NO_RECORD):
+                record = self._look_at(path, alive)
+                if record is not None:
+                    yield record
 
     def _look_at(self, path: str, alive: bool) -> Optional[Dict[str, Any]]:
         """The record, where its agent lives or not as asked for; a dead one's about a PgBouncer that has gone
@@ -183,7 +195,7 @@ class Records:
         try:
             if os.fstat(file).st_uid != os.geteuid():
                 return None
-            record, now = json.loads(os.pread(file, 1 << 20, 0).decode("ascii")), _boot_time()
+            record, now = json.loads(_content(file)), _boot_time()
             left = float(record["until"]) - now
             if (is_locked and left > -OVERDUE) != alive:
                 return None
@@ -225,6 +237,10 @@ def _paths(prefix: str) -> List[str]:
     return []
 
 
+def _content(file: int) -> str:
+    return os.pread(file, 1 << 20, 0).decode("ascii")
+
+
 def _boot_time() -> float:
     """Seconds since the machine was started: one clock for all processes, and no record outlives it for long,
     since PgBouncer does not outlive the machine either.
@@ -232,20 +248,36 @@ def _boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _opened(path: str) -> Optional[int]:
+def _opened_lock(base: str) -> Optional[int]:
     """None where that cannot be had: another user may be in the way, which must not keep us from a hold."""
     with contextlib.suppress(OSError):
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        return os.open(base + _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     return None
 
 
 def _locked_file(path: str, content: bytes) -> int:
-    """A new file, locked while it is open."""
+    """A new file, locked while it is open; none where it cannot be written whole."""
     _unlink_file(path)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    fcntl.flock(file, fcntl.LOCK_EX)
-    os.pwrite(file, content, 0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.pwrite(file, content, 0) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        os.close(file)
+        raise
     return file
+
+
+def _end_record(path: Optional[str], file: Optional[int], but_for: Optional[str] = None) -> None:
+    """It is removed, unless it has just been replaced by the one `but_for`, and its lock let go."""
+    if path is not None and path != but_for:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    if file is not None:
+        os.close(file)
 
 
 def _unlink_file(path: str) -> None:
