@@ -695,12 +695,50 @@ def test_a_record_says_what_was_noted_last_and_goes_when_it_is_forgotten(ini: Pa
 
 def test_what_is_no_record_is_left_alone(ini: Path) -> None:
     stem = f".{ini.name}.watcher-hold-"
-    for name, content in {"a": "", "b": "{", "c": "[]", "d": '{"pooler": "7 since 1"}'}.items():
+    for name, content in {"a": " ", "b": "{", "c": "[]", "d": '{"pooler": "7 since 1"}'}.items():
         (ini.parent / (stem + name)).write_text(content)
     (ini.parent / (stem + "e")).symlink_to("/etc/passwd")
     ours = Records(str(ini), "7 since 1")
     assert (ours.others(), ours.left()) == ([], [])
     assert len(_files(ini)) == 5
+
+
+def test_a_record_that_was_emptied_is_removed_once_that_can_be(ini: Path) -> None:
+    (ini.parent / f".{ini.name}.watcher-hold-a").write_text("")
+    assert Records(str(ini), "7 since 1").left() == []
+    assert _files(ini) == []
+
+
+@pytest.mark.parametrize("of", ["another", "all"])
+def test_a_place_that_is_not_our_accounts_alone_is_not_looked_at(
+    ini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
+    """Or any local user could keep us busy."""
+    monkeypatch.setattr(record_part, "ELSEWHERE", str(tmp_path / "elsewhere-%d"))
+    folder = Path(record_part.ELSEWHERE % os.geteuid())
+    folder.mkdir(mode=0o777 if of == "all" else 0o700)
+    folder.chmod(0o777 if of == "all" else 0o700)
+    planted = folder / f".{str(ini).strip('/').replace('/', '-')}.watcher-hold-a"
+    planted.write_text("{}")
+    ours = Records(str(ini), "7 since 1")
+    assert ours.are_more() is (of != "all")
+    if of == "another":
+        os.chown(folder, 65534, 65534)
+        assert not ours.are_more()
+
+
+def test_without_a_place_for_temporary_files_a_record_is_beside_the_file(
+    ini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_part, "ELSEWHERE", "/proc/nowhere-%d")
+    ours, other = Records(str(ini), "7 since 1"), Records(str(ini), "7 since 1")
+    with ours.turn():
+        ours.note(["app"], {}, {})
+    assert [record["databases"] for record in other.others()] == [["app"]]
+    assert other.left() == []
+    nowhere = Records("/proc/pgbouncer.ini", "7 since 1")
+    with pytest.raises(OSError, match="nowhere"):
+        nowhere.note(["app"], {}, {})
 
 
 def test_what_was_never_finished_is_swept_and_what_is_being_made_is_not(ini: Path) -> None:

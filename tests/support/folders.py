@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.processes import run
+from tests.support.waiting import wait_for
 
 MEMORY = Path("/dev/shm")
 MEMORY_NEEDED = 3 << 30
+BUSY_SECONDS = 10.0
 
 
 def _parent() -> Path:
@@ -43,10 +45,11 @@ def bed_folder(*, keep: bool = False) -> Iterator[Path]:
 
 
 def make_read_only(folder: Path) -> Callable[[], object]:
-    """Mounted so over itself; whoever has a file open for writing there prevents it. What undoes it."""
+    """Mounted so over itself, once nobody who came by that has a file open for writing. What undoes it."""
     run(["mount", "--bind", folder, folder])
+    remounted = ["mount", "-o", "remount,bind,ro", folder]
     try:
-        run(["mount", "-o", "remount,bind,ro", folder])
+        wait_for(lambda: run(remounted), BUSY_SECONDS, f"nobody writes in {folder}")
     except BaseException:
         run(["umount", "--lazy", folder])
         raise

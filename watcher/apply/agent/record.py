@@ -1,7 +1,7 @@
 """What a hold has changed at PgBouncer, on the disk before it is done, so that a successor can undo it.
 
-One file an agent, beside PgBouncer's own, or, while none can be written there, among temporary files; locked
-while that agent lives. A record that nobody has locked was
+One file an agent, beside PgBouncer's own, or, while none can be written there, in a folder of our account
+among temporary files; locked while that agent lives. A record that nobody has locked was
 left by one that was killed: its pauses are ours to end. A pause without a record is an operator's, and is
 never touched. Records say which PgBouncer they are about, since a pause does not outlive it.
 """
@@ -13,11 +13,12 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import struct
-import tempfile
 import time
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
+ELSEWHERE = "/tmp/.pgbouncer-watcher-%d"  # noqa: S108 - entered only where it is our account's alone
 _MARK = ".watcher-hold-"
 _FRESH = ".watcher-hold.new-"
 _LOCK = ".watcher-hold.lock"
@@ -35,12 +36,14 @@ class Records:
 
     def __init__(self, path: str, pooler: str) -> None:
         folder, name = os.path.split(os.path.realpath(path))
+        self._elsewhere = ELSEWHERE % os.geteuid()
         everywhere = os.path.realpath(path).strip("/").replace("/", "-")
-        self._bases = [
+        self._beside, self._away = (
             os.path.join(folder, "." + name),
-            os.path.join(tempfile.gettempdir(), "." + everywhere),
-        ]
+            os.path.join(self._elsewhere, "." + everywhere),
+        )
         self._pooler = pooler
+        self._done: Set[str] = set()  # records that are undone, and cannot be removed
         self._id = binascii.hexlify(os.urandom(6)).decode("ascii")  # containers share process ids
         self._own: Optional[str] = None
         self._file: Optional[int] = None
@@ -52,7 +55,9 @@ class Records:
         if self._has_turn:
             yield
             return
-        lock = next((file for file in map(_opened_lock, self._bases) if file is not None), None)
+        lock = _opened_lock(self._beside)
+        if lock is None and _is_ours_alone(self._elsewhere):
+            lock = _opened_lock(self._away)
         try:
             if lock is not None:
                 _wait_for(lock, time.monotonic() + _TURN_LIMIT)
@@ -92,9 +97,13 @@ class Records:
     def _written(self, content: bytes) -> Tuple[str, int]:
         """Its path, and the file. Raises OSError where it can be in neither place."""
         try:
-            return self._written_at(self._bases[0], content)
+            return self._written_at(self._beside, content)
         except OSError:
-            return self._written_at(self._bases[1], content)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self._elsewhere, 0o700)
+            if not _is_ours_alone(self._elsewhere):
+                raise
+            return self._written_at(self._away, content)
 
     def _written_at(self, base: str, content: bytes) -> Tuple[str, int]:
         """Again where a sweep took it in the instant before it was locked."""
@@ -153,7 +162,12 @@ class Records:
         return bool(self._not_ours())
 
     def _not_ours(self) -> List[str]:
-        return [path for base in self._bases for path in _paths(base + _MARK) if path != self._own]
+        return [path for path in self._paths(_MARK) if path != self._own and path not in self._done]
+
+    def _paths(self, mark: str) -> List[str]:
+        """In both places."""
+        elsewhere = _paths(self._away + mark) if _is_ours_alone(self._elsewhere) else []
+        return _paths(self._beside + mark) + elsewhere
 
     def left(self) -> List[Dict[str, Any]]:
         """The records of agents that are dead, or frozen past their deadline, about this PgBouncer, to be
@@ -163,15 +177,20 @@ class Records:
         return [record for record in self._all(alive=False) if record["pooler"] == self._pooler]
 
     def remove(self, left: List[Dict[str, Any]]) -> None:
-        """They are undone, and whoever is thawed learns it from his own."""
+        """They are undone, and whoever is thawed learns it from his own. One that cannot be removed is looked
+        at no more.
+        """
         for record in left:
-            with contextlib.suppress(*_NO_RECORD):
-                self._take_from(record["path"], record["databases"])
-            _unlink_file(record["path"])
+            with contextlib.suppress(OSError):
+                os.truncate(record["path"], 0)
+            try:
+                _unlink_file(record["path"])
+            except OSError:
+                self._done.add(record["path"])
 
     def _sweep(self) -> None:
         """Remove what an agent left that was killed while it made its record, with nothing changed yet."""
-        for path in [path for base in self._bases for path in _paths(base + _FRESH)]:
+        for path in self._paths(_FRESH):
             with contextlib.suppress(OSError):
                 file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
@@ -195,12 +214,16 @@ class Records:
         try:
             if os.fstat(file).st_uid != os.geteuid():
                 return None
-            record, now = json.loads(_content(file)), _boot_time()
+            content, now = _content(file), _boot_time()
+            if not content and not is_locked:  # emptied where it could not be removed
+                _unlink_file(path)
+            record = json.loads(content)
             left = float(record["until"]) - now
             if (is_locked and left > -OVERDUE) != alive:
                 return None
             if not alive and record["pooler"] != self._pooler:
-                _unlink_file(path)
+                with contextlib.suppress(OSError):
+                    _unlink_file(path)
             return {
                 "path": path,
                 "pooler": str(record["pooler"]),
@@ -218,7 +241,7 @@ class Records:
         lives. It is looked at once, since whoever lives may write another at any moment.
         """
         while True:
-            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 is_locked = _is_locked(file)
                 if is_locked or os.fstat(file).st_ino == os.stat(path, follow_symlinks=False).st_ino:
@@ -227,6 +250,14 @@ class Records:
                 os.close(file)
                 raise
             os.close(file)
+
+
+def _is_ours_alone(folder: str) -> bool:
+    """Whether nobody else can have put anything there."""
+    with contextlib.suppress(OSError):
+        found = os.lstat(folder)
+        return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return False
 
 
 def _paths(prefix: str) -> List[str]:
@@ -272,8 +303,12 @@ def _locked_file(path: str, content: bytes) -> int:
 
 
 def _end_record(path: Optional[str], file: Optional[int], but_for: Optional[str] = None) -> None:
-    """It is removed, unless it has just been replaced by the one `but_for`, and its lock let go."""
-    if path is not None and path != but_for:
+    """It is removed, unless it has just been replaced by the one `but_for`, and its lock let go. Where it
+    cannot be, for its folder is read-only by now, it is emptied: what is open still can be written.
+    """
+    if path is not None and file is not None and path != but_for:
+        with contextlib.suppress(OSError):
+            os.ftruncate(file, 0)
         with contextlib.suppress(OSError):
             os.unlink(path)
     if file is not None:
@@ -306,8 +341,8 @@ def identity(pooler: socket.socket) -> str:
         return _listener(pooler)
     with contextlib.suppress(OSError, IndexError):
         pid = struct.unpack("3i", pooler.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-        with open("/proc/%d/stat" % pid) as stat:
-            started = stat.read().rpartition(")")[2].split()[19]
+        with open("/proc/%d/stat" % pid) as told:
+            started = told.read().rpartition(")")[2].split()[19]
         return "%d since %s" % (pid, started)
     with contextlib.suppress(OSError):
         found = os.stat(pooler.getpeername())
