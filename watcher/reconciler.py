@@ -245,7 +245,7 @@ class Reconciler:
         else:
             self._hand_over(self.relief)
         self._target.close()
-        if self._wish is not None and self.relief is None:
+        if self._wish is not None:
             self._tell_hold(self._wish)  # what is not finished by now has ended so
 
     def _finish_hold(self, timeout: float) -> None:
@@ -263,7 +263,7 @@ class Reconciler:
         then they wait as they do, no longer than the agent lets them; we see no news any more. Nor does he
         yet where he believes that they may go on to a server that takes no login; that is not asked where we
         may not, for the line of authorized_keys that we came in by is an older one. Where he has left
-        himself, and nobody comes after him, our hold is finished as if nobody had come at all.
+        himself, and nobody comes after him, our hold ends as any does at the end, within `last_hold`.
         """
         until = float("inf")
         while self.is_holding and self._clock() < until:
@@ -271,6 +271,7 @@ class Reconciler:
             if taken is not None and taken.is_last:
                 until = min(until, self._clock() + self._last_hold)
             elif taken is not None and taken.wish is None:
+                self._told_hold = None  # he tells when it is over
                 return
             if taken is not None and taken.wish is not None:
                 self._let_go(taken.wish, is_vouched_for=True)
@@ -278,7 +279,6 @@ class Reconciler:
                     self._tell_hold(taken.wish)
                     return
             self._mailbox.take(_RELIEF_CHECK)
-        self._told_hold = None
 
     @property
     def _has_told_hold(self) -> bool:
@@ -600,10 +600,12 @@ class Reconciler:
         failures, self._failures = self._failures, self._failures + 1
         self._fails = not isinstance(error, PrimaryRefuses | BlockError)
         self._reporter.failed(self._target.name, error, self._failures)
+        self._tell_hold(wish)
         if isinstance(error, BlockError):
             self.in_place = None if wish.held else Relief(wish)  # nobody could be held by us
-            self._tell_hold(wish)
             self._let_go_unread()
+        if self._undertaking is not None and not self.is_holding:
+            self._undertaking.held_since = None  # who goes on amid a switch is not kept waiting by it
         known = self._target.last or self._looked or self._as_held()
         self._reporter.looked(self._target.name, wish, known, error)
         self._acknowledge_hold(wish)

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -19,6 +20,7 @@ from tests.e2e.test_stage import Keys, at, is_led, settings_by_keys, wait_until_
 from tests.support.agent import write_agent
 from tests.support.bed import Bed, BouncerHost
 from tests.support.processes import run
+from tests.support.waiting import wait_for
 from tests.support.watcher import WatcherProcess, run_watcher, settings_for, ssh_target
 from watcher.apply.agent.file import digest
 
@@ -109,6 +111,35 @@ def test_a_line_that_is_mended_amid_a_switch_counts_once_the_settings_are_read_a
             watcher.process.send(signal.SIGHUP)
             wait_until_led(bed.bouncers, at(new), watcher)
             assert_all_on(clients, new, after=time.monotonic())
+
+
+def fails(watcher: WatcherProcess, host: BouncerHost) -> bool:
+    since = f'watcher_target_failing_since_timestamp_seconds{{cluster="demo",target="{host.name}"}}'
+    return since in watcher.get("/metrics")[1]
+
+
+def is_well(watcher: WatcherProcess, host: BouncerHost) -> bool:
+    return not fails(watcher, host)
+
+
+def test_a_guard_that_a_line_forbids_is_told_of_and_set_up_once_the_line_is_mended(
+    bed: Bed, tmp_path: Path
+) -> None:
+    leader, everywhere = bed.leader(), [node.host for node in bed.patroni.nodes]
+    bed.patroni.wait_for_replicas()
+    with (
+        locked(bed, bed.patroni.scope, [one for one in everywhere if one != leader.host]),
+        watching(bed, tmp_path, targets=[target(host) for host in bed.bouncers]) as watcher,
+    ):
+        for host in bed.bouncers:
+            watcher.wait_for_line("failed", target=host.name, saying=["[bounds]"])
+            assert fails(watcher, host)
+            host.sshd.authorize("restrict", forced(bed, host, block=bed.patroni.scope, allow=everywhere))
+        watcher.process.send(signal.SIGHUP)
+        for host in bed.bouncers:
+            wait_for(partial(is_well, watcher, host), 30, f"{host.name} is well", logs=[watcher.log])
+        leader.kill()
+        wait_until_held(watcher, bed.bouncers, "primary_refuses")
 
 
 def test_check_config_tells_which_members_clients_could_not_be_led_to(bed: Bed, tmp_path: Path) -> None:

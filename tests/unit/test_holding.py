@@ -185,6 +185,21 @@ def test_a_release_to_nobody_is_not_sure_and_asks_for_no_more(holding: Holding) 
     assert agent.asked == [{"verb": "release", "reload": False, "sure": False}]
 
 
+REFUSED = {"error": "bounds", "problem": "10.0.0.1 is none of the hosts that --allow names"}
+
+
+def test_a_server_that_may_not_be_watched_is_not_said_to_be(holding: Holding) -> None:
+    """Or it would never be asked for again, and hold nobody in a crash."""
+    saying(holding, REFUSED)
+    with pytest.raises(TargetRefused):
+        holding.watch(A, ["app"], None)
+    assert holding.guard is None
+    saying(holding, REFUSED)
+    with pytest.raises(TargetRefused):
+        holding.watch_readers((A,), ["ro"])
+    assert holding.read_guards == ()
+
+
 # --- who refuses ---------------------------------------------------------------------------------------
 
 

@@ -627,6 +627,24 @@ def test_a_hold_counts_from_when_its_agent_began_it(world: Holding) -> None:
     assert world.pgbouncer.paused == set()
 
 
+def test_a_hold_that_ended_while_something_fails_is_told_then_and_keeps_nobody_waiting_any_more() -> None:
+    world = Holding()
+    world.turn(nobody(world.now))
+    began, world.target.fail_always["write"] = world.now, TargetRefused("fake", "not in --allow", "see there")
+    world.now += 3.0
+    world.turn(led_by("node2", 7, world.now))
+    world.now = began + 20.5
+    world.reconciler.hold_ended(20.2)
+    world.turn()
+    assert [seconds for _, seconds in world.reports.releases] == [20.5]
+    world.target.fail_always.clear()
+    world.now += 60.0
+    world.turn()
+    assert len(world.reports.releases) == 1
+    (switch,) = world.reports.switches
+    assert switch.held_since is None
+
+
 def test_at_its_limit_a_hold_ends_without_a_word_to_the_primary(world: Holding) -> None:
     """It takes no login: whoever is released to it only once it does is not released at all."""
     view = refused(led_by("node1", 5, world.now), world.now)
@@ -758,7 +776,7 @@ def test_or_until_who_takes_our_place_holds_the_same() -> None:
 
 
 @pytest.mark.parametrize("wish", [None, GOES_ON])
-def test_a_hold_that_nobody_takes_over_is_finished_as_any_at_the_end(wish: Desired | None) -> None:
+def test_a_hold_that_nobody_takes_over_ends_as_any_at_the_end_and_that_is_told(wish: Desired | None) -> None:
     """Who was to take our place has left himself, perhaps before he had his first look."""
     world, stop = Holding(last_hold=5.0), threading.Event()
     world.turn(nobody(world.now))
@@ -774,6 +792,7 @@ def test_a_hold_that_nobody_takes_over_is_finished_as_any_at_the_end(wish: Desir
     thread.join(5)
     assert not thread.is_alive()
     assert not world.waits
+    assert [seconds for _, seconds in world.reports.releases] == [5.0]
 
 
 def test_whom_an_operator_let_go_is_not_held_anew_by_who_takes_our_place(world: Holding) -> None:

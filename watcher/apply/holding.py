@@ -171,7 +171,11 @@ class Holding:
         if self._alarmed and self.guard is not None:
             self._ear.alarm(self.guard, False, "it is not watched any more")
         self._alarmed, self.guard = False, endpoint  # before the request: the answer may be an alarm
-        self._ask(verb="guard", hold=hold, **where)
+        try:
+            self._ask(verb="guard", hold=hold, **where)
+        except TargetError:
+            self.guard = None  # to be asked for again
+            raise
 
     def move(self, goals: Mapping[str, Endpoint]) -> list[dict[str, Any]]:
         """Make PgBouncer read its file, by which these databases for reads lead elsewhere: no client is
@@ -194,7 +198,11 @@ class Holding:
         self.read_guards = endpoints
         where = [[one.host, one.port] for one in endpoints]
         names = list(databases)
-        self._ask(verb="readers", endpoints=where, databases=names, user=self._terms.login_as)
+        try:
+            self._ask(verb="readers", endpoints=where, databases=names, user=self._terms.login_as)
+        except TargetError:
+            self.read_guards = ()
+            raise
 
     def close(self) -> None:
         """Ends the channel, and with it every hold."""
