@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from watcher import settings as s
 from watcher.apply.agent_link import Place
 from watcher.apply.console import Console, ConsoleAccess
+from watcher.apply.greetings import Greetings
 from watcher.apply.holding import LOGIN_AS, Ear, Holding, Terms
 from watcher.apply.local import LocalPlace
 from watcher.apply.pooler import Pooler
@@ -79,7 +80,6 @@ class Watcher:
     def __init__(self, settings: s.Settings, window: Window | None = None, pace: Pace | None = None) -> None:
         self.settings = settings
         self._pace = pace or Pace(settings.connect_at_once)
-        self._rush = Rush(time.monotonic)
         self.source_ails: Callable[[], str] = lambda: ""
         self._stop = threading.Event()
         self._wake_readiness = threading.Event()
@@ -89,6 +89,7 @@ class Watcher:
         self._rank = Rank(
             settings.cluster.prefix, settings.etcd.silence_limit, self._reporter, time.monotonic
         )
+        self._shared = _Shared(self._rank, self._pace, Rush(time.monotonic), Greetings(time.monotonic))
         self._herald = herald(settings, self._reporter) if settings.barrier.enabled else None
         there = settings.of_other_site()
         self._other = None if there is None else _OtherSite(there, self._reporter)
@@ -138,9 +139,7 @@ class Watcher:
 
     def _hired(self, target: s.Target) -> _Worker:
         boards = [self.board] if self._other is None else [self.board, self._other.board]
-        return _Worker(
-            target, self.settings, boards, self._reporter, self._herald, self._rank, self._pace, self._rush
-        )
+        return _Worker(target, self.settings, boards, self._reporter, self._herald, self._shared)
 
     def stand(self, candidate: Candidate | None) -> None:
         """Among several watchers, by this candidate from now on; None: all act."""
@@ -248,6 +247,16 @@ class _OtherSite:
         self._listener.source_state("other_site", state.connected, state.endpoint, state.problem)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """By all workers of a cluster; the pace by those of all clusters."""
+
+    rank: Rank
+    pace: Pace
+    rush: Rush
+    greetings: Greetings
+
+
 class _Worker:
     """Whoever leads one target by the settings, on a thread of his own, until he is asked to stop."""
 
@@ -258,9 +267,7 @@ class _Worker:
         boards: Sequence[Board],
         reporter: Listener,
         herald: Herald | None,
-        rank: Rank,
-        pace: Pace,
-        rush: Rush,
+        shared: _Shared,
     ) -> None:
         """The first of `boards` has the view that it follows; all are told what it sees of a primary."""
         self.name = target.name
@@ -274,7 +281,7 @@ class _Worker:
         self._stop = threading.Event()
         self._stopped_at = float("inf")
         self._mailbox = Mailbox(self._board.view)
-        self.reconciler = self._reconciler(rank, pace, rush)
+        self.reconciler = self._reconciler(shared)
         self.thread = threading.Thread(target=self._run, name=f"target {target.name}", daemon=True)
         self._board.listen(self._mailbox.put)
 
@@ -311,10 +318,14 @@ class _Worker:
                 if is_ours and alarm.refuses:  # nobody will say so when it is over
                     board.post(replace(alarm, refuses=False, at=time.monotonic()))
 
-    def _reconciler(self, rank: Rank, pace: Pace, rush: Rush) -> Reconciler:
-        settings, turn = self._settings, Turn(self._urgency, self._stop.is_set)
+    def _reconciler(self, shared: _Shared) -> Reconciler:
+        settings, pace, turn = self._settings, shared.pace, Turn(self._urgency, self._stop.is_set)
+
+        def may_log_in() -> bool:
+            return pace.begin(turn)
+
         return Reconciler(
-            pooler(settings, self._target, self._ear(), self._reporter, lambda: pace.begin(turn)),
+            pooler(settings, self._target, self._ear(), self._reporter, may_log_in, shared.greetings),
             self._mailbox,
             self.policy,
             self._reporter,
@@ -327,9 +338,9 @@ class _Worker:
             last_hold=settings.stop_limit,
             confirm=self._confirm,
             turned=lambda: pace.end(turn),
-            standing=rank.standing,
+            standing=shared.rank.standing,
             patience=settings.controller.ttl,
-            rush=rush,
+            rush=shared.rush,
         )
 
     def _urgency(self) -> float:
@@ -541,10 +552,11 @@ def pooler(
     ear: Ear | None = None,
     listener: Listener | None = None,
     may_log_in: Callable[[], bool] = lambda: True,
+    greetings: Greetings | None = None,
 ) -> Pooler:
     """One PgBouncer as the settings describe it; nothing is connected yet. With an `ear` its clients can be
     held, where the settings let them; a `listener` hears of connections. `may_log_in` is as
-    `SshPlace` has it.
+    `SshPlace` has it, `greetings` are as `Holding` has them.
     """
     place = _place(target, may_log_in)
     if listener is not None:
@@ -558,11 +570,15 @@ def pooler(
         reloads_by_command=target.reload_command is not None,
         step_limit=target.step_timeout,
         replicas=settings.replicas.databases,
-        holding=_holding(settings, target, place, ear) if ear and settings.can_hold(target) else None,
+        holding=_holding(settings, target, place, ear, greetings)
+        if ear and settings.can_hold(target)
+        else None,
     )
 
 
-def _holding(settings: s.Settings, target: s.Target, place: Place, ear: Ear) -> Holding:
+def _holding(
+    settings: s.Settings, target: s.Target, place: Place, ear: Ear, greetings: Greetings | None
+) -> Holding:
     hold, sql = settings.hold_of(target), settings.cluster.sql
     terms = Terms(
         on_refusal=hold.limit if hold.on_crash else None,
@@ -570,7 +586,8 @@ def _holding(settings: s.Settings, target: s.Target, place: Place, ear: Ear) -> 
         cut_after=hold.cut_after if hold.old_connections == "cut" else None,
         login_as=sql.user if sql else LOGIN_AS,
     )
-    return Holding(place, _console_access(target), terms, target.step_timeout, ear, time.monotonic)
+    access = _console_access(target)
+    return Holding(place, access, terms, target.step_timeout, ear, time.monotonic, greetings)
 
 
 def _place(target: s.Target, may_log_in: Callable[[], bool]) -> Place:

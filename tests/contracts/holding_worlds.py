@@ -18,6 +18,7 @@ from tests.support.pgbouncer import Version
 from tests.support.postgres import APP, APP_PASSWORD, Postgres
 from tests.support.stage import agents_of
 from tests.support.waiting import BedError, wait_for
+from watcher.apply.greetings import Greetings
 from watcher.apply.holding import Ear, Terms
 from watcher.apply.pooler import Pooler
 from watcher.decide.model import Endpoint
@@ -80,6 +81,9 @@ class HoldWorld(Protocol):
 
     def another(self) -> Target:
         """One more target on the same PgBouncer, looked at."""
+
+    def share(self, greetings: Greetings | None) -> None:
+        """Every target from now on goes by these."""
 
     def now(self) -> float:
         """By the clock that limits are told in."""
@@ -168,6 +172,10 @@ class FakeHoldWorld:
         self._now = 1000.0
         self._targets: list[FakeTarget] = []
         self._pgbouncer = FakePgBouncer("")
+        self._greetings: Greetings | None = None
+
+    def share(self, greetings: Greetings | None) -> None:
+        self._greetings = greetings
 
     def begin(self, name: str = "app", in_use: bool = True, reads: Endpoint | None = None) -> Target:
         lines = f"{name} = host={self.a.host} port={self.a.port}\n{reading(reads)}"
@@ -184,7 +192,7 @@ class FakeHoldWorld:
         self._pgbouncer.in_use.remove("app")
 
     def another(self) -> Target:
-        target = FakeTarget(self._pgbouncer, clock=self.now, on_refusal=ON_REFUSAL)
+        target = FakeTarget(self._pgbouncer, clock=self.now, on_refusal=ON_REFUSAL, greetings=self._greetings)
         target.read()
         return target
 
@@ -333,6 +341,9 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
 
     def leave(self) -> None:
         settle(lambda: self._world.leads_to("app") is None, "it is not shown")
+
+    def share(self, greetings: Greetings | None) -> None:
+        self._world.greetings = greetings
 
     def another(self) -> Target:
         target = self._world.another()

@@ -18,6 +18,7 @@ from tests.support.sshd import Sshd
 from tests.support.waiting import wait_for
 from watcher.apply.agent_link import Place
 from watcher.apply.console import Console, ConsoleAccess
+from watcher.apply.greetings import Greetings
 from watcher.apply.holding import Ear, Holding, Terms
 from watcher.apply.local import LocalPlace
 from watcher.apply.pooler import Pooler
@@ -117,6 +118,7 @@ class RealWorld(AbstractContextManager["RealWorld"]):
     ) -> None:
         self.has_console = has_console
         self.terms, self.ear = terms, ear or Ear()
+        self.greetings: Greetings | None = None
         self.pgbouncer = PgBouncer(folder / "pgbouncer", include_file=include_file, version=version)
         self.sshd = Sshd(folder / "sshd", account=self.pgbouncer.account)
         self.file = self.pgbouncer.config_file
@@ -247,7 +249,7 @@ def pooler(
 ) -> Pooler:
     holding = None
     if login is not None and world.terms is not None:
-        holding = Holding(place, login, world.terms, LIMIT, world.ear, time.monotonic)
+        holding = Holding(place, login, world.terms, LIMIT, world.ear, time.monotonic, world.greetings)
     return Pooler(
         place,
         file=str(world.file),

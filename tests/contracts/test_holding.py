@@ -1,6 +1,5 @@
 """What every target promises of holds: the fake in memory, and real ones on real servers."""
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from tests.support.waiting import wait_for
 from watcher.apply import pooler as pooler_module
 from watcher.apply.agent.hold import COMPARE_EVERY
 from watcher.apply.agent.record import OVERDUE
+from watcher.apply.greetings import Greetings
 from watcher.apply.holding import GRACE
 from watcher.apply.pooler import Pooler
 from watcher.decide.decision import plan
@@ -260,6 +260,28 @@ def test_what_an_operator_pauses_after_a_resume_of_their_own_is_theirs(world: Ho
     assert world.is_paused()
     assert went_on(target)
     world.operator("RESUME")
+
+
+@pytest.mark.parametrize("how", ["shared", "asked before the hold", "not shared"])
+def test_where_another_has_just_been_told_that_a_server_takes_logins_it_is_not_asked_again(
+    world: HoldWorld, how: str
+) -> None:
+    asked_at = 0.0 if how == "asked before the hold" else world.now() + 1000
+    world.share(None if how == "not shared" else Greetings(lambda: asked_at))
+    try:
+        one, other = world.begin(), world.another()
+        hold(world, one)
+        one.take(Release(world.a))
+        hold(world, other)
+        world.crash()
+        if how != "shared":
+            with pytest.raises(PrimaryRefuses):
+                other.take(Release(world.a))
+            assert world.is_paused()
+        other.take(Release(world.a) if how == "shared" else Release())
+        assert not world.is_paused()
+    finally:
+        world.share(None)
 
 
 def still(target: Target) -> Held:
@@ -579,6 +601,51 @@ def test_where_an_agent_could_not_write_beside_the_file_the_next_knows_its_hold(
     settle(lambda: not records_of(real_world), "nothing is left")
 
 
+@pytest.mark.parametrize("by", ["the same", "another"])
+def test_an_operators_pause_outlives_a_record_that_could_not_be_removed(
+    real_world: RealHoldWorld, by: str
+) -> None:
+    """The folder was read-only when the hold ended, and is not any more."""
+    target = real_world.begin()
+    hold(real_world, target)
+    real_world.let_pass(COMPARED)  # what the agent writes is written
+    write_again = make_read_only(real_world.pgbouncer.folder)
+    try:
+        target.take(Release(real_world.a))
+        real_world.let_pass(COMPARED)  # what was set for the release is put back
+        real_world.operator("PAUSE")
+    finally:
+        write_again()
+    if by == "another":
+        target.close()
+    for _ in range(2):
+        (target if by == "the same" else real_world.another()).read()
+    assert real_world.is_paused()
+    assert not records_of(real_world)
+    real_world.operator("RESUME")
+
+
+def test_what_a_killed_agent_held_goes_on_though_its_record_cannot_be_written(
+    real_world: RealHoldWorld,
+) -> None:
+    target = real_world.begin()
+    hold(real_world, target)
+    with killed(real_world):
+        write_again = make_read_only(real_world.pgbouncer.folder)
+        try:
+            other = real_world.another()
+            settle(lambda: not real_world.is_paused(), "nobody waits")
+            real_world.operator("PAUSE")
+            other.read()
+            assert real_world.is_paused()  # once is enough
+            real_world.operator("RESUME")
+            hold(real_world, other)
+            other.take(Release(real_world.a))
+            assert not real_world.is_paused()
+        finally:
+            write_again()
+
+
 @pytest.mark.parametrize("is_at_its_limit", [True, False])
 def test_a_hold_ends_though_its_record_was_swept_away(
     real_world: RealHoldWorld, is_at_its_limit: bool
@@ -662,9 +729,10 @@ def holder(world: RealHoldWorld) -> psutil.Process:
 def records_of(world: RealHoldWorld) -> list[Path]:
     folder = world.pgbouncer.folder
     elsewhere = str(folder).strip("/").replace("/", "-")
+    away = Path("/tmp")
     return [
         *folder.glob(".*.watcher-hold-*"),
-        *Path(tempfile.gettempdir()).glob(f".{elsewhere}-*.watcher-hold-*"),
+        *away.glob(f".pgbouncer-watcher-*/.{elsewhere}-*.watcher-hold-*"),
     ]
 
 

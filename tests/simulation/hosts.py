@@ -7,6 +7,7 @@ from typing import Any
 from tests.simulation.knowledge import LONG_AGO, Knowledge
 from tests.simulation.loop import Fiber, Loop
 from tests.support.fake_target import FakePgBouncer, FakeTarget
+from watcher.apply.greetings import Greetings
 from watcher.decide.errors import TargetRefused, TargetUnreachable
 from watcher.decide.model import Actual, Endpoint, Release, Step
 
@@ -57,9 +58,15 @@ class Way(FakeTarget):
     """One watcher's way to a host: each call takes time before and after, in which anything may happen."""
 
     def __init__(
-        self, host: Host, loop: Loop, chance: random.Random, limit: float, knowledge: Knowledge
+        self,
+        host: Host,
+        loop: Loop,
+        chance: random.Random,
+        limit: float,
+        knowledge: Knowledge,
+        greetings: Greetings,
     ) -> None:
-        super().__init__(host, name=host.name, on_refusal=limit, clock=loop.clock)
+        super().__init__(host, name=host.name, on_refusal=limit, clock=loop.clock, greetings=greetings)
         self.host = host
         self.knowledge = knowledge
         self.fiber: Fiber | None = None

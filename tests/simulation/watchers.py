@@ -14,6 +14,7 @@ from tests.simulation.leases import LeaseClient, Leases
 from tests.simulation.loop import Fiber, Loop
 from tests.simulation.witness import Broken, Witness
 from tests.support.fake_target import Reports
+from watcher.apply.greetings import Greetings
 from watcher.board import Board
 from watcher.decide.backoff import Backoff
 from watcher.decide.decision import CanaryPolicy, HoldPolicy, Policy
@@ -197,6 +198,7 @@ class Watcher:
         self._asks = False
         self._round_at = self._loop.now
         self.knowledge = Knowledge(self._loop.clock)
+        self._greetings = Greetings(self._loop.clock)
         self.board.listen(self._learns)
         self.rank = Rank("", POLICY.silence_limit, _Standing(name, parts.witness), self._loop.clock)
         self.board.listen(self.rank.viewed)
@@ -263,7 +265,9 @@ class Watcher:
 
     def _serve(self, host: Host) -> None:
         parts = self._parts
-        way = self.ways[host.name] = Way(host, self._loop, parts.chance, LIMIT, self.knowledge)
+        way = self.ways[host.name] = Way(
+            host, self._loop, parts.chance, LIMIT, self.knowledge, self._greetings
+        )
         box = self._boxes[host.name] = Mailbox(self.board.view)
         bell = box._changed = Bell(self._loop, parts.chance)  # type: ignore[assignment] # stands for a Condition
         worker = self._workers[host.name] = Reconciler(

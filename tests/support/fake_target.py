@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from tests.support.blocks import parse, rewrite
+from watcher.apply.greetings import Greetings, greeting
 from watcher.decide.config_block import goal
 from watcher.decide.decision import ConnectVia, Policy, ReadyBy, unconfirmed
 from watcher.decide.errors import (
@@ -285,8 +286,10 @@ class FakeTarget:
         holds: bool = True,
         on_refusal: float | None = 60.0,
         clock: Callable[[], float] = time.monotonic,
+        greetings: Greetings | None = None,
     ) -> None:
         self.name = name
+        self._greetings = greetings
         self.connected = True
         self.pgbouncer = pgbouncer
         self.calls: Counter[str] = Counter()
@@ -466,8 +469,10 @@ class FakeTarget:
             if endpoint is not None:
                 self._confirm(endpoint)
             return
-        if endpoint is not None:
-            self._must_take_logins(endpoint)
+        with greeting(self._greetings, endpoint, agent.held.since) as ours:
+            if endpoint is not None and ours.is_needed:
+                self._must_take_logins(endpoint)
+            ours.took = True
         if reload and not self._goes_on_at(endpoint):
             self.pgbouncer.reload()
         shown = self.pgbouncer.rows()

@@ -7,15 +7,16 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.support.waiting import wait_for
 from watcher.apply.console import ConsoleAccess
+from watcher.apply.greetings import Greetings
 from watcher.apply.holding import GRACE, Ear, Holding, Terms
 from watcher.decide.errors import LoginRefused, TargetRefused, TargetUnreachable
-from watcher.decide.model import Endpoint
+from watcher.decide.model import Endpoint, Held
 
 HELD = {"held": True, "databases": ["app"], "age": 0.0, "left": 10.0, "complete": False}
 FREE = {"held": False, "databases": [], "age": 0.0, "left": 0.0, "complete": False}
@@ -75,9 +76,14 @@ class _Heard:
         self.changes += 1
 
 
-def made(terms: Terms = TERMS, ear: Ear | None = None, clock: Callable[[], float] = lambda: NOW) -> Holding:
+def made(
+    terms: Terms = TERMS,
+    ear: Ear | None = None,
+    clock: Callable[[], float] = lambda: NOW,
+    greetings: Greetings | None = None,
+) -> Holding:
     access = ConsoleAccess(user="pgbouncer", password=None, unix_socket="/s")
-    return Holding(_Place(), access, terms, 1.0, ear or Ear(), clock)
+    return Holding(_Place(), access, terms, 1.0, ear or Ear(), clock, greetings)
 
 
 @pytest.fixture
@@ -173,9 +179,42 @@ def test_a_release_to_a_primary_asks_for_all_that_makes_it_sure(
         "moves": ["reads"],
         "expect": {"app": ["10.0.0.1", 5432], "reads": ["10.0.0.2", 5432]},
         "greet": ["10.0.0.1", 5432, "x"],
+        "is_greeted": False,
         "close_sessions": close_sessions,
         "cut_after": cut_after,
     }
+
+
+def test_who_was_greeted_just_now_or_by_another_is_not_greeted_again() -> None:
+    holding = made(greetings=Greetings(lambda: NOW))
+    agent = saying(holding, {**FREE, "shown": []})
+    for greets in (False, True, True):  # the word of nobody that we know, ours, and that again
+        holding.held = Held(("app",), NOW - 1, NOW + 9)
+        holding.release(A, reload=False, goals={}, greets=greets)
+    assert [(asked["greet"] is None, asked.get("is_greeted")) for asked in agent.asked] == [
+        (True, None),
+        (False, False),
+        (False, True),
+    ]
+
+
+def test_whom_a_guard_has_seen_refuse_since_is_greeted() -> None:
+    holding = made(greetings=Greetings(lambda: NOW))
+    agent = saying(holding, {**FREE, "shown": []}, alarm(A, refuses=True))
+    for _ in range(2):
+        holding.held = Held(("app",), NOW - 1, NOW + 9)
+        holding.release(A, reload=False, goals={})
+        holding._heed(alarm(A, refuses=True), cast(Any, agent))
+    assert [asked["is_greeted"] for asked in agent.asked] == [False, False]
+
+
+def test_a_release_that_found_nobody_waiting_has_greeted_nobody() -> None:
+    holding = made(greetings=Greetings(lambda: NOW))
+    agent = saying(holding, FREE)
+    for _ in range(2):
+        holding.held = Held(("app",), NOW - 1, NOW + 9)
+        holding.release(A, reload=False, goals={})
+    assert [asked["is_greeted"] for asked in agent.asked] == [False, False]
 
 
 def test_a_release_to_nobody_is_not_sure_and_asks_for_no_more(holding: Holding) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from watcher.apply.agent_link import FROZEN_HINT, Place, Stream, parse_reply, read_line
 from watcher.apply.console import COLUMNS, Console, ConsoleAccess
+from watcher.apply.greetings import Greetings, greeting
 from watcher.decide.errors import TargetError, TargetUnreachable
 from watcher.decide.model import Endpoint, Held
 
@@ -78,7 +79,9 @@ class Holding:
         limit: float,
         ear: Ear,
         clock: Callable[[], float],
+        greetings: Greetings | None = None,
     ) -> None:
+        """By `greetings` one agent greets a primary for several."""
         self.held: Held | None = None
         self.held_somebody = False
         self.guard: Endpoint | None = None
@@ -92,6 +95,7 @@ class Holding:
         self._ear = ear
         self._clock = clock
         self._name = f"{place.name} hold"
+        self._greetings = greetings
         self._noting = threading.Lock()
         self._stream: Stream | None = None
         self._replies: queue.SimpleQueue[dict[str, Any] | Exception] = queue.SimpleQueue()
@@ -149,7 +153,7 @@ class Holding:
         """Let clients go on; the rows of SHOW DATABASES, None if nothing was held. See `model.Release`.
 
         `goals` is where each database has to lead by then; `moves` are those for reads which the reload leads
-        elsewhere.
+        elsewhere. Unless somebody else `greets` the server, it has to take a login first.
         """
         terms = self._terms
         request: dict[str, Any] = {"verb": "release", "reload": reload, "sure": endpoint is not None}
@@ -160,7 +164,14 @@ class Holding:
             request["greet"] = [endpoint.host, endpoint.port, terms.login_as] if greets else None
             request["close_sessions"] = terms.close_sessions
             request["cut_after"] = terms.cut_after
-        return self._ask(**request).get("shown")
+        held = self.held
+        since = None if held is None else held.since
+        with greeting(self._greetings, endpoint if greets else None, since) as ours:
+            if endpoint is not None and greets:
+                request["is_greeted"] = not ours.is_needed
+            shown: list[dict[str, Any]] | None = self._ask(**request).get("shown")
+            ours.took = shown is not None
+        return shown
 
     def watch(self, endpoint: Endpoint, databases: Iterable[str], all_but: Iterable[str] | None) -> None:
         """Watch that server from now on; a refusal begins a hold there and then, where the terms say so."""
@@ -313,6 +324,8 @@ class Holding:
         if event == "alarm":
             endpoint = Endpoint(str(said["host"]), int(said["port"]))
             self._alarmed = bool(said["refuses"])
+            if self._alarmed and self._greetings is not None:
+                self._greetings.refused()
             self._ear.alarm(endpoint, bool(said["refuses"]), str(said["why"]))
         self._ear.changed()
 

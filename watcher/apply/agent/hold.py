@@ -633,7 +633,7 @@ class Holder:
         if not self._is_held:
             return dict(self._status(), was_held=False)
         self._held = self._still_ours()
-        if request.get("greet"):
+        if request.get("greet") and not request.get("is_greeted"):
             self._check_logins(*request["greet"])
         with self._known_records().turn():
             expect = request.get("expect") or {}

@@ -1,0 +1,167 @@
+"""One greeting of a primary for all who release clients to it at the same moment."""
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from watcher.apply.greetings import FRESH, Greeting, Greetings, greeting
+from watcher.decide.errors import PrimaryRefuses, TargetUnreachable
+from watcher.decide.model import Endpoint
+
+A, B = Endpoint("10.0.0.1", 5432), Endpoint("10.0.0.2", 5432)
+
+
+class World:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.greetings = Greetings(lambda: self.now)
+
+    def greet(self, endpoint: Endpoint = A, *, since: float = 0.0, took: bool = True) -> bool:
+        """Whether it had to be asked."""
+        with self.greetings.greeting(endpoint, since) as ours:
+            ours.took = took
+        return ours.is_needed
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_who_has_taken_a_login_is_not_asked_again_for_a_moment(world: World) -> None:
+    assert world.greet()
+    world.now += FRESH - 0.01
+    assert not world.greet()
+    world.now += 0.02  # it counts from the greeting, whoever has gone by it since
+    assert world.greet()
+
+
+def test_its_word_is_of_that_server_alone(world: World) -> None:
+    world.greet(A)
+    assert world.greet(B)
+    assert world.greet(A)
+
+
+def test_a_slow_answer_counts_from_when_it_was_asked_for(world: World) -> None:
+    with world.greetings.greeting(A, 0.0) as ours:
+        world.now += FRESH
+        ours.took = True
+    assert world.greet()
+
+
+def refused(world: World, endpoint: Endpoint = A) -> None:
+    with pytest.raises(PrimaryRefuses), world.greetings.greeting(endpoint, 0.0):
+        raise PrimaryRefuses("bouncer1", "it takes no login", "clients wait")
+
+
+def cut_off(world: World, endpoint: Endpoint = A) -> None:
+    with pytest.raises(TargetUnreachable), world.greetings.greeting(endpoint, 0.0):
+        raise TargetUnreachable("bouncer1", "the host is away", "look at it")
+
+
+def test_nobody_goes_by_a_greeting_that_came_to_nothing(world: World) -> None:
+    refused(world)
+    assert world.greet(took=False)
+    cut_off(world)
+    assert world.greet()
+
+
+@pytest.mark.parametrize("endpoint", [A, B])
+def test_once_anybody_is_refused_nobody_vouches_for_a_server(world: World, endpoint: Endpoint) -> None:
+    world.greet()
+    refused(world, endpoint)
+    assert world.greet()
+
+
+def test_nor_once_a_guard_has_told(world: World) -> None:
+    world.greet()
+    world.greetings.refused()
+    assert world.greet()
+
+
+def test_what_was_asked_before_clients_had_to_wait_tells_nothing_of_why_they_do(world: World) -> None:
+    world.greet()
+    assert not world.greet(since=world.now)
+    assert world.greet(since=world.now + 0.01)
+
+
+def test_a_host_that_is_away_says_nothing_of_a_server(world: World) -> None:
+    world.greet()
+    cut_off(world)
+    assert not world.greet()
+
+
+def test_who_goes_by_anothers_word_changes_nothing_of_it_whatever_comes_of_that(world: World) -> None:
+    world.greet()
+    assert not world.greet(took=False)
+    assert not world.greet()
+
+
+def several(
+    world: World, count: int, pool: ThreadPoolExecutor, endpoint: Endpoint = A
+) -> "list[Future[bool]]":
+    """They come while a greeting is under way, and are waiting when this is over."""
+    came = threading.Barrier(count + 1)
+
+    def come() -> bool:
+        came.wait()
+        return world.greet(endpoint)
+
+    coming = [pool.submit(come) for _ in range(count)]
+    came.wait()
+    return coming
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a slow machine is no reason to ask."""
+    monkeypatch.setattr("watcher.apply.greetings.PATIENCE", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_who_comes_while_it_is_asked_waits_for_the_answer(world: World) -> None:
+    with ThreadPoolExecutor() as pool:
+        with world.greetings.greeting(A, 0.0) as ours:
+            others = several(world, 4, pool)
+            ours.took = True
+        assert [other.result(60) for other in others] == [False] * 4
+
+
+@pytest.mark.usefixtures("patient")
+def test_where_it_came_to_nothing_one_of_those_who_waited_asks_next(world: World) -> None:
+    with ThreadPoolExecutor() as pool:
+        with world.greetings.greeting(A, 0.0):
+            others = several(world, 4, pool)
+        assert sorted(other.result(60) for other in others) == [False] * 3 + [True]
+
+
+@pytest.mark.usefixtures("patient")
+def test_nobody_waits_for_the_greeting_of_another_server(world: World) -> None:
+    with ThreadPoolExecutor() as pool, world.greetings.greeting(A, 0.0):
+        (other,) = several(world, 1, pool, B)
+        assert other.result(60)
+
+
+def test_an_answer_that_stays_away_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watcher.apply.greetings.PATIENCE", 0.01)
+    with ThreadPoolExecutor() as pool, world.greetings.greeting(A, 0.0):
+        others = several(world, 2, pool)
+        assert True in {other.result(60) for other in others}
+
+
+@pytest.mark.parametrize(("endpoint", "is_needed"), [(A, True), (None, False)])
+def test_who_has_nobody_to_go_by_greets_whoever_is_to_take_clients(
+    endpoint: Endpoint | None, is_needed: bool
+) -> None:
+    for _ in range(2):
+        with greeting(None, endpoint, 0.0) as ours:
+            ours.took = True
+        assert ours.is_needed is is_needed
+
+
+def test_nobody_is_greeted_where_clients_go_wherever_pgbouncer_leads(world: World) -> None:
+    with greeting(world.greetings, None, 0.0) as ours:
+        assert isinstance(ours, Greeting)
+        assert not ours.is_needed
+    assert world.greet()
