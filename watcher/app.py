@@ -49,6 +49,7 @@ from watcher.expose.leased import Connect, OnState
 from watcher.expose.logs import LogReporter
 from watcher.expose.rank import Rank
 from watcher.expose.window import Shown, Window
+from watcher.lasting import Job, lasting
 from watcher.mailbox import Mailbox
 from watcher.observe.certificates import expiries
 from watcher.observe.etcd import EtcdAccess, EtcdState, EtcdWatch
@@ -61,8 +62,6 @@ from watcher.observe.trust import Trust
 from watcher.pace import Pace, Turn
 from watcher.reconciler import Reconciler, Relief
 from watcher.rush import Rush
-
-Job = Callable[[threading.Event], None]
 
 _REREAD_LIMIT = 2.0  # seconds for the read that finds out whether a member of etcd is frozen
 _TURN_LIMIT = 120.0  # seconds in which any turn of a worker ends, each of its steps being bounded
@@ -98,7 +97,7 @@ class Watcher:
         self._workers = {target.name: self._hired(target) for target in settings.targets}
         self._leaving: list[_Worker] = []
         self._threads = [
-            threading.Thread(target=job, args=(self._stop,), name=name, daemon=True)
+            threading.Thread(target=lasting(job), args=(self._stop,), name=name, daemon=True)
             for name, job in self._jobs()
         ]
 
@@ -310,7 +309,7 @@ class _Worker:
         return replace(self.reconciler.in_place or Relief(), is_last=True) if relief is None else relief()
 
     def _run(self) -> None:
-        self.reconciler.run(self._stop)
+        lasting(self.reconciler.run)(self._stop)
         self._board.leave(self._mailbox.put)
         for board in self._boards:
             for alarm in (*board.view.alarms.values(), *board.view.refusals.values()):

@@ -10,6 +10,7 @@ from watcher.app import Watcher, candidate, dead_threads, etcd_access, tell_of_e
 from watcher.decide.errors import SourceError
 from watcher.expose.logs import LogReporter
 from watcher.expose.window import Window
+from watcher.lasting import lasting
 from watcher.observe.etcd import EtcdState, EtcdWatch
 from watcher.pace import Pace
 from watcher.settings import Settings, mark_of
@@ -111,10 +112,12 @@ class _Source:
         self._log = LogReporter(known_as, time.monotonic)
         leased = first.settings.controller.mode == "lease"
         self._candidate = candidate(first.settings, self._on_lease) if leased else None
-        self._threads = [threading.Thread(target=watch.run, args=(stop,), name=self.name, daemon=True)]
+        jobs = [(self.name, watch.run)]
         if self._candidate is not None:
-            run, name = self._candidate.run, f"lease of {self.name}"
-            self._threads.append(threading.Thread(target=run, args=(stop,), name=name, daemon=True))
+            jobs.append((f"lease of {self.name}", self._candidate.run))
+        self._threads = [
+            threading.Thread(target=lasting(run), args=(stop,), name=name, daemon=True) for name, run in jobs
+        ]
 
     def start(self) -> None:
         for watcher in self._watchers:

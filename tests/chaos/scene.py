@@ -178,6 +178,7 @@ class Scene(AbstractContextManager["Scene"]):
         self.bed.patroni.wait_for_replicas(timeout=WHOLE_SECONDS)
         leader = self.bed.leader()
         wait_for(self._hears_etcd, WHOLE_SECONDS, "the watcher hears etcd", logs=[self.watcher.log])
+        wait_for(self._is_at_work, WHOLE_SECONDS, "each of its threads is at work", logs=[self.watcher.log])
         for host in self.bed.bouncers:
             self.wait_until_led(host, leader)
             wait_for(partial(self._has_agent, host), WHOLE_SECONDS, f"an agent on {host.name}")
@@ -188,6 +189,9 @@ class Scene(AbstractContextManager["Scene"]):
             etcd = json.loads(self.watcher.get("/status")[1])["cluster"]["etcd"]
             return etcd is not None and bool(etcd["connected"])
         return False
+
+    def _is_at_work(self) -> bool:
+        return self.watcher.get("/livez")[0] == 200
 
     def _has_agent(self, host: BouncerHost) -> bool:
         return bool(host.sshd.session_pids())

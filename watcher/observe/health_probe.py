@@ -1,7 +1,7 @@
 """The second source: every node's own word, over REST, gathered into rounds.
 
 A round asks all nodes at once and is over after the limit, whoever has not answered. A node that still
-owes an answer is not asked again, so threads never pile up.
+owes an answer is not asked again for a minute, so threads never pile up.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Protocol
 
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import Endpoint, HealthRound, NodeReport, Role
+from watcher.lasting import begun
 from watcher.observe.patroni_rest import node_url
 
 MAX_NODES = 64
 """Nodes asked in one round; more than that is a mistake in the settings or in the member keys."""
 
 _TICK = 0.1
+_OWED_LIMIT = 60.0  # seconds: then its thread has not begun for want of memory, or hangs in the resolver
 
 
 class Rest(Protocol):
@@ -70,7 +72,7 @@ class HealthProbe:
         self._limit = limit
         self._names = names
         self._clock = clock
-        self._asked: dict[str, Future[NodeReport]] = {}
+        self._asked: dict[str, tuple[Future[NodeReport], float]] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Blocks until `stop` is set, and for at most a fraction of a second more."""
@@ -170,10 +172,11 @@ class HealthProbe:
 
     def _ask(self, place: str, question: Callable[[], NodeReport]) -> Future[NodeReport] | None:
         """None while the answer of an earlier round is owed: it would be older than this round."""
-        owed = self._asked.get(place)
-        if owed is not None and not owed.done():
+        owed, now = self._asked.get(place), self._clock()
+        if owed is not None and not owed[0].done() and now - owed[1] < _OWED_LIMIT:
             return None
-        answer = self._asked[place] = _in_thread(question)
+        answer = _in_thread(question)
+        self._asked[place] = answer, now
         return answer
 
     def _await(self, answers: Iterable[Future[NodeReport]], until: float, stop: threading.Event) -> None:
@@ -208,5 +211,5 @@ def _in_thread(question: Callable[[], NodeReport]) -> Future[NodeReport]:
         except BaseException as error:
             answer.set_exception(error)
 
-    threading.Thread(target=ask, name="health-probe", daemon=True).start()
+    begun(ask)
     return answer

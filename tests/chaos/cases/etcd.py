@@ -14,6 +14,7 @@ ETCD_PORT = 2379
 PEER_PORT = 2380
 LATE_SECONDS = 0.3
 NOTICED_SECONDS = 8.0
+FULL_SECONDS = 45.0
 """Within which a member that hangs is left: `etcd.reread_interval`, `etcd.timeout`, and a moment."""
 LOSS_PERCENT = 20
 
@@ -58,7 +59,7 @@ def etcd_member_has_a_full_disk(scene: Scene, undo: Undo) -> None:
     undo.by(member.kill)
     disk.put_there()
     member.start()
-    wait_for(lambda: not member.is_alive(), 15, f"{member.name} ends, for its disk is full")
+    wait_for(lambda: not member.is_alive(), FULL_SECONDS, f"{member.name} ends, for its disk is full")
 
 
 @case("the names are asked again, the switch is made, and no client fails")
