@@ -47,7 +47,7 @@ def bed_folder(*, keep: bool = False) -> Iterator[Path]:
 def make_read_only(folder: Path) -> Callable[[], object]:
     """Mounted so over itself, once nobody who came by that has a file open for writing. What undoes it."""
     run(["mount", "--bind", folder, folder])
-    remounted = ["mount", "-o", "remount,bind,ro", folder]
+    remounted: list[str | Path] = ["mount", "-o", "remount,bind,ro", folder]
     try:
         wait_for(lambda: run(remounted), BUSY_SECONDS, f"nobody writes in {folder}")
     except BaseException:

@@ -69,7 +69,11 @@ def test_where_it_cannot_even_be_told_it_is_begun_anew(monkeypatch: pytest.Monke
 
 def test_what_is_begun_runs_beside_us_and_its_end_is_told() -> None:
     go = threading.Event()
-    over = begun(lambda: go.wait(60) and None)
+
+    def waits() -> None:
+        go.wait(60)
+
+    over = begun(waits)
     assert not over.is_set()
     go.set()
     assert over.wait(60)

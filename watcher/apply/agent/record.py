@@ -18,7 +18,7 @@ import struct
 import time
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
-ELSEWHERE = "/tmp/.pgbouncer-watcher-%d"  # noqa: S108 - entered only where it is our account's alone
+ELSEWHERE = "/tmp/.pgbouncer-watcher-%d"  # noqa: S108 # nosec B108 # entered only where it is ours alone
 _MARK = ".watcher-hold-"
 _FRESH = ".watcher-hold.new-"
 _LOCK = ".watcher-hold.lock"
