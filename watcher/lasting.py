@@ -36,20 +36,11 @@ def lasting(job: Job) -> Job:
     return run
 
 
-def begun(run: Callable[[], None]) -> threading.Event:
-    """Runs in a thread of its own, which keeps no process from its end; set once that is over.
+def begun(run: Callable[[], None]) -> None:
+    """Runs in a thread of its own, which keeps no process from its end.
 
     `threading.Thread.start` waits until the new thread has begun, and for ever where that got no memory to
     begin with (measured with CPython 3.11 under RLIMIT_AS). Nobody is waited for here: who needs an answer
     gives up on it in time. RuntimeError where no thread is to be had.
     """
-    over = threading.Event()
-
-    def ran() -> None:
-        try:
-            run()
-        finally:
-            over.set()
-
-    _thread.start_new_thread(ran, ())
-    return over
+    _thread.start_new_thread(run, ())

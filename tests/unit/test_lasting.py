@@ -22,9 +22,6 @@ class Broken:
             raise self.error("as told")
         stop.set()
 
-    def run_once(self) -> None:
-        self.run(threading.Event())
-
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[type[BaseException]]:
@@ -67,27 +64,24 @@ def test_where_it_cannot_even_be_told_it_is_begun_anew(monkeypatch: pytest.Monke
     assert job.begun == 2
 
 
-def test_what_is_begun_runs_beside_us_and_its_end_is_told() -> None:
-    go = threading.Event()
+def test_what_is_begun_runs_beside_us() -> None:
+    go, over = threading.Event(), threading.Event()
 
     def waits() -> None:
         go.wait(60)
+        over.set()
 
-    over = begun(waits)
+    begun(waits)
     assert not over.is_set()
     go.set()
     assert over.wait(60)
 
 
-def test_its_end_is_told_also_where_it_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # where `_thread` tells of it
-    assert begun(Broken(1).run_once).wait(60)
-
-
 SHORT_OF_MEMORY = """
 import re, resource, sys, time
 from watcher.lasting import begun
-began = [begun(lambda: None) for _ in range(4)]
+for _ in range(4):
+    begun(lambda: None)
 size = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (size, -1))
 hoard = []
