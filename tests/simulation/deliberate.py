@@ -81,7 +81,7 @@ FAULTS = (
         "decide/view.py",
         "    known = handover.view\n",
         "    known = view\n",
-        seed=45,
+        seed=103,
     ),
     Fault(
         "a guard that was taken off has seen its server refuse",

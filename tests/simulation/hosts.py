@@ -1,7 +1,8 @@
 """PgBouncer's hosts, and the way there: slow, cut, read-only, rebooted, edited by another hand."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tests.simulation.knowledge import LONG_AGO, Knowledge
@@ -103,32 +104,35 @@ class Way(FakeTarget):
 
     def take(self, step: Step) -> None:
         self._pass()
-        held, self.host.hand = self.agent_holds_since, self
-        try:
+        with self._by(self, step.endpoint if isinstance(step, Release) else None):
             super().take(step)
-        finally:
-            if isinstance(step, Release) and held and self.agent_holds_since is None:
-                self.host.on_release(self.host, step.endpoint)
-            self.host.hand = None
         self._pass()
 
     def let_go(self, endpoint: Endpoint | None, *, greets: bool = True) -> None:
         self._pass()
-        held, self.host.hand = self.agent_holds_since, self.successor or self
-        try:
+        with self._by(self.successor or self, endpoint):
             super().let_go(endpoint, greets=greets)
-        finally:
-            if held and self.agent_holds_since is None:
-                self.host.on_release(self.host, endpoint)
-            self.host.hand = None
 
     def close(self) -> None:
         """Who is let go by it goes on by the word of whoever has taken our watcher's place."""
-        held = self.agent_holds_since
-        super().close()
-        if held is not None and self.successor is not None and not self.host.waits("app"):
-            self.host.hand = self.successor
-            self.host.on_release(self.host, None)
+        if self.successor is None:
+            super().close()
+            return
+        with self._by(self.successor, None):
+            super().close()
+
+    @contextmanager
+    def _by(self, hand: "Way", endpoint: Endpoint | None) -> Iterator[None]:
+        """Who waits by our agent's hold before, and not after, was let go by that hand; whom another had let
+        go meanwhile was not.
+        """
+        waited = self.agent_holds_since is not None and self.host.waits("app")
+        self.host.hand = hand
+        try:
+            yield
+        finally:
+            if waited and not self.host.waits("app"):
+                self.host.on_release(self.host, endpoint)
             self.host.hand = None
 
     def give_way_to(self, successor: "Way") -> None:
