@@ -411,6 +411,21 @@ class RealHoldWorld(AbstractContextManager["RealHoldWorld"]):
         file = self.pgbouncer.config_file
         file.write_text(_with(line, file.read_text()))
 
+    @contextmanager
+    def defined_elsewhere(self, name: str) -> Iterator[None]:
+        """Meanwhile another file than that of the block leads a database to `a`."""
+        file, other = self.pgbouncer.config_file, self.pgbouncer.folder / "other.ini"
+        other.write_text(f"[databases]\n{name} = host={self.a.host} port={self.a.port} dbname=app\n")
+        other.chmod(0o644)
+        include = f"\n%include {other}\n"
+        file.write_text(file.read_text() + include)
+        self.pgbouncer.console("RELOAD")
+        try:
+            yield
+        finally:
+            file.write_text(file.read_text().replace(include, ""))
+            self.pgbouncer.console("RELOAD")
+
     def crash(self) -> None:
         self._servers[0].kill()
 

@@ -427,6 +427,21 @@ def test_one_made_from_the_star_that_nobody_uses_goes_on_elsewhere(world: HoldWo
     assert world.query().server() == world.b
 
 
+def test_one_that_another_file_defines_keeps_those_made_from_the_star_from_nothing(
+    real_world: RealHoldWorld,
+) -> None:
+    """It looks as if it had been made from `*`, and is led nowhere."""
+    target = real_world.begin("*")
+    with real_world.use(), real_world.defined_elsewhere("kept"):
+        target.read()
+        hold(real_world, target)
+        assert real_world.is_paused("kept")
+        target.take(Write(route(real_world.b)))
+        target.take(Release(real_world.b, reload=True))
+        assert real_world.leads_to("kept") == real_world.a
+        assert real_world.leads_to("app") == real_world.b
+
+
 def test_who_comes_back_to_one_made_from_the_star_waits_too(world: HoldWorld) -> None:
     target = world.begin("*")
     hold(world, target)
@@ -491,6 +506,16 @@ def test_who_looks_ends_what_one_that_is_frozen_holds_past_its_limit(
         (other or real_world.another()).read()
         settle(lambda: not real_world.is_paused(), "nobody waits")
         settle(lambda: real_world.heard.left == [("app",)], "that is told")
+
+
+def test_who_begins_beside_one_that_is_frozen_sees_to_its_end(real_world: RealHoldWorld) -> None:
+    """By its own clock, not only when it is looked at the next time."""
+    one = real_world.begin()
+    hold(real_world, one, SHORT)
+    with frozen(real_world):
+        real_world.another()
+        assert real_world.is_paused()
+        settle(lambda: not real_world.is_paused(), "nobody waits")
 
 
 def test_who_looks_ends_what_one_that_was_killed_has_left(real_world: RealHoldWorld) -> None:
@@ -693,8 +718,12 @@ def test_one_that_is_thawed_too_late_leaves_an_operators_pause(
     real_world.operator("RESUME")
 
 
-@pytest.mark.parametrize("how", ["killed", "gives up"])
-def test_a_setting_that_two_have_changed_is_put_back_by_the_last(real_world: RealHoldWorld, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "who_looks"), [("killed", "a third"), ("killed", "the last"), ("gives up", "a third")]
+)
+def test_a_setting_that_two_have_changed_is_put_back_by_the_last(
+    real_world: RealHoldWorld, how: str, who_looks: str
+) -> None:
     """A paused pool that is to be filled goes on logging in."""
     before = real_world.settings()
     one = real_world.begin()
@@ -708,7 +737,7 @@ def test_a_setting_that_two_have_changed_is_put_back_by_the_last(real_world: Rea
         first.wait(LIMIT)
     else:
         one.take(Release())
-    third.read()
+    (third if who_looks == "a third" else other).read()
     assert real_world.settings()["min_pool_size"] == "0"
     other.take(Release(real_world.a))
     settle(lambda: real_world.settings()["min_pool_size"] == "3", "it is put back")

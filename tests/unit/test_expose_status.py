@@ -105,6 +105,13 @@ def test_who_waited_when_it_was_last_seen_is_led_as_far_as_is_known(clock: Clock
     assert target.words.startswith("leads to 10.0.0.2:5432 as far as is known")
 
 
+def test_who_cannot_be_held_now_is_said_to_fail_by_what_failed(clock: Clock) -> None:
+    told = chronicle(clock)
+    told.looked("pgb1", replace(LEADS, held=True), actual(shown=OLD), LOST)
+    (target,) = seen(told, clock).targets
+    assert (target.health, target.words) == ("wrong", "does not lead to 10.0.0.2:5432: no answer within 5 s")
+
+
 def test_who_waits_is_told_with_what_is_waited_for(clock: Clock) -> None:
     told = chronicle(clock)
     told.looked("pgb1", NO_LEADER, HELD, None)
