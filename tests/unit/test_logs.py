@@ -30,3 +30,14 @@ def test_every_line_is_written_where_there_is_a_reader() -> None:
         logger.bind(event="test").info("line {}", number)
     logs.flush(5)
     assert stream.getvalue().count("\n") == 100
+
+
+def test_an_event_is_one_line_of_text_whatever_caused_it() -> None:
+    stream = io.StringIO()
+    logs.set_up("INFO", "text", stream)
+    cause = OSError("no way\nthere")
+    cause.__cause__ = EOFError()
+    logger.opt(exception=cause).bind(event="test").error("it broke")
+    logs.flush(5)
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith("it broke <- OSError: no way there <- EOFError")

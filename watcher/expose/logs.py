@@ -148,8 +148,8 @@ def _json_line(record: Record) -> str:
 def _text_line(record: Record) -> str:
     clock = record["time"].strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     where = record["extra"].get("target") or record["extra"].get("source") or ""
-    lines = [f"{clock} {record['level'].name:7} {where:12} {record['message']}", *_trace(record).values()]
-    return "\n".join(map(printable, lines)) + "\n"
+    said = " <- ".join([record["message"], *_trace(record).values()])
+    return printable(f"{clock} {record['level'].name:7} {where:12} {said}") + "\n"
 
 
 def _trace(record: Record) -> dict[str, str]:
@@ -159,7 +159,8 @@ def _trace(record: Record) -> dict[str, str]:
     parts: list[str] = []
     error: BaseException | None = record["exception"].value
     while error is not None:
-        parts.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        words = " ".join(str(error).split())
+        parts.append(type(error).__name__ + (words and f": {words}"))
         error = error.__cause__
     return {"exception": " <- ".join(parts)}
 
