@@ -49,7 +49,7 @@ from watcher.expose.leased import Connect, OnState
 from watcher.expose.logs import LogReporter
 from watcher.expose.rank import Rank
 from watcher.expose.window import Shown, Window
-from watcher.lasting import Job, lasting
+from watcher.lasting import Job, LastingThread
 from watcher.mailbox import Mailbox
 from watcher.observe.certificates import expiries
 from watcher.observe.etcd import EtcdAccess, EtcdState, EtcdWatch
@@ -96,10 +96,7 @@ class Watcher:
         self.board.listen(self._rank.viewed)
         self._workers = {target.name: self._hired(target) for target in settings.targets}
         self._leaving: list[_Worker] = []
-        self._threads = [
-            threading.Thread(target=lasting(job), args=(self._stop,), name=name, daemon=True)
-            for name, job in self._jobs()
-        ]
+        self._threads = [LastingThread(job, self._stop, name) for name, job in self._jobs()]
 
     def start(self, before: Watcher | None = None) -> None:
         """All that is known to the watcher `before` it, which was asked to stop, is known to it; but not what
@@ -120,12 +117,21 @@ class Watcher:
             self._other.board.post(Handover(before._other.board.view, time.monotonic()))
         self.board.post(Handover(before.board.view, time.monotonic()))
 
+    def threads_to_begin(self, anew: s.Settings | None = None) -> int:
+        """How many `start` begins, or `go_on_with` where it goes on with these settings."""
+        if anew is None:
+            return len(self._workers) + len(self._threads)
+        return len(anew.targets) - len(self._kept(anew))
+
+    def _kept(self, settings: s.Settings) -> set[str]:
+        """Targets that are left alone where these are the settings."""
+        return {target.name for target in settings.targets if _serves(self._workers.get(target.name), target)}
+
     def go_on_with(self, settings: s.Settings) -> None:
         """The settings were read anew, and of this cluster nothing has changed but, perhaps, targets. Those
         that are as they were, and where nothing fails, are left alone, with their connections and holds.
         """
-        before, self.settings = self._workers, settings
-        kept = {target.name for target in settings.targets if _serves(before.get(target.name), target)}
+        before, self.settings, kept = self._workers, settings, self._kept(settings)
         self._leaving = [worker for worker in self._leaving if worker.thread.is_alive()]
         hired = {target.name: self._hired(target) for target in settings.targets if target.name not in kept}
         for name in before.keys() - kept:
@@ -174,9 +180,10 @@ class Watcher:
         if (ails := self.source_ails()) and not self._stop.is_set():
             return ails
         workers = self._workers.values()
-        dead = dead_threads([*self._threads, *(worker.thread for worker in workers)])
-        if dead and not self._stop.is_set():
-            return f"no longer at work: {', '.join(dead)}"
+        threads = [*self._threads, *(worker.thread for worker in workers)]
+        ailing = [thread.ails for thread in threads if thread.ails]
+        if ailing and not self._stop.is_set():
+            return "; ".join(ailing)
         since = time.monotonic() - self.settings.resync_interval - _TURN_LIMIT
         stuck = [worker.name for worker in workers if worker.reconciler.beat_at < since]
         return f"stuck: {', '.join(stuck)}" if stuck else ""
@@ -281,7 +288,9 @@ class _Worker:
         self._stopped_at = float("inf")
         self._mailbox = Mailbox(self._board.view)
         self.reconciler = self._reconciler(shared)
-        self.thread = threading.Thread(target=self._run, name=f"target {target.name}", daemon=True)
+        self.thread = LastingThread(
+            self.reconciler.run, self._stop, f"target {target.name}", self._take_back_alarms
+        )
         self._board.listen(self._mailbox.put)
 
     def ask_to_stop(self, successor: _Worker | None = None) -> None:
@@ -308,8 +317,7 @@ class _Worker:
             return Relief()
         return replace(self.reconciler.in_place or Relief(), is_last=True) if relief is None else relief()
 
-    def _run(self) -> None:
-        lasting(self.reconciler.run)(self._stop)
+    def _take_back_alarms(self) -> None:
         self._board.leave(self._mailbox.put)
         for board in self._boards:
             for alarm in (*board.view.alarms.values(), *board.view.refusals.values()):
@@ -398,11 +406,6 @@ def _serves(worker: _Worker | None, target: s.Target) -> bool:
 
 def tell_of_etcd(listener: Listener, state: EtcdState) -> None:
     listener.source_state("etcd", state.connected, state.endpoint, state.problem, str(state.reason))
-
-
-def dead_threads(threads: Iterable[threading.Thread]) -> list[str]:
-    """Names of those that were started and have ended."""
-    return [thread.name for thread in threads if thread.ident is not None and not thread.is_alive()]
 
 
 # --- sources ---------------------------------------------------------------------------------------

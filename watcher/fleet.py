@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 
-from watcher.app import Watcher, candidate, dead_threads, etcd_access, tell_of_etcd
+from watcher.app import Watcher, candidate, etcd_access, tell_of_etcd
 from watcher.decide.errors import SourceError
 from watcher.expose.logs import LogReporter
 from watcher.expose.window import Window
-from watcher.lasting import lasting
+from watcher.lasting import LastingThread
 from watcher.observe.etcd import EtcdState, EtcdWatch
 from watcher.pace import Pace
 from watcher.settings import Settings, mark_of
@@ -50,6 +50,15 @@ class Fleet:
     def windows(self) -> list[Window]:
         """In the order of the settings."""
         return [watcher.window for watcher in self.watchers.values()]
+
+    def threads_to_begin(self) -> int:
+        """How many `start` begins."""
+        known = {} if self._before is None else self._before.watchers
+        hired = (
+            watcher.threads_to_begin(self._settings[name] if watcher is known.get(name) else None)
+            for name, watcher in self.watchers.items()
+        )
+        return sum(hired) + sum(len(source.threads) for source in self._sources)
 
     def start(self) -> None:
         """What is new begins, and what it replaces is asked to end; it is not waited for, since a target that
@@ -115,15 +124,13 @@ class _Source:
         jobs = [(self.name, watch.run)]
         if self._candidate is not None:
             jobs.append((f"lease of {self.name}", self._candidate.run))
-        self._threads = [
-            threading.Thread(target=lasting(run), args=(stop,), name=name, daemon=True) for name, run in jobs
-        ]
+        self.threads = [LastingThread(run, stop, name) for name, run in jobs]
 
     def start(self) -> None:
         for watcher in self._watchers:
             watcher.source_ails = self.ails
             watcher.stand(self._candidate)
-        for thread in self._threads:
+        for thread in self.threads:
             thread.start()
 
     def nudge(self) -> None:
@@ -133,14 +140,13 @@ class _Source:
 
     def ails(self) -> str:
         """Why etcd is not listened to, empty if it is."""
-        dead = dead_threads(self._threads)
-        return f"no longer at work: {dead[0]}" if dead and not self._stop.is_set() else ""
+        return "" if self._stop.is_set() else next(filter(None, (each.ails for each in self.threads)), "")
 
     def is_busy_at(self, until: float) -> bool:
         """Whether it has not ended by then, having been asked to."""
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join(max(0.0, until - time.monotonic()))
-        return any(thread.is_alive() for thread in self._threads)
+        return any(thread.is_alive() for thread in self.threads)
 
     def _on_lease(self, connected: bool, place: str, problem: SourceError | None) -> None:
         for listener in (self._log, *(watcher.window.listener for watcher in self._watchers)):

@@ -1,13 +1,19 @@
 """What becomes of a worker's words, its hold and its place in the queue when it is replaced, or fails."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_for
 from watcher.app import Watcher, _Worker
 from watcher.decide.model import Alarm, Desired, Endpoint, Handover, Reason, Sighting
+from watcher.lasting import LastingThread
+from watcher.observe.etcd import EtcdWatch
+from watcher.observe.health_probe import HealthProbe
+from watcher.observe.readiness import ReadinessProbe
 from watcher.reconciler import Reconciler, Relief
 from watcher.settings import Settings, load
 
@@ -187,7 +193,7 @@ def test_a_target_that_has_changed_alone_hands_its_hold_over_too(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = worker_of(world.watcher)
-    monkeypatch.setattr(_Worker, "_run", lambda _: None)
+    monkeypatch.setattr(LastingThread, "start", lambda _: None)
     world.watcher.go_on_with(world.settings("kept", file="/y.ini"))
     relief = before.reconciler.relief
     assert relief is not None
@@ -215,3 +221,47 @@ def test_who_has_failed_goes_behind_all_others_and_is_as_urgent_as_before_once_i
     assert worker._urgency() < 0.0
     worker.reconciler._failures = 0
     assert worker._urgency() == 0.0
+
+
+# --- its threads ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [HealthProbe, ReadinessProbe, Reconciler])
+def test_whatever_breaks_off_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[HealthProbe | ReadinessProbe | Reconciler]
+) -> None:
+    begun: list[object] = []
+
+    def breaks_off_once(self: object, stop: threading.Event) -> None:
+        begun.append(self)
+        if begun.count(self) == 1:
+            raise MemoryError
+        stop.wait(60)
+
+    def waits(_: object, stop: threading.Event) -> None:
+        stop.wait(60)
+
+    monkeypatch.setattr("watcher.lasting.AGAIN_AFTER", 0.0)
+    for each in (HealthProbe, ReadinessProbe, Reconciler, EtcdWatch):
+        monkeypatch.setattr(each, "run", breaks_off_once if each is kind else waits)
+    world = World(tmp_path)
+    world.watcher.start()
+    wait_for(lambda: begun and all(begun.count(one) == 2 for one in begun), LIMIT, "all begin anew")
+    assert world.watcher._ailing() == ""
+    world.watcher.ask_to_stop()
+    assert world.watcher.busy_at(time.monotonic() + LIMIT) == []
+
+
+def test_how_many_threads_a_start_begins_is_known_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: begun.append(thread.name))
+    foretold = [world.watcher.threads_to_begin()]
+    world.watcher.start()
+    foretold.append(len(begun))
+    anew = world.settings("kept", "gone", "new")
+    foretold.append(world.watcher.threads_to_begin(anew))
+    world.watcher.go_on_with(anew)
+    assert foretold == [len(TARGETS) + 5, len(TARGETS) + 5, 1]
+    assert len(begun) == len(TARGETS) + 5 + 1

@@ -7,6 +7,10 @@ import pytest
 
 from watcher.decide.model import Contact, Listing
 from watcher.fleet import Fleet, by_namespace
+from watcher.observe.etcd import EtcdWatch
+from watcher.observe.health_probe import HealthProbe
+from watcher.observe.readiness import ReadinessProbe
+from watcher.reconciler import Reconciler
 from watcher.settings import Settings, load
 
 CLUSTER = """\
@@ -139,3 +143,43 @@ def test_each_cluster_s_watcher_knows_whether_one_of_several_is_active(place: Pl
     assert source._candidate is not None
     for watcher in shared.watchers.values():
         assert watcher._rank._candidate is source._candidate
+
+
+def test_the_watch_on_etcd_begins_anew_where_it_breaks_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Semaphore(0)
+    breaks = iter([True])
+
+    def breaks_off_once(_: object, stop: threading.Event) -> None:
+        begun.release()
+        if next(breaks, False):
+            raise MemoryError
+        stop.wait(60)
+
+    def waits(_: object, stop: threading.Event) -> None:
+        stop.wait(60)
+
+    monkeypatch.setattr("watcher.lasting.AGAIN_AFTER", 0.0)
+    monkeypatch.setattr(EtcdWatch, "run", breaks_off_once)
+    for each in (HealthProbe, ReadinessProbe, Reconciler):
+        monkeypatch.setattr(each, "run", waits)
+    fleet = started(Place(tmp_path).read(cluster("app")))
+    for _ in range(2):
+        assert begun.acquire(timeout=60)
+    assert fleet.stop() == ()
+
+
+def test_a_fleet_knows_how_many_threads_its_start_begins(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: begun.append(thread.name))
+    one = Fleet(place.read(cluster("app"), cluster("billing")))
+    assert one.threads_to_begin() == 2 * 3 + 1
+    one.start()
+    assert len(begun) == 2 * 3 + 1
+    other = Fleet(place.read(cluster("app"), cluster("billing", own="resync_interval: 7")), one)
+    assert other.threads_to_begin() == 3 + 1
+    other.start()
+    assert len(begun) == 2 * 3 + 1 + 3 + 1

@@ -5,7 +5,7 @@ asker reads the answer.
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from tests.support.waiting import wait_for
 from watcher.apply.console import ConsoleAccess
 from watcher.apply.greetings import Greetings
 from watcher.apply.holding import GRACE, Ear, Holding, Terms
-from watcher.decide.errors import LoginRefused, TargetRefused, TargetUnreachable
+from watcher.decide.errors import LoginRefused, PrimaryRefuses, TargetRefused, TargetUnreachable
 from watcher.decide.model import Endpoint, Held
 
 HELD = {"held": True, "databases": ["app"], "age": 0.0, "left": 10.0, "complete": False}
@@ -179,7 +179,6 @@ def test_a_release_to_a_primary_asks_for_all_that_makes_it_sure(
         "moves": ["reads"],
         "expect": {"app": ["10.0.0.1", 5432], "reads": ["10.0.0.2", 5432]},
         "greet": ["10.0.0.1", 5432, "x"],
-        "is_greeted": False,
         "close_sessions": close_sessions,
         "cut_after": cut_after,
     }
@@ -191,10 +190,10 @@ def test_who_was_greeted_just_now_or_by_another_is_not_greeted_again() -> None:
     for greets in (False, True, True):  # the word of nobody that we know, ours, and that again
         holding.held = Held(("app",), NOW - 1, NOW + 9)
         holding.release(A, reload=False, goals={}, greets=greets)
-    assert [(asked["greet"] is None, asked.get("is_greeted")) for asked in agent.asked] == [
+    assert [(asked["greet"] is None, asked.get("vouched_at")) for asked in agent.asked] == [
         (True, None),
-        (False, False),
-        (False, True),
+        (False, None),
+        (False, 1.0),
     ]
 
 
@@ -205,7 +204,45 @@ def test_whom_a_guard_has_seen_refuse_since_is_greeted() -> None:
         holding.held = Held(("app",), NOW - 1, NOW + 9)
         holding.release(A, reload=False, goals={})
         holding._heed(alarm(A, refuses=True), cast(Any, agent))
-    assert [asked["is_greeted"] for asked in agent.asked] == [False, False]
+    assert [asked.get("vouched_at") for asked in agent.asked] == [None, None]
+
+
+def test_whom_a_guard_has_seen_well_all_the_while_is_vouched_for_still() -> None:
+    greetings = Greetings(lambda: NOW)
+    holding = made(greetings=greetings)
+    agent = saying(holding)
+    with greetings.greeting(A, NOW - 1) as ours:
+        ours.took = True
+    holding._heed(alarm(A, refuses=False), cast(Any, agent))
+    with greetings.greeting(A, NOW - 1) as ours:
+        assert not ours.is_needed
+
+
+def test_once_we_are_refused_nobody_vouches_any_more() -> None:
+    greetings = Greetings(lambda: NOW)
+    holding = made(greetings=greetings)
+    holding.held = Held(("app",), NOW - 1, NOW + 9)
+    for _ in range(2):  # the second time whatever another was told
+        saying(holding, {"error": "login", "problem": "it takes no login"})
+        with pytest.raises(PrimaryRefuses):
+            holding.release(A, reload=False, goals={})
+        with greetings.greeting(A, NOW - 1) as ours:
+            assert ours.is_needed
+            ours.took = True
+
+
+def test_who_was_refused_in_a_hold_asks_itself_until_the_next() -> None:
+    greetings = Greetings(lambda: NOW)
+    holding = made(greetings=greetings)
+    refused, took = {"error": "login", "problem": "it takes no login"}, {**FREE, "shown": []}
+    for since, answer, vouched_at in ((NOW - 2, refused, None), (NOW - 2, took, None), (NOW - 1, took, 1.0)):
+        holding.held = Held(("app",), since, NOW + 9)
+        agent = saying(holding, answer)
+        with suppress(PrimaryRefuses):
+            holding.release(A, reload=False, goals={})
+        assert [asked.get("vouched_at") for asked in agent.asked] == [vouched_at]
+        with greetings.greeting(A, since) as ours:  # another takes a login there
+            ours.took = True
 
 
 def test_a_release_that_found_nobody_waiting_has_greeted_nobody() -> None:
@@ -214,7 +251,7 @@ def test_a_release_that_found_nobody_waiting_has_greeted_nobody() -> None:
     for _ in range(2):
         holding.held = Held(("app",), NOW - 1, NOW + 9)
         holding.release(A, reload=False, goals={})
-    assert [asked["is_greeted"] for asked in agent.asked] == [False, False]
+    assert [asked.get("vouched_at") for asked in agent.asked] == [None, None]
 
 
 def test_a_release_to_nobody_is_not_sure_and_asks_for_no_more(holding: Holding) -> None:

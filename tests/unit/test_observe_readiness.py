@@ -135,6 +135,15 @@ def test_a_change_of_the_view_wakes_it_at_once(make: Make) -> None:
     assert time.monotonic() - began < 0.3
 
 
+def test_one_that_begins_anew_asks_without_being_woken(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was before, and broke off."""
+    monkeypatch.setattr("watcher.observe.readiness._STOP_TICK", 600.0)
+    bed = make()
+    bed.rest.becomes(Role.PRIMARY)
+    bed.thread.start()
+    wait_for(lambda: bed.verdicts == [Verdict.READY], 30, "it is asked")
+
+
 def test_it_forgets_a_leader_that_another_replaced(make: Make) -> None:
     bed = make()
     bed.rest.becomes(Role.REPLICA)

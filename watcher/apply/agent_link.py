@@ -78,6 +78,7 @@ _HINTS = {
 
 
 FROZEN_HINT = "the host or the process there hangs; look at it, the watcher keeps trying"
+NO_THREAD_HINT = "give the watcher more memory, or more threads (`TasksMax`, a container's limits)"
 _BROKE = "see the host's sshd log, or the agent's last words above; the watcher connects again by itself"
 _MAX_LINE = 64 * 1024 * 1024
 

@@ -13,14 +13,14 @@ import io
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from watcher.apply.agent_link import FROZEN_HINT, Place, Stream, parse_reply, read_line
+from watcher.apply.agent_link import FROZEN_HINT, NO_THREAD_HINT, Place, Stream, parse_reply, read_line
 from watcher.apply.console import COLUMNS, Console, ConsoleAccess
 from watcher.apply.greetings import Greetings, greeting
-from watcher.decide.errors import TargetError, TargetUnreachable
+from watcher.decide.errors import PrimaryRefuses, TargetError, TargetUnreachable
 from watcher.decide.model import Endpoint, Held
 
 CONSOLES = ("control", "pause")
@@ -96,6 +96,8 @@ class Holding:
         self._clock = clock
         self._name = f"{place.name} hold"
         self._greetings = greetings
+        self._refused_since: float | None = None
+        """The hold in which our own greeting was refused: perhaps it is our host that cannot get there."""
         self._noting = threading.Lock()
         self._stream: Stream | None = None
         self._replies: queue.SimpleQueue[dict[str, Any] | Exception] = queue.SimpleQueue()
@@ -115,8 +117,8 @@ class Holding:
         reader = threading.Thread(
             target=self._read, args=(stream, self._replies), name=self._name, daemon=True
         )
-        reader.start()
         try:
+            self._start(reader)
             for console in CONSOLES:
                 self._log_in(console)
             left = _names_in(self._ask(verb="begin").get("left"))
@@ -125,6 +127,12 @@ class Holding:
             raise
         if left:
             self._ear.left(left)
+
+    def _start(self, reader: threading.Thread) -> None:
+        try:
+            reader.start()
+        except RuntimeError as error:
+            raise TargetUnreachable(self._name, str(error), NO_THREAD_HINT) from error
 
     def look(self, known: str) -> dict[str, Any]:
         """`token` of what the file and PgBouncer show; where it is another than the `known` one also `file`,
@@ -166,12 +174,25 @@ class Holding:
             request["cut_after"] = terms.cut_after
         held = self.held
         since = None if held is None else held.since
-        with greeting(self._greetings, endpoint if greets else None, since) as ours:
-            if endpoint is not None and greets:
-                request["is_greeted"] = not ours.is_needed
+        if since != self._refused_since:
+            self._refused_since = None
+        greetings = self._greetings if self._refused_since is None else None  # who was refused asks itself
+        with self._noting_refusal(since), greeting(greetings, endpoint if greets else None, since) as ours:
+            if since is not None and request.get("greet") and not ours.is_needed:
+                request["vouched_at"] = self._clock() - since
             shown: list[dict[str, Any]] | None = self._ask(**request).get("shown")
             ours.took = shown is not None
         return shown
+
+    @contextlib.contextmanager
+    def _noting_refusal(self, since: float | None) -> Iterator[None]:
+        try:
+            yield
+        except PrimaryRefuses:
+            self._refused_since = since
+            if self._greetings is not None:
+                self._greetings.refused()
+            raise
 
     def watch(self, endpoint: Endpoint, databases: Iterable[str], all_but: Iterable[str] | None) -> None:
         """Watch that server from now on; a refusal begins a hold there and then, where the terms say so."""

@@ -24,7 +24,7 @@ from paramiko.hostkeys import InvalidHostKey
 from paramiko.ssh_exception import NoValidConnectionsError
 
 from watcher.apply.agent import bundle
-from watcher.apply.agent_link import Stream, agent_words, greet
+from watcher.apply.agent_link import NO_THREAD_HINT, Stream, agent_words, greet
 from watcher.decide.errors import LoginRefused, NotWanted, TargetError, TargetRefused, TargetUnreachable
 
 _READER_WAKES = 60.0  # seconds; it is woken by what arrives, and by `_cut`
@@ -244,8 +244,8 @@ def _connect_options(access: SshAccess) -> dict[str, Any]:
     return options
 
 
-_FOREIGN = (paramiko.SSHException, InvalidHostKey, OSError, EOFError, ValueError)
-"""What Fabric and paramiko raise."""
+_FOREIGN = (paramiko.SSHException, InvalidHostKey, OSError, EOFError, ValueError, RuntimeError)
+"""What Fabric and paramiko raise; the last where there is no thread to be had."""
 
 
 def _transport_of(connection: Connection) -> paramiko.Transport:
@@ -387,6 +387,7 @@ _EXPLANATIONS: tuple[tuple[type[Exception], str, type[TargetError], str, str], .
         "it hung up before it said that it is sshd",
         "is it? does its MaxStartups, or a guard like fail2ban, turn us away?",
     ),
+    (RuntimeError, "start new thread", TargetUnreachable, "{said}", NO_THREAD_HINT),
     *(
         (
             kind,

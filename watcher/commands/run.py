@@ -16,6 +16,7 @@ from watcher.expose.lobby import pages_of
 from watcher.expose.server import StatusServer
 from watcher.expose.window import Window
 from watcher.fleet import Fleet
+from watcher.lasting import bound_starts, rehearse
 from watcher.settings import Loaded, Settings
 
 _SWITCH_INTERVAL = 0.02
@@ -61,6 +62,7 @@ def _tell_state(listens: bool, place: str, problem: WatcherError | None) -> None
 def run(load: Callable[[], Loaded]) -> ExitCode:
     """Until SIGTERM or Ctrl-C. `load` reads the settings, now and at each SIGHUP."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
+    bound_starts()
     signals = Signals()
     loaded = load()
     fleet, pages = Fleet(loaded.fleet), _Pages()
@@ -90,6 +92,7 @@ def _reread(load: Callable[[], Loaded], running: Fleet, pages: _Pages) -> Fleet:
     try:
         loaded = load()
         fresh = Fleet(loaded.fleet, running)
+        rehearse(fresh.threads_to_begin())  # for once the running one is asked to stop there is no way back
     except Exception as error:  # whatever it is, the running one goes on
         what = error if isinstance(error, WatcherError) else f"unexpected {error!r}"
         for window in running.windows:

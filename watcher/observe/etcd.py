@@ -248,8 +248,9 @@ class _Session:
         self._seen.start(said)
         stream = self._client.watch(self._prefix, said.revision + 1)
         self._stream = stream
-        self._reader = threading.Thread(target=self._read, args=(stream,), name="etcd-watch", daemon=True)
-        self._reader.start()
+        reader = threading.Thread(target=self._read, args=(stream,), name="etcd-watch", daemon=True)
+        reader.start()
+        self._reader = reader
         if not self._await(lambda: self._accepted, self._access.first_response_limit):
             problem = f"the watch was not accepted within {self._access.first_response_limit} s"
             raise self._ended(problem, Reason.SILENT)

@@ -1,7 +1,7 @@
 """The second source: every node's own word, over REST, gathered into rounds.
 
 A round asks all nodes at once and is over after the limit, whoever has not answered. A node that still
-owes an answer is not asked again for a minute, so threads never pile up.
+owes an answer is not asked again for a minute, so threads pile up slowly where one hangs in the resolver.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from typing import Protocol
 
 from watcher.decide.errors import WatcherError
 from watcher.decide.model import Endpoint, HealthRound, NodeReport, Role
-from watcher.lasting import begun
 from watcher.observe.patroni_rest import node_url
 
 MAX_NODES = 64
 """Nodes asked in one round; more than that is a mistake in the settings or in the member keys."""
 
 _TICK = 0.1
-_OWED_LIMIT = 60.0  # seconds: then its thread has not begun for want of memory, or hangs in the resolver
+_OWED_LIMIT = 60.0  # seconds: then its thread hangs in the resolver, or has died without memory
 
 
 class Rest(Protocol):
@@ -211,5 +210,5 @@ def _in_thread(question: Callable[[], NodeReport]) -> Future[NodeReport]:
         except BaseException as error:
             answer.set_exception(error)
 
-    begun(ask)
+    threading.Thread(target=ask, name="health question", daemon=True).start()
     return answer

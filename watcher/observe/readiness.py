@@ -69,9 +69,9 @@ class ReadinessProbe:
     def run(self, stop: threading.Event) -> None:
         """Blocks until `stop` is set; set `wake` after it, or it takes `_STOP_TICK` seconds more."""
         while not stop.is_set():
+            self.step(stop)  # first: who is begun anew may have been woken for it before
             self._wake.wait(_STOP_TICK)
             self._wake.clear()
-            self.step(stop)
 
     def step(self, stop: threading.Event) -> None:
         """Asks until nobody is wanted any more; returns at once if nobody is."""

@@ -60,10 +60,14 @@ def settings_are_read_anew_in_a_crash(scene: Scene, undo: Undo) -> None:
 def other_settings(scene: Scene, undo: Undo) -> Callable[[], None]:
     """Makes the watcher read settings in which one of the cluster's is another, by SIGHUP."""
     before = scene.watcher.config.read_text()
-    settings = yaml.safe_load(before)
-    changed = yaml.safe_dump({**settings, "patroni": {**settings.get("patroni", {}), "interval": 31.0}})
     undo.by(partial(_read_anew, scene, before))
-    return partial(_read_anew, scene, changed)
+    return partial(_read_anew, scene, _other(before))
+
+
+def _other(text: str) -> str:
+    """The same settings but for one of the cluster's."""
+    settings = yaml.safe_load(text)
+    return yaml.safe_dump({**settings, "patroni": {**settings.get("patroni", {}), "interval": 31.0}})
 
 
 def _read_anew(scene: Scene, settings: str) -> None:
@@ -91,13 +95,18 @@ def watcher_out_of_descriptors(scene: Scene, undo: Undo) -> None:
 
 @case("it goes on or is started anew, and leads right", fails=Fails.ANYBODY, lags=Lags.ALL)
 def watcher_out_of_memory(scene: Scene, undo: Undo) -> None:
-    """The watcher gets no more memory. Where that ends it, it is started anew, as a service is."""
-    process = scene.watcher.process
+    """The watcher gets no more memory, but other settings. Where that ends it, it is started anew, as a
+    service is.
+    """
+    process, settings = scene.watcher.process, scene.watcher.config.read_text()
     watcher = psutil.Process(process.pid)
     before = watcher.rlimit(resource.RLIMIT_AS)
-    undo.by(lambda: None if process.is_alive() else process.start())
+    undo.by(lambda: _read_anew(scene, settings) if process.is_alive() else process.start())
+    undo.by(partial(scene.watcher.rewrite, settings))
     undo.by(lambda: watcher.rlimit(resource.RLIMIT_AS, before) if process.is_alive() else None)
     watcher.rlimit(resource.RLIMIT_AS, (watcher.memory_info().vms, before[1]))
+    scene.watcher.rewrite(_other(settings))
+    process.send(signal.SIGHUP)
 
 
 @case("the switch is made all the same, and no client fails")
