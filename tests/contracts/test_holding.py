@@ -1,6 +1,7 @@
 """What every target promises of holds: the fake in memory, and real ones on real servers."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.support.pgbouncer import Version
 from tests.support.postgres import Postgres
 from tests.support.waiting import wait_for
 from watcher.apply import pooler as pooler_module
-from watcher.apply.agent.hold import COMPARE_EVERY
+from watcher.apply.agent.hold import COMPARE_EVERY, VOUCHED_LIMIT
 from watcher.apply.agent.record import OVERDUE
 from watcher.apply.greetings import Greetings
 from watcher.apply.holding import GRACE
@@ -280,6 +281,47 @@ def test_where_another_has_just_been_told_that_a_server_takes_logins_it_is_not_a
             assert world.is_paused()
         other.take(Release(world.a) if how == "shared" else Release())
         assert not world.is_paused()
+    finally:
+        world.share(None)
+
+
+def test_a_word_that_was_on_its_way_for_long_is_none(real_world: RealHoldWorld) -> None:
+    """The server may have died since."""
+    greetings = Greetings(lambda: 1e9)
+    real_world.share(greetings)
+    try:
+        target = real_world.begin()
+        hold(real_world, target)
+        with greetings.greeting(real_world.a, 0.0) as ours:
+            ours.took = True
+        with ThreadPoolExecutor() as pool:
+            with frozen(real_world):
+                released = pool.submit(target.take, Release(real_world.a))
+                real_world.let_pass(VOUCHED_LIMIT)
+                real_world.crash()
+            with pytest.raises(PrimaryRefuses):
+                released.result(LIMIT)
+        assert real_world.is_paused()
+        target.take(Release())
+    finally:
+        real_world.share(None)
+
+
+def test_who_was_refused_itself_asks_again_whatever_another_was_told(world: HoldWorld) -> None:
+    """Perhaps it is its host alone that cannot get there."""
+    greetings = Greetings(lambda: world.now() + 1000)
+    world.share(greetings)
+    try:
+        target = world.begin()
+        hold(world, target)
+        world.crash()
+        for _ in range(2):
+            with pytest.raises(PrimaryRefuses):
+                target.take(Release(world.a))
+            with greetings.greeting(world.a, world.now()) as ours:
+                ours.took = True
+        assert world.is_paused()
+        target.take(Release())
     finally:
         world.share(None)
 

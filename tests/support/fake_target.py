@@ -290,6 +290,7 @@ class FakeTarget:
     ) -> None:
         self.name = name
         self._greetings = greetings
+        self._refused_since: float | None = None  # the hold in which we were
         self.connected = True
         self.pgbouncer = pgbouncer
         self.calls: Counter[str] = Counter()
@@ -469,9 +470,11 @@ class FakeTarget:
             if endpoint is not None:
                 self._confirm(endpoint)
             return
-        with greeting(self._greetings, endpoint, agent.held.since) as ours:
+        since = agent.held.since
+        greetings = None if since == self._refused_since else self._greetings
+        with greeting(greetings, endpoint, since) as ours:
             if endpoint is not None and ours.is_needed:
-                self._must_take_logins(endpoint)
+                self._greet(endpoint, since)
             ours.took = True
         if reload and not self._goes_on_at(endpoint):
             self.pgbouncer.reload()
@@ -486,6 +489,15 @@ class FakeTarget:
         if self._last is not None:
             released = tuple(replace(row, paused=self.pgbouncer.waits(row.name)) for row in shown)
             self._last = replace(self._last, shown=released, reload_owed=self._reload_owed)
+
+    def _greet(self, endpoint: Endpoint, since: float) -> None:
+        try:
+            self._must_take_logins(endpoint)
+        except PrimaryRefuses:
+            self._refused_since = since
+            if self._greetings is not None:
+                self._greetings.refused()
+            raise
 
     def _must_take_logins(self, endpoint: Endpoint) -> None:
         if endpoint in self.forbidden:

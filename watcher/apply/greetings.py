@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from watcher.decide.errors import PrimaryRefuses
 from watcher.decide.model import Endpoint
 
 FRESH = 0.2
@@ -39,32 +38,34 @@ class Greetings:
         self._changed = threading.Condition()
         self._under_way: Endpoint | None = None
         self._last: tuple[Endpoint, float] | None = None
+        self._refusals = 0
 
     def refused(self) -> None:
-        """A server takes no logins: the next is asked, whoever vouched for it."""
-        self._last = None
+        """A server takes no logins: the next is asked, whoever vouched for it, or is about to."""
+        with self._changed:
+            self._refusals += 1
+            self._last = None
 
     @contextmanager
     def greeting(self, endpoint: Endpoint, since: float) -> Iterator[Greeting]:
         """For clients who have waited `since` then; what was asked before tells nothing of why they do. While
-        its block lasts, others who come for the same server wait for what is told.
+        its block lasts, others who come for the same server wait for what is told. Who is refused says so.
         """
         with self._changed:
             self._changed.wait_for(
                 lambda: self._is_vouched_for(endpoint, since) or self._under_way != endpoint, PATIENCE
             )
             greeting, asked_at = Greeting(not self._is_vouched_for(endpoint, since)), self._clock()
+            refusals = self._refusals
             if greeting.is_needed:
                 self._under_way = endpoint
         try:
             yield greeting
-        except PrimaryRefuses:
-            self.refused()
-            raise
         finally:
             if greeting.is_needed:
                 with self._changed:
-                    self._last = (endpoint, asked_at) if greeting.took else self._last
+                    if greeting.took and refusals == self._refusals:
+                        self._last = endpoint, asked_at
                     self._under_way = None
                     self._changed.notify_all()
 

@@ -44,6 +44,9 @@ LOGIN_LIMIT = 2.0
 GREETING_LIMIT = 2.0
 """Seconds for the new primary's word that it takes logins: a whole fleet asks it at once."""
 
+VOUCHED_LIMIT = 0.5
+"""Seconds on its way within which a request may say that another agent has just greeted the new primary."""
+
 LOGINS_AFTER = 1.0
 """Seconds after a release until it is looked at whether each pool has its server: not while clients of other
 PgBouncers on this host still wait for theirs."""
@@ -633,7 +636,7 @@ class Holder:
         if not self._is_held:
             return dict(self._status(), was_held=False)
         self._held = self._still_ours()
-        if request.get("greet") and not request.get("is_greeted"):
+        if request.get("greet") and not self._is_vouched_for(request.get("vouched_at")):
             self._check_logins(*request["greet"])
         with self._known_records().turn():
             expect = request.get("expect") or {}
@@ -653,6 +656,12 @@ class Holder:
         self._see_to_others()
         self._after_release(held + moved, old, request)
         return dict(self._status(), was_held=True, held_for=held_for, shown=rows)
+
+    def _is_vouched_for(self, at: Optional[float]) -> bool:
+        """Whether another agent's greeting counts for ours: it was just that when our hold was `at` seconds
+        old, and the request may have been on its way since.
+        """
+        return at is not None and time.monotonic() - self._began - float(at) < VOUCHED_LIMIT
 
     def _is_led(self, expect: Dict[str, Any], greet: Optional[List[Any]]) -> bool:
         """Whether clients go on already, to where they should: another watcher was quicker. A RELOAD would
