@@ -172,6 +172,9 @@ class Reconciler:
         self._failures = 0
         self._fails = False  # by what a new connection may mend
         self._retry_at = float("-inf")
+        self._refused: dict[Step, WatcherError] = {}  # guards, and why
+        self._refusals = 0  # in a row
+        self._guards_again_at = float("-inf")
         self._read_at = float("-inf")
         self._wish: Desired | None = None
         self._undertaking: _Undertaking | None = None
@@ -212,7 +215,7 @@ class Reconciler:
         """
         seen = self.seen
         problem = None if seen is None else seen.hold_problem or seen.console_problem
-        return self._fails or problem is not None
+        return self._fails or bool(self._refused) or problem is not None
 
     def hold_ended(self, seconds: float) -> None:
         """A hold was ended beside PgBouncer, after so long: that counts, even if we were frozen meanwhile.
@@ -225,8 +228,8 @@ class Reconciler:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last try failed."""
-        return self._failures > 0
+        """Whether the last try failed, or a guard is refused."""
+        return self._failures > 0 or bool(self._refused)
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`; a turn that has begun is finished, and so is a hold, within `last_hold` seconds; or,
@@ -331,7 +334,7 @@ class Reconciler:
         self._failures, self._fails, self._retry_at = 0, False, float("-inf")
         self.in_place = Relief(None if wish.held else wish)
         self.seen = self._target.last
-        self._reporter.looked(self._target.name, wish, self._target.last, None)
+        self._reporter.looked(self._target.name, wish, self._target.last, self._refusal)
         return self._until_next(wish)
 
     def _is_done(self, wish: Desired) -> bool:
@@ -377,7 +380,7 @@ class Reconciler:
     def _reconcile(self, view: View, wish: Desired, actual: Actual) -> None:
         wish = self._no_longer_than_it_is(wish, actual)
         self._note_reads_led_elsewhere(wish, actual)
-        due = self._steps_of_ours(view, plan(actual, wish))
+        due = self._but_for_refused(self._steps_of_ours(view, plan(actual, wish)))
         urgent = tuple(step for step in due if not _can_wait(step, actual))
         steps = self._for_now(due, urgent)
         if wish.route is not None and any(map(leads, steps)):
@@ -394,7 +397,27 @@ class Reconciler:
         if failure is not None:
             self._read_at = float("-inf")  # look again at the next try, it may be back
             raise failure
-        self._done_for = None if due else _all_of(wish)
+        self._done_for = None if due or self._refused else _all_of(wish)
+
+    @property
+    def _refusal(self) -> WatcherError | None:
+        """Why a guard is not there that should be."""
+        return next(iter(self._refused.values()), None)
+
+    def _but_for_refused(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """Guards that were refused are asked for again once it is time; nothing else waits for them."""
+        self._refused = {step: why for step, why in self._refused.items() if step in steps}
+        if not self._refused:
+            self._refusals = 0
+        is_time = self._clock() >= self._guards_again_at
+        return tuple(step for step in steps if is_time or step not in self._refused)
+
+    def _note_refused(self, guard: Step, why: WatcherError) -> None:
+        """It is asked for again less and less often, as a login is."""
+        self._refused[guard] = why
+        self._guards_again_at = self._clock() + self._login_backoff.delay(self._refusals, self._random)
+        self._refusals += 1
+        self._reporter.failed(self._target.name, why, self._refusals)
 
     def _steps_of_ours(self, view: View, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         """What is left to the active watcher is looked for at the next turn, in the target itself."""
@@ -425,7 +448,9 @@ class Reconciler:
         return within_limit(wish, self._policy, self._held_since, self.beat_at)
 
     def _take(self, steps: tuple[Step, ...]) -> WatcherError | None:
-        """One after the other. Who cannot be held is led all the same; why not is returned."""
+        """One after the other. Who cannot be held is led all the same; why not is returned. A guard that is
+        refused is noted: what is known stands, so all else is as it should be.
+        """
         failure: WatcherError | None = None
         for step in steps:
             self._note_when_ready(step)
@@ -434,7 +459,10 @@ class Reconciler:
             except TargetError as error:
                 if not isinstance(step, Hold | Watch | WatchReaders):
                     raise
-                failure = error
+                if isinstance(step, Hold) or self._target.last is None:
+                    failure = error
+                else:
+                    self._note_refused(step, error)
                 continue
             if isinstance(step, Hold):
                 self._hold_no_longer_than_another(step)
@@ -537,8 +565,8 @@ class Reconciler:
         return _writer(actual, route) if learns(settled.stamp, route.stamp) else ""
 
     def _finish(self, wish: Desired, is_whole: bool) -> None:
-        """All steps were taken, and all is well if `is_whole`. While clients wait, or without a route to wish
-        for, a switch that was under way stays so.
+        """All steps were taken, and all is well if `is_whole`, but for a guard that is refused. While clients
+        wait, or without a route to wish for, a switch that was under way stays so.
         """
         if wish.route is None or wish.held:
             return
@@ -562,7 +590,8 @@ class Reconciler:
         last = self._target.last
         if is_whole and last is not None:
             self._tell_reads(wish, last)
-            self._reporter.in_sync(self._target.name, last)
+            if not self._refused:
+                self._reporter.in_sync(self._target.name, last)
         if last is not None and leads_writes(last, wish):  # also where nobody can be held
             self._tell_confirmed(wish.route, wish.reason, last)
 
@@ -659,6 +688,8 @@ class Reconciler:
             due = min(due, wish.recheck_at)
         if self._rush is not None and self._waits_since is not None:
             due = min(due, self._rush.look_again_at(self._waits_since))
+        elif self._refused:
+            due = min(due, self._guards_again_at)
         return max(0.0, due - now)
 
 

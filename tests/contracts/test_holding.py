@@ -5,12 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
 
+from tests.contracts import target_worlds
 from tests.contracts.holding_worlds import FakeHoldWorld, HoldWorld, RealHoldWorld, settle
-from tests.contracts.target_worlds import LIMIT, RealWorld, beside_it, over_ssh, route, wish
+from tests.contracts.target_worlds import BLOCK, LIMIT, RealWorld, beside_it, options, over_ssh, route, wish
+from tests.support.fake_target import FakeTarget
 from tests.support.folders import bed_folder, make_read_only
 from tests.support.pgbouncer import Version
 from tests.support.postgres import Postgres
@@ -22,12 +25,13 @@ from watcher.apply.greetings import Greetings
 from watcher.apply.holding import GRACE
 from watcher.apply.pooler import Pooler
 from watcher.decide.decision import plan
-from watcher.decide.errors import BlockError, PrimaryRefuses, TargetError, TargetRefused
+from watcher.decide.errors import BlockError, PrimaryRefuses, TargetError, TargetRefused, TargetUnreachable
 from watcher.decide.model import Endpoint, Held, Hold, Release, Reload, Watch, WatchReaders, Write
 from watcher.reconciler import Target
 
 LONG, SHORT, SLACK = 20.0, 0.5, 1.0
 COMPARED = COMPARE_EVERY + SLACK
+NOWHERE = Endpoint("10.66.6.6", 5432)
 WAYS: dict[str, tuple[Callable[[RealWorld], Pooler], Version]] = {
     "local": (beside_it, "debian"),
     "ssh": (over_ssh, "debian"),
@@ -434,6 +438,66 @@ def test_a_watched_server_that_dies_is_held_for_at_once(world: HoldWorld) -> Non
     target.take(Write(route(world.b)))
     target.take(Release(world.b, reload=True))
     assert query.server() == world.b
+
+
+def bounded(world: HoldWorld, monkeypatch: pytest.MonkeyPatch) -> Target:
+    """One more target, whose agent may go to the servers of this world and to no other."""
+    words = ["--block", BLOCK, "--allow", world.a.host, "--allow", world.b.host]
+    monkeypatch.setattr(target_worlds, "options", lambda real: [*options(real), *words])
+    target = world.another()
+    if isinstance(target, FakeTarget):
+        target.forbidden.add(NOWHERE)
+    return target
+
+
+@pytest.mark.parametrize("step", [Watch(NOWHERE), WatchReaders((NOWHERE,))])
+def test_a_guard_that_is_refused_says_nothing_against_what_is_known(
+    world: HoldWorld, step: Watch | WatchReaders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.begin(reads=world.b)
+    target = bounded(world, monkeypatch)
+    before = target.last
+    target.take(Watch(world.a))
+    target.take(WatchReaders((world.b,)))
+    with pytest.raises(TargetRefused, match="--allow"):
+        target.take(step)
+    assert target.last is not None
+    there = (target.last.guard, target.last.read_guards)
+    assert there == ((None, (world.b,)) if isinstance(step, Watch) else (world.a, ()))
+    assert replace(target.last, guard=None, read_guards=()) == before
+    hold(world, target)
+    assert world.is_paused()
+    target.take(Release(world.a))
+    assert not world.is_paused()
+
+
+@pytest.mark.parametrize("step", [Watch(Endpoint("10.0.0.1", 5432)), WatchReaders(())])
+def test_where_a_guard_could_not_be_asked_for_nothing_is_known(
+    world: HoldWorld, step: Watch | WatchReaders
+) -> None:
+    target = world.begin()
+    target.close()
+    world.stop_pgbouncer()
+    with pytest.raises(TargetUnreachable):
+        target.take(step)
+    assert target.last is None
+    world.start_pgbouncer()
+
+
+def test_nor_where_there_is_no_agent_to_be_asked(
+    real_world: RealHoldWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = real_world.begin()
+    target.close()
+    assert isinstance(target, Pooler)
+
+    def refuses(word: str) -> NoReturn:
+        raise TargetRefused("target", f"no {word} here")
+
+    monkeypatch.setattr(target._place, "open", refuses)
+    with pytest.raises(TargetRefused):
+        target.take(Watch(real_world.a))
+    assert target.last is None
 
 
 def test_a_database_that_came_into_use_after_the_watch_is_held_too(world: HoldWorld) -> None:

@@ -5,12 +5,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.hold_stage import assert_all_on, clients_on, reasons, wait_until_released, watching
+from tests.e2e.test_least_privilege import is_well, locked, target
 from tests.e2e.test_stage import at, wait_until_led
 from tests.support.bed import Bed, BouncerHost
 from tests.support.crowd import WITH_LONG
@@ -63,6 +65,28 @@ def test_transactions_of_a_second_survive_a_switchover(bed: Bed, tmp_path: Path)
         assert _barrier_said(old, told)[0].endswith(": bouncer1, bouncer2")
         assert {reasons(watcher, host)[0] for host in bed.bouncers} == {"stopping"}
         wait_until_released(watcher, bed.bouncers)
+
+
+@pytest.mark.long
+def test_they_do_though_a_line_forbids_the_guard_of_the_present_leader(bed: Bed, tmp_path: Path) -> None:
+    """Clients can be held there all the same, so the barrier is told."""
+    old, members = bed.leader(), bed.patroni.nodes
+    bed.patroni.wait_for_replicas()
+    with (
+        locked(bed, bed.patroni.scope, [node.host for node in members if node is not old]),
+        watching(bed, tmp_path, targets=[target(host) for host in bed.bouncers], **BARRIER) as watcher,
+        clients_on(bed, WITH_LONG) as clients,
+    ):
+        for host in bed.bouncers:
+            watcher.wait_for_line("failed", target=host.name, saying=["[bounds]"])
+        told = len(_barrier_said(old))
+        bed.patroni.switchover()
+        new = bed.patroni.wait_for_leader(other_than=old)
+        assert_all_on(clients, new, after=time.monotonic())
+        assert _barrier_said(old, told)[0].endswith(": bouncer1, bouncer2")
+        wait_until_released(watcher, bed.bouncers)
+        for host in bed.bouncers:
+            wait_for(partial(is_well, watcher, host), 30, f"{host.name} is well", logs=[watcher.log])
 
 
 def test_transactions_of_a_second_survive_a_restart_in_place(bed: Bed, tmp_path: Path) -> None:

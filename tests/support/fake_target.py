@@ -6,7 +6,8 @@ what a reconciler needs otherwise: views in which somebody leads, and a reporter
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -296,7 +297,7 @@ class FakeTarget:
         self.calls: Counter[str] = Counter()
         self.fails: dict[str, deque[Exception]] = defaultdict(deque)
         self.fail_always: dict[str, Exception] = {}
-        self.forbidden: set[Endpoint] = set()  # whom our agent may not greet
+        self.forbidden: set[Endpoint] = set()  # whom our agent may not greet or watch
         self._last: Actual | None = None
         self._console = console
         self._holds = holds and console
@@ -326,7 +327,8 @@ class FakeTarget:
         self.fails[call].extend(errors)
 
     def read(self) -> Actual:
-        self._count("read")
+        with self._forgetting():
+            self._count("read")
         if self._text != self.pgbouncer.text:
             self._last = self._text = None
             self._owe_reload()
@@ -378,20 +380,16 @@ class FakeTarget:
         self._reload_owed |= not self._console or any(db.name == "*" for db in block.databases)
 
     def take(self, step: Step) -> None:
-        self._count(type(step).__name__.lower())
-        try:
+        with self._forgetting(step):
+            self._count(type(step).__name__.lower())
             self._carry_out(step)
-        except PrimaryRefuses:  # says nothing against what is known
-            raise
-        except BaseException:
-            self._last = self._text = None
-            raise
 
     def let_go(self, endpoint: Endpoint | None, *, greets: bool = True) -> None:
         held = None if self._agent is None else self._agent.held
         if self._agent is None or held is None:
             return
-        self._count("let_go")
+        with self._forgetting():
+            self._count("let_go")
         if endpoint is not None:
             if greets:
                 self._must_take_logins(endpoint)
@@ -408,8 +406,20 @@ class FakeTarget:
         self.calls[call] += 1
         error = self.fails[call].popleft() if self.fails[call] else self.fail_always.get(call)
         if error is not None:
-            self._last = self._text = None
             raise error
+
+    @contextmanager
+    def _forgetting(self, step: Step | None = None) -> Iterator[None]:
+        """After an error nothing is known, but for a server that takes no login or may not be watched."""
+        try:
+            yield
+        except PrimaryRefuses:
+            raise
+        except BaseException as error:
+            is_guard = isinstance(step, Watch | WatchReaders) and self._agent in self.pgbouncer.agents
+            if not (is_guard and isinstance(error, TargetRefused)):
+                self._last = self._text = None
+            raise
 
     def _carry_out(self, step: Step) -> None:
         match step:
@@ -445,9 +455,15 @@ class FakeTarget:
             case Hold(until):
                 self._live_agent().hold(self._names(), until)
             case Watch(endpoint):
-                self._live_agent().watch(endpoint, self._names)
+                agent = self._live_agent()
+                agent.guard = None
+                self._must_be_allowed(endpoint)
+                agent.watch(endpoint, self._names)
             case WatchReaders(endpoints):
-                self._live_agent().read_guards = endpoints
+                agent = self._live_agent()
+                agent.read_guards = ()
+                self._must_be_allowed(*endpoints)
+                agent.read_guards = endpoints
 
     def _names(self) -> tuple[str, ...]:
         """The databases of the block as it was seen last, and those made from its `*`; those for reads only
@@ -500,10 +516,13 @@ class FakeTarget:
             raise
 
     def _must_take_logins(self, endpoint: Endpoint) -> None:
-        if endpoint in self.forbidden:
-            raise TargetRefused(self.name, f"{endpoint} is none of the hosts that --allow names", "see there")
+        self._must_be_allowed(endpoint)
         if endpoint in self.pgbouncer.closed:
             raise PrimaryRefuses(self.name, f"{endpoint} takes no login: it refuses", "clients wait")
+
+    def _must_be_allowed(self, *endpoints: Endpoint) -> None:
+        for endpoint in self.forbidden.intersection(endpoints):
+            raise TargetRefused(self.name, f"{endpoint} is none of the hosts that --allow names", "see there")
 
     def _must_lead_there(self, wrong: Collection[str]) -> None:
         """None of these should be led elsewhere."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.fake_target import NODES, POLICY, FakeTarget, led_by
 from tests.support.waiting import wait_for
-from tests.unit.test_reconciler import RESYNC, World, lost
+from tests.unit.test_reconciler import AT_NODE3_WITH_READS, RESYNC, World, lost
 from watcher.decide.decision import HoldPolicy, ReadyBy
 from watcher.decide.errors import BlockError, PrimaryRefuses, TargetRefused
 from watcher.decide.model import (
@@ -36,6 +36,7 @@ from watcher.decide.model import (
     Watch,
 )
 from watcher.reconciler import Relief
+from watcher.rush import LONGEST
 
 HELD = replace(POLICY, hold=HoldPolicy(limit=20.0, announced_limit=8.0))
 ASKED = replace(HELD, ready_by=ReadyBy.REST)
@@ -982,3 +983,112 @@ def test_who_has_taken_a_turn_is_in_place_and_who_failed_is_failing(world: Holdi
     world.now += RESYNC
     world.turn()
     assert world.reconciler.is_failing
+
+
+# --- a guard that is refused ---------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[False, True])
+def unguarded(request: pytest.FixtureRequest) -> Holding:
+    """Led to a leader that its agent may not watch; it was asked some times already."""
+    world = Holding(in_a_rush=request.param)
+    world.target.forbidden.add(NODES["node1"])
+    world.pgbouncer.restart()
+    world.now += RESYNC
+    world.reconciler.in_place = None
+    world.run_for(60)
+    assert len(world.reports.failures) > 5
+    assert world.target.held is None
+    world.acknowledged.clear()
+    world.target.calls.clear()
+    return world
+
+
+def test_a_stop_is_acknowledged_though_the_guard_is_refused(unguarded: Holding) -> None:
+    unguarded.pgbouncer.busy = True
+    unguarded.turn(stopping(unguarded))
+    assert unguarded.waits
+    unguarded.pgbouncer.busy = False
+    unguarded.now += 0.01
+    unguarded.turn()  # the agent wakes it
+    assert unguarded.acknowledged == ["stop-1"]
+
+
+def test_who_has_all_but_its_guard_is_in_place_and_fails_and_may_be_mended_anew(unguarded: Holding) -> None:
+    assert unguarded.reconciler.in_place == Relief(unguarded.reports.wishes[-1])
+    assert unguarded.reconciler.is_failing
+    assert unguarded.reconciler.may_mend_anew
+    _, seen, failure = unguarded.reports.looks[-1]
+    assert seen is not None
+    assert isinstance(failure, TargetRefused)
+
+
+def test_a_refused_guard_is_asked_for_ever_less_often_and_nothing_is_looked_at_for_it(
+    unguarded: Holding,
+) -> None:
+    assert unguarded.run_for(3600) < 2 * 3600 / RESYNC
+    assert 110 < unguarded.target.calls["watch"] < 140
+    assert unguarded.target.calls["read"] <= 3600 / RESYNC
+    for _ in range(20):
+        unguarded.turn(led_by("node1", 5, unguarded.now))  # woken
+    assert unguarded.target.calls["watch"] < 140
+
+
+def test_a_guard_that_is_allowed_by_now_ends_the_failure(unguarded: Holding) -> None:
+    unguarded.target.forbidden.clear()
+    synced = len(unguarded.reports.synced)
+    unguarded.run_for(5)
+    assert len(unguarded.reports.synced) == synced
+    unguarded.run_for(30)
+    assert len(unguarded.reports.synced) > synced
+    assert unguarded.reports.looks[-1][2] is None
+    assert not unguarded.reconciler.is_failing
+    assert not unguarded.reconciler.may_mend_anew
+
+
+def test_reads_that_are_led_back_are_told_though_the_guard_is_refused() -> None:
+    world = World(AT_NODE3_WITH_READS, policy=HELD)
+    world.target.forbidden.add(NODES["node1"])
+    world.run_for(10)
+    assert isinstance(world.reports.looks[-1][2], TargetRefused)
+    assert world.reports.synced == []
+    world.pgbouncer.text = world.pgbouncer.text.replace("reads = host=10.0.0.1", "reads = host=10.0.0.3")
+    world.run_for(RESYNC)
+    assert world.reports.reads == [(NODES["node1"],)] * 2
+
+
+def test_another_guard_is_asked_for_at_once(unguarded: Holding) -> None:
+    unguarded.turn(led_by("node2", 7, unguarded.now))
+    unguarded.now += LONGEST
+    unguarded.turn()
+    assert unguarded.target.last is not None
+    assert unguarded.target.last.guard == NODES["node2"]
+    unguarded.turn()
+    assert not unguarded.reconciler.is_failing
+
+
+def test_another_guard_that_is_refused_is_asked_for_often_at_first(unguarded: Holding) -> None:
+    unguarded.target.forbidden.add(NODES["node2"])
+    unguarded.turn(led_by("node2", 7, unguarded.now))
+    unguarded.now += LONGEST
+    assert unguarded.turn() < 1
+
+
+def test_a_refused_guard_that_waits_for_a_rush_to_end_does_not_spin(unguarded: Holding) -> None:
+    unguarded.now += 30
+    unguarded.rush.hurried()  # where it is heeded
+    assert unguarded.turn() > 0.1
+
+
+def test_where_the_agent_is_gone_that_was_asked_for_a_guard_it_is_looked_at_anew(world: Holding) -> None:
+    world.pgbouncer.restart()
+    world.reconciler.in_place = None
+    world.target.fail("watch", lost())
+    world.now += RESYNC
+    again = world.turn()
+    assert again == pytest.approx(0.1)
+    assert world.reconciler.in_place is None
+    world.now += again
+    world.turn()
+    assert world.target.calls["read"] == 2
+    assert world.reconciler.in_place is not None

@@ -74,9 +74,10 @@ class Pooler:
     """One target. Not thread-safe: one worker owns it. Every call is bounded in time.
 
     `read()` looks at everything; `last` is what was seen last, None before the first look and after an
-    error. `take(step)` carries one step out and is idempotent; what it writes is written only over the
-    text that was seen last, so a `last` of some seconds ago is as good as a fresh look. Its hold is as of
-    now, and `let_go(…)` ends it whatever the file is like. Without `holding` its clients cannot be held.
+    error, other than that the agent refuses to watch a server. `take(step)` carries one step out and is
+    idempotent; what it writes is written only over the text that was seen last, so a `last` of some seconds
+    ago is as good as a fresh look. Its hold is as of now, and `let_go(…)` ends it whatever the file is like.
+    Without `holding` its clients cannot be held.
     `replicas` are databases for reads, marked or not; `block_is_named` asks for markers with the name of
     `block`.
     Raises TargetError and BlockError.
@@ -145,7 +146,7 @@ class Pooler:
     def take(self, step: Step) -> None:
         """Carries one step out."""
         self._token = ""  # of what is there no longer: if it comes back, that is news
-        with self._forgetting():
+        with self._forgetting(step):
             match step:
                 case Write(route):
                     self._write(route)
@@ -459,15 +460,20 @@ class Pooler:
             link.close()
 
     @contextlib.contextmanager
-    def _forgetting(self) -> Iterator[None]:
+    def _forgetting(self, step: Step | None = None) -> Iterator[None]:
         """After an error nothing is taken for known."""
         try:
             yield
         except PrimaryRefuses:  # says nothing against what we know
             raise
-        except BaseException:
-            self._last = self._known = None
+        except BaseException as error:
+            if not self._is_refused_guard(step, error):
+                self._last = self._known = None
             raise
+
+    def _is_refused_guard(self, step: Step | None, error: BaseException) -> bool:
+        """That says nothing against what we know either; that the agent which holds is not there does."""
+        return isinstance(step, Watch | WatchReaders) and isinstance(error, TargetRefused) and self.connected
 
     def _place_of_file(self) -> str:
         return f"{self.name} {self._file}"
