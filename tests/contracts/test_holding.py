@@ -756,6 +756,61 @@ def test_an_operators_pause_outlives_a_record_that_could_not_be_removed(
     real_world.operator("RESUME")
 
 
+@pytest.mark.parametrize("is_writable_again", [True, False])
+def test_an_operators_pause_outlives_the_record_of_a_dead_agent_that_could_not_be_removed(
+    real_world: RealHoldWorld, is_writable_again: bool
+) -> None:
+    """Whoever begins after the one that ended the hold knows that it is over; nothing stays for ever."""
+    target = real_world.begin()
+    hold(real_world, target)
+    real_world.let_pass(COMPARED)  # what the agent writes is written
+    with killed(real_world):
+        write_again = make_read_only(real_world.pgbouncer.folder)
+        try:
+            real_world.another()
+            assert not real_world.is_paused()
+            real_world.operator("PAUSE")
+            if not is_writable_again:
+                real_world.another()
+                assert real_world.is_paused()
+        finally:
+            write_again()
+        real_world.another()
+        assert real_world.is_paused()
+        assert not records_of(real_world)
+    real_world.operator("RESUME")
+
+
+def test_one_thawed_in_a_folder_that_became_read_only_leaves_an_operators_pause_and_may_hold_again(
+    real_world: RealHoldWorld,
+) -> None:
+    one = real_world.begin()
+    other = real_world.another()
+    hold(real_world, one, COMPARED + SLACK)
+    real_world.let_pass(COMPARED)  # what the agent writes is written
+    with frozen(real_world):
+        write_again = make_read_only(real_world.pgbouncer.folder)
+        try:
+            settle(lambda: (other.read(), not real_world.is_paused())[1], "nobody waits")
+            real_world.operator("PAUSE")
+        except BaseException:
+            write_again()
+            raise
+    try:
+        settle(lambda: held(one) is None, "its hold is over")
+        assert real_world.is_paused()
+        real_world.operator("RESUME")
+        hold(real_world, one)
+        hold(real_world, other)
+        assert still(other).databases == ("app",)
+        other.take(Release(real_world.a))
+        assert not real_world.is_paused()
+    finally:
+        write_again()
+    real_world.another()
+    settle(lambda: not records_of(real_world), "nothing is left")
+
+
 def test_what_a_killed_agent_held_goes_on_though_its_record_cannot_be_written(
     real_world: RealHoldWorld,
 ) -> None:
@@ -868,6 +923,7 @@ def records_of(world: RealHoldWorld) -> list[Path]:
     return [
         *folder.glob(".*.watcher-hold-*"),
         *away.glob(f".pgbouncer-watcher-*/.{elsewhere}-*.watcher-hold-*"),
+        *away.glob(f".pgbouncer-watcher-*/.{elsewhere}-*.watcher-hold.undone-*"),
     ]
 
 

@@ -4,6 +4,7 @@ import fcntl
 import itertools
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -20,7 +21,7 @@ from typing import NoReturn, cast
 
 import pytest
 
-from tests.support.folders import bed_folder
+from tests.support.folders import bed_folder, make_read_only
 from tests.support.network import Segment, own_network
 from tests.support.pgbouncer import ADMIN, PgBouncer
 from tests.support.postgres import Postgres
@@ -709,22 +710,181 @@ def test_a_record_that_was_emptied_is_removed_once_that_can_be(ini: Path) -> Non
     assert _files(ini) == []
 
 
-@pytest.mark.parametrize("of", ["another", "all"])
-def test_a_place_that_is_not_our_accounts_alone_is_not_looked_at(
-    ini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str
+def test_a_record_that_was_emptied_stays_while_its_agent_lives(ini: Path) -> None:
+    emptied = ini.parent / f".{ini.name}.watcher-hold-a"
+    with emptied.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        ours = Records(str(ini), "7 since 1")
+        assert (ours.others(), ours.left()) == ([], [])
+    assert _files(ini) == [emptied]
+
+
+def test_a_record_of_another_account_is_none_and_is_not_written_in(ini: Path) -> None:
+    ours = Records(str(ini), "7 since 1")
+    with _another_agent(ini) as agent:
+        (record,) = _files(ini)
+        os.chown(record, 65534, 65534)
+        said = record.read_text()
+        assert ours.others() == []
+        ours.take_from_others(["app"])
+        agent.kill()
+        agent.wait()
+        assert ours.left() == []
+    assert record.read_text() == said
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_what_has_come_in_the_place_of_a_record_that_is_removed_is_not_emptied(
+    ini: Path, tmp_path: Path, is_link: bool
 ) -> None:
-    """Or any local user could keep us busy."""
+    """By a link that may be any file, by a name it is another account's."""
+    theirs = tmp_path / "theirs"
+    theirs.write_text("of worth")
+    os.chown(theirs, 65534, 65534)
+    ours = Records(str(ini), "7 since 1")
+    _leave(ini)
+    (record,) = _files(ini)
+    left = ours.left()
+    record.unlink()
+    if is_link:
+        os.chown(theirs, os.geteuid(), os.getegid())
+        record.symlink_to(theirs)
+    else:
+        record.hardlink_to(theirs)
+    ours.remove(left)
+    assert theirs.read_text() == "of worth"
+
+
+def _leave(ini: Path) -> None:
+    """A hold on record, whose agent was killed."""
+    with _another_agent(ini):
+        pass
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The place for records that cannot be beside the file, not yet made."""
     monkeypatch.setattr(record_part, "ELSEWHERE", str(tmp_path / "elsewhere-%d"))
-    folder = Path(record_part.ELSEWHERE % os.geteuid())
-    folder.mkdir(mode=0o777 if of == "all" else 0o700)
-    folder.chmod(0o777 if of == "all" else 0o700)
-    planted = folder / f".{str(ini).strip('/').replace('/', '-')}.watcher-hold-a"
+    return tmp_path / f"elsewhere-{os.geteuid()}"
+
+
+@pytest.fixture
+def read_only(tmp_path: Path, elsewhere: Path) -> Iterator[SimpleNamespace]:
+    """A file in whose folder a dead agent and `frozen`, past its deadline, have left records, and which is
+    read-only since, until `write_again` is called.
+    """
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    path = folder / "pgbouncer.ini"
+    path.write_text("")
+    _leave(path)
+    frozen = Records(str(path), "7 since 1")
+    frozen.note(["b"], {}, {}, left=-2 * record_part.OVERDUE)
+    with ExitStack() as undo:
+        undo.callback(make_read_only(folder))
+        yield SimpleNamespace(
+            ini=path, frozen=frozen, records=lambda: Records(str(path), "7 since 1"), write_again=undo.close
+        )
+
+
+def test_what_could_not_be_removed_once_it_was_undone_is_undone_to_all(read_only: SimpleNamespace) -> None:
+    ours = read_only.records()
+    left = ours.left()
+    assert sorted(record["databases"] for record in left) == [["app"], ["b"]]
+    ours.remove(left)
+    for one in (ours, read_only.records()):
+        assert (one.left(), one.are_more()) == ([], False)
+    assert read_only.frozen.own() == []
+    assert len(_files(read_only.ini)) == 2
+
+
+def test_it_is_removed_once_that_can_be_and_so_is_what_told_it(
+    read_only: SimpleNamespace, elsewhere: Path
+) -> None:
+    ours = read_only.records()
+    ours.remove(ours.left())
+    assert len(_told(elsewhere)) == 2
+    assert read_only.records().left() == []
+    assert len(_told(elsewhere)) == 2
+    read_only.write_again()
+    assert read_only.records().left() == []
+    assert _files(read_only.ini) == _told(elsewhere) == []
+    assert read_only.frozen.own() == []
+
+
+def test_who_was_told_to_be_undone_is_seen_when_he_holds_again(read_only: SimpleNamespace) -> None:
+    ours = read_only.records()
+    ours.remove(ours.left())
+    read_only.frozen.note(["c"], {}, {})
+    assert read_only.frozen.own() == ["c"]
+    assert not read_only.frozen.are_more()
+    assert [record["databases"] for record in ours.others()] == [["c"]]
+    read_only.write_again()
+    assert ours.left() == []
+    assert [record["databases"] for record in ours.others()] == [["c"]]
+
+
+def test_who_can_tell_nobody_that_a_record_is_undone_knows_it_at_least(
+    read_only: SimpleNamespace, elsewhere: Path
+) -> None:
+    elsewhere.mkdir()
+    elsewhere.chmod(0o777)
+    ours = read_only.records()
+    ours.remove(ours.left())
+    assert ours.left() == []
+    assert len(read_only.records().left()) == 2
+    assert _told(elsewhere) == []
+
+
+def _told(elsewhere: Path) -> list[Path]:
+    return list(elsewhere.glob(".*.watcher-hold.undone-*"))
+
+
+@pytest.mark.parametrize("of", ["another", "all", "ours, by a link"])
+def test_a_place_that_is_not_our_accounts_alone_is_not_looked_at(ini: Path, elsewhere: Path, of: str) -> None:
+    """Or any local user could keep us busy, or say by a link of theirs that it is another."""
+    elsewhere.mkdir()
+    elsewhere.chmod(0o777 if of == "all" else 0o700)
+    planted = elsewhere / f".{str(ini).strip('/').replace('/', '-')}.watcher-hold-a"
     planted.write_text("{}")
     ours = Records(str(ini), "7 since 1")
     assert ours.are_more() is (of != "all")
     if of == "another":
-        os.chown(folder, 65534, 65534)
-        assert not ours.are_more()
+        os.chown(elsewhere, 65534, 65534)
+    if of == "ours, by a link":
+        elsewhere.rename(elsewhere.with_name("real"))
+        elsewhere.symlink_to("real")
+    assert not ours.are_more()
+
+
+def test_a_place_that_is_not_our_accounts_alone_is_not_written_in(elsewhere: Path) -> None:
+    elsewhere.mkdir()
+    elsewhere.chmod(0o777)
+    ours = Records("/proc/pgbouncer.ini", "7 since 1")
+    with pytest.raises(OSError, match=r"/proc/\.pgbouncer\.ini"), ours.turn():
+        ours.note(["app"], {}, {})
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_what_cannot_be_written_whole_is_no_record(ini: Path, elsewhere: Path) -> None:
+    """The disk becomes full amid it."""
+    ours = Records(str(ini), "7 since 1")
+    with _files_end_at(10), pytest.raises(OSError, match="No space left"):
+        ours.note(["app"], {}, {})
+    assert _files(ini) == list(elsewhere.iterdir()) == []
+    ours.note(["app"], {}, {})
+    assert ours.own() == ["app"]
+
+
+@contextmanager
+def _files_end_at(size: int) -> Iterator[None]:
+    """A write that goes past it is cut short."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_without_a_place_for_temporary_files_a_record_is_beside_the_file(
@@ -751,8 +911,11 @@ def test_what_was_never_finished_is_swept_and_what_is_being_made_is_not(ini: Pat
     assert _files(ini) == [alive]
 
 
-def test_one_agent_at_a_time_has_the_turn_and_a_frozen_one_does_not_keep_it(ini: Path) -> None:
-    first, second = Records(str(ini), "7 since 1"), Records(str(ini), "7 since 1")
+@pytest.mark.parametrize("where", ["beside", "elsewhere"])
+@pytest.mark.usefixtures("elsewhere")
+def test_one_agent_at_a_time_has_the_turn_and_a_frozen_one_does_not_keep_it(ini: Path, where: str) -> None:
+    file = str(ini) if where == "beside" else "/proc/pgbouncer.ini"
+    first, second = Records(file, "7 since 1"), Records(file, "7 since 1")
     order: list[str] = []
 
     def take() -> None:

@@ -3,7 +3,8 @@
 One file an agent, beside PgBouncer's own, or, while none can be written there, in a folder of our account
 among temporary files; locked while that agent lives. A record that nobody has locked was
 left by one that was killed: its pauses are ours to end. A pause without a record is an operator's, and is
-never touched. Records say which PgBouncer they are about, since a pause does not outlive it.
+never touched. Records say which PgBouncer they are about, since a pause does not outlive it. Of one that is
+undone, and cannot be removed, a file among temporary files tells that, to whoever wrote it too.
 """
 
 import binascii
@@ -21,6 +22,7 @@ from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 ELSEWHERE = "/tmp/.pgbouncer-watcher-%d"  # noqa: S108 # nosec B108 # entered only where it is ours alone
 _MARK = ".watcher-hold-"
 _FRESH = ".watcher-hold.new-"
+_UNDONE = ".watcher-hold.undone-"
 _LOCK = ".watcher-hold.lock"
 OVERDUE = 0.5  # seconds after its deadline until an agent that has not ended its hold counts as dead
 _NO_RECORD = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -43,8 +45,8 @@ class Records:
             os.path.join(self._elsewhere, "." + everywhere),
         )
         self._pooler = pooler
-        self._done: Set[str] = set()  # records that are undone, and cannot be removed
-        self._id = binascii.hexlify(os.urandom(6)).decode("ascii")  # containers share process ids
+        self._done: Set[str] = set()  # records that are undone, of which that can be told nobody else
+        self._id = _new_id()
         self._own: Optional[str] = None
         self._file: Optional[int] = None
         self._has_turn = False
@@ -56,8 +58,8 @@ class Records:
             yield
             return
         lock = _opened_lock(self._beside)
-        if lock is None and _is_ours_alone(self._elsewhere):
-            lock = _opened_lock(self._away)
+        if lock is None:
+            lock = self._lock_elsewhere()
         try:
             if lock is not None:
                 _wait_for(lock, time.monotonic() + _TURN_LIMIT)
@@ -67,6 +69,17 @@ class Records:
             self._has_turn = False
             if lock is not None:
                 os.close(lock)
+
+    def _lock_elsewhere(self) -> Optional[int]:
+        with contextlib.suppress(OSError):
+            return _opened_lock(self._away) if self._has_elsewhere() else None
+        return None
+
+    def _has_elsewhere(self) -> bool:
+        """Whether that place is ours alone. It is made where there is none, or OSError is raised."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._elsewhere, 0o700)
+        return _is_ours_alone(self._elsewhere)
 
     def note(
         self,
@@ -79,8 +92,11 @@ class Records:
         """Replace what our record says: what we paused, for how many seconds by now and how many more at
         most, settings as they were before we changed them, and what we changed them to.
 
-        Whole at any instant, and locked before it has a name that others look for.
+        Whole at any instant, and locked before it has a name that others look for: a new one, where that of
+        ours is told to be undone.
         """
+        if self._id in self._undone():
+            self._id = _new_id()
         now = _boot_time()
         line = {
             "pooler": self._pooler,
@@ -99,9 +115,7 @@ class Records:
         try:
             return self._written_at(self._beside, content)
         except OSError:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(self._elsewhere, 0o700)
-            if not _is_ours_alone(self._elsewhere):
+            if not self._has_elsewhere():
                 raise
             return self._written_at(self._away, content)
 
@@ -132,7 +146,7 @@ class Records:
         """The databases that are on our record still, wherever that has got to: another agent that ended a
         hold for everybody, or took us for dead, took them out.
         """
-        if self._file is not None:
+        if self._file is not None and self._id not in self._undone():
             with contextlib.suppress(*_NO_RECORD):
                 return [str(name) for name in json.loads(_content(self._file))["databases"]]
         return []
@@ -162,12 +176,21 @@ class Records:
         return bool(self._not_ours())
 
     def _not_ours(self) -> List[str]:
-        return [path for path in self._paths(_MARK) if path != self._own and path not in self._done]
+        spared, undone = {self._own, *self._done}, self._undone()
+        return [
+            path for path in self._paths(_MARK) if path not in spared and _end_of(path, _MARK) not in undone
+        ]
+
+    def _undone(self) -> Set[str]:
+        """The ids of records that are told to be undone."""
+        return {_end_of(path, _UNDONE) for path in self._paths_elsewhere(_UNDONE)}
 
     def _paths(self, mark: str) -> List[str]:
         """In both places."""
-        elsewhere = _paths(self._away + mark) if _is_ours_alone(self._elsewhere) else []
-        return _paths(self._beside + mark) + elsewhere
+        return _paths(self._beside + mark) + self._paths_elsewhere(mark)
+
+    def _paths_elsewhere(self, mark: str) -> List[str]:
+        return _paths(self._away + mark) if _is_ours_alone(self._elsewhere) else []
 
     def left(self) -> List[Dict[str, Any]]:
         """The records of agents that are dead, or frozen past their deadline, about this PgBouncer, to be
@@ -177,19 +200,29 @@ class Records:
         return [record for record in self._all(alive=False) if record["pooler"] == self._pooler]
 
     def remove(self, left: List[Dict[str, Any]]) -> None:
-        """They are undone, and whoever is thawed learns it from his own. One that cannot be removed is looked
-        at no more.
-        """
+        """They are undone, which whoever is thawed learns. What cannot be removed is looked at no more."""
         for record in left:
-            with contextlib.suppress(OSError):
-                os.truncate(record["path"], 0)
-            try:
-                _unlink_file(record["path"])
-            except OSError:
+            if not _is_removed(record["path"]) and not self._is_told(record["path"]):
                 self._done.add(record["path"])
 
+    def _is_told(self, path: str) -> bool:
+        """Whether whoever looks reads from now on that this record is undone."""
+        told = self._away + _UNDONE + _end_of(path, _MARK)
+        with contextlib.suppress(OSError):
+            if self._has_elsewhere():
+                os.close(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+                return True
+        return False
+
     def _sweep(self) -> None:
-        """Remove what an agent left that was killed while it made its record, with nothing changed yet."""
+        """Remove what could not be removed before, and what an agent left that was killed while it made its
+        record, with nothing changed yet.
+        """
+        for told in self._paths_elsewhere(_UNDONE):
+            name = _MARK + _end_of(told, _UNDONE)
+            if _is_removed(self._beside + name) and _is_removed(self._away + name):
+                with contextlib.suppress(OSError):
+                    _unlink_file(told)
         for path in self._paths(_FRESH):
             with contextlib.suppress(OSError):
                 file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -268,6 +301,15 @@ def _paths(prefix: str) -> List[str]:
     return []
 
 
+def _end_of(path: str, mark: str) -> str:
+    return path.rpartition(mark)[2]
+
+
+def _new_id() -> str:
+    """Random, since containers share process ids."""
+    return binascii.hexlify(os.urandom(6)).decode("ascii")
+
+
 def _content(file: int) -> str:
     return os.pread(file, 1 << 20, 0).decode("ascii")
 
@@ -312,6 +354,25 @@ def _end_record(path: Optional[str], file: Optional[int], but_for: Optional[str]
         with contextlib.suppress(OSError):
             os.unlink(path)
     if file is not None:
+        os.close(file)
+
+
+def _is_removed(path: str) -> bool:
+    """Whether it is there no more. If it is ours it is emptied before, for who has it open still."""
+    with contextlib.suppress(OSError):
+        _empty_file(path)
+    with contextlib.suppress(OSError):
+        _unlink_file(path)
+        return True
+    return False
+
+
+def _empty_file(path: str) -> None:
+    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(file).st_uid == os.geteuid():
+            os.ftruncate(file, 0)
+    finally:
         os.close(file)
 
 
