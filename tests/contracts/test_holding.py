@@ -864,6 +864,25 @@ def test_an_operators_pause_after_a_hold_stays(real_world: RealHoldWorld, is_kil
     real_world.operator("RESUME")
 
 
+def test_one_that_is_asked_to_hold_on_while_it_is_frozen_leaves_an_operators_pause(
+    real_world: RealHoldWorld,
+) -> None:
+    """It hears that before it looks at its own limit."""
+    one = real_world.begin()
+    other = real_world.another()
+    hold(real_world, one, SHORT)
+    with ThreadPoolExecutor() as pool:
+        with frozen(real_world):
+            asked = pool.submit(hold, real_world, one)
+            settle(lambda: other.read() and not real_world.is_paused(), "nobody waits")
+            real_world.operator("PAUSE")
+        asked.result(LIMIT)
+    assert still(one).databases == ()
+    one.close()
+    assert real_world.is_paused()
+    real_world.operator("RESUME")
+
+
 def test_one_that_is_thawed_too_late_leaves_an_operators_pause(
     real_world: RealHoldWorld,
 ) -> None:

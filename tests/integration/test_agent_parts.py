@@ -699,9 +699,10 @@ def test_what_is_no_record_is_left_alone(ini: Path) -> None:
     for name, content in {"a": " ", "b": "{", "c": "[]", "d": '{"pooler": "7 since 1"}'}.items():
         (ini.parent / (stem + name)).write_text(content)
     (ini.parent / (stem + "e")).symlink_to("/etc/passwd")
+    os.mkfifo(ini.parent / (stem + "f"))
     ours = Records(str(ini), "7 since 1")
     assert (ours.others(), ours.left()) == ([], [])
-    assert len(_files(ini)) == 5
+    assert len(_files(ini)) == 6
 
 
 def test_a_record_that_was_emptied_is_removed_once_that_can_be(ini: Path) -> None:

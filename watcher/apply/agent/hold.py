@@ -500,6 +500,7 @@ class Holder:
 
     def _pause_more(self) -> None:
         """What is to be held as well by now, or was overlooked; and the new deadline on record."""
+        self._held = self._still_ours()
         rows = self._rows("SHOW DATABASES")
         spared = {_named(row, "name") for row in rows if _count(row, "paused")} | self._resumed
         fresh = [name for name in self._wanted(rows) if name not in spared and name not in self._held]

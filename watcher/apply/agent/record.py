@@ -274,7 +274,8 @@ class Records:
         lives. It is looked at once, since whoever lives may write another at any moment.
         """
         while True:
-            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # a pipe of that name would keep us waiting for a writer
+            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 is_locked = _is_locked(file)
                 if is_locked or os.fstat(file).st_ino == os.stat(path, follow_symlinks=False).st_ino:
