@@ -874,7 +874,8 @@ def test_one_that_is_asked_to_hold_on_while_it_is_frozen_leaves_an_operators_pau
     with ThreadPoolExecutor() as pool:
         with frozen(real_world):
             asked = pool.submit(hold, real_world, one)
-            settle(lambda: other.read() and not real_world.is_paused(), "nobody waits")
+            other.read()
+            settle(lambda: not real_world.is_paused(), "nobody waits")
             real_world.operator("PAUSE")
         asked.result(LIMIT)
     assert still(one).databases == ()
