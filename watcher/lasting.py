@@ -12,10 +12,10 @@ from loguru import logger
 AGAIN_AFTER = 1.0
 """Seconds after which a job that broke off is begun anew."""
 
-CALM = 60.0
-"""Seconds without which a job that breaks off counts as one that does so again and again."""
+CALM = 5.0
+"""Seconds after which a job is at work that has not broken off again."""
 
-_MANY = 3  # so often in a row
+_MANY = 10  # times in a row that tell of more than a shortage that passes
 _LOOKS, _LOOK = 30, 0.1  # and seconds: whoever was frozen meanwhile looks again after it
 
 Job = Callable[[threading.Event], None]
@@ -43,12 +43,14 @@ class LastingThread(threading.Thread):
             return ""
         if not self.is_alive():
             return f"no longer at work: {self.name}"
-        is_late = time.monotonic() - self._broke_at < CALM
-        return f"breaks off again and again: {self.name}" if is_late and self._breaks >= _MANY else ""
+        is_broken = self._breaks >= _MANY and time.monotonic() - self._broke_at < CALM
+        return f"breaks off again and again: {self.name}" if is_broken else ""
 
     def run(self) -> None:
         while not self._is_done():
-            if self._stop_asked.wait(AGAIN_AFTER):
+            with suppress(Exception):  # to wait takes memory too
+                self._stop_asked.wait(AGAIN_AFTER)
+            if self._stop_asked.is_set():
                 break
         self._at_end()
 
@@ -75,7 +77,8 @@ def bound_starts() -> None:
     start = threading.Thread.start
 
     def bounded(thread: threading.Thread) -> None:
-        if not thread._started.is_set():  # type: ignore[attr-defined]
+        begun = getattr(thread, "_started", None)
+        if isinstance(begun, threading.Event) and not begun.is_set():
             thread._started = _Beginning()  # type: ignore[attr-defined]
         start(thread)
 

@@ -252,6 +252,14 @@ def test_whatever_breaks_off_begins_anew(
     assert world.watcher.busy_at(time.monotonic() + LIMIT) == []
 
 
+def test_a_thread_that_is_dead_or_breaks_off_again_and_again_is_told(world: World) -> None:
+    world.watcher._threads[0]._breaks, world.watcher._threads[0]._broke_at = 10, time.monotonic()
+    for thread in (world.watcher._threads[0], worker_of(world.watcher).thread):
+        thread._ident = 1  # type: ignore[attr-defined] # as if it had been begun
+    found = world.watcher._ailing()
+    assert found == "no longer at work: readiness; no longer at work: target kept"
+
+
 def test_how_many_threads_a_start_begins_is_known_before(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

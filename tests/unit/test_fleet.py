@@ -170,16 +170,26 @@ def test_the_watch_on_etcd_begins_anew_where_it_breaks_off(
     assert fleet.stop() == ()
 
 
+def test_a_watch_on_etcd_that_is_dead_is_told_of_each_of_its_clusters(place: Place) -> None:
+    fleet = started(place.read(cluster("app"), cluster("billing")))
+    assert [each._ailing() for each in fleet.watchers.values()] == ["", ""]
+    fleet._sources[0].threads[0]._ident = 1  # type: ignore[attr-defined] # as if it had been begun
+    (told,) = {each._ailing() for each in fleet.watchers.values()}
+    assert told == "no longer at work: etcd /service/"
+
+
 def test_a_fleet_knows_how_many_threads_its_start_begins(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
     monkeypatch.setattr(threading.Thread, "start", lambda thread: begun.append(thread.name))
-    one = Fleet(place.read(cluster("app"), cluster("billing")))
-    assert one.threads_to_begin() == 2 * 3 + 1
+    lease = "controller: {mode: lease}"
+    one = Fleet(place.read(cluster("app"), cluster("billing"), common=lease))
+    assert one.threads_to_begin() == 2 * 3 + 2  # a watch and a lease
     one.start()
-    assert len(begun) == 2 * 3 + 1
-    other = Fleet(place.read(cluster("app"), cluster("billing", own="resync_interval: 7")), one)
-    assert other.threads_to_begin() == 3 + 1
+    assert len(begun) == 2 * 3 + 2
+    changed = cluster("billing", own="resync_interval: 7")
+    other = Fleet(place.read(cluster("app"), changed, common=lease), one)
+    assert other.threads_to_begin() == 3 + 2
     other.start()
-    assert len(begun) == 2 * 3 + 1 + 3 + 1
+    assert len(begun) == 2 * 3 + 2 + 3 + 2

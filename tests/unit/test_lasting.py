@@ -74,7 +74,7 @@ def test_one_that_breaks_off_is_told_and_begun_anew(told: io.StringIO, error: ty
 
 @pytest.mark.usefixtures("told")
 def test_one_that_breaks_off_again_and_again_ails_until_it_is_calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    thread, stop = begun(Broken(3))
+    thread, stop = begun(Broken(10))
     assert thread.ails == "breaks off again and again: the probe"
     monkeypatch.setattr("watcher.lasting.CALM", 0.0)
     assert thread.ails == ""
@@ -82,9 +82,17 @@ def test_one_that_breaks_off_again_and_again_ails_until_it_is_calm(monkeypatch: 
 
 
 @pytest.mark.usefixtures("told")
+def test_a_shortage_that_passes_is_no_reason_to_be_started_anew() -> None:
+    """Which would let clients go who wait."""
+    thread, stop = begun(Broken(9))
+    assert thread.ails == ""
+    assert ended(thread, stop)
+
+
+@pytest.mark.usefixtures("told")
 def test_breaks_that_are_long_ago_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watcher.lasting.CALM", 0.0)
-    thread, stop = begun(Broken(9))
+    thread, stop = begun(Broken(20))
     monkeypatch.setattr("watcher.lasting.CALM", 3600.0)
     assert thread.ails == ""
     assert ended(thread, stop)

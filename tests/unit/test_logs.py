@@ -41,3 +41,21 @@ def test_an_event_is_one_line_of_text_whatever_caused_it() -> None:
     logs.flush(5)
     (line,) = stream.getvalue().splitlines()
     assert line.endswith("it broke <- OSError: no way there <- EOFError")
+
+
+class Short(io.StringIO):
+    """Has no memory for the first line."""
+
+    def write(self, text: str) -> int:
+        if "first" in text:
+            raise MemoryError
+        return super().write(text)
+
+
+def test_a_line_that_there_is_no_memory_for_is_the_only_one_that_is_lost() -> None:
+    stream = Short()
+    logs.set_up("INFO", "text", stream)
+    for words in ("the first", "the second"):
+        logger.bind(event="test").info(words)
+    logs.flush(5)
+    assert stream.getvalue().endswith("the second\n")

@@ -141,6 +141,19 @@ def test_an_answer_that_is_owed_for_a_minute_is_given_up(
     wait_for(lambda: rest.asked == [A], 30, "it is asked")
 
 
+def test_where_no_thread_is_to_be_had_the_node_is_not_heard(
+    rest: FakeRest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    checked = probe(rest, A)
+    monkeypatch.setattr(threading.Thread, "start", cannot)
+    assert checked.look_once().failures == {A: "can't start new thread"}
+    monkeypatch.undo()
+    assert names(checked.look_once()) == ["a"]
+
+
 def test_a_primary_that_does_not_tell_its_address_still_counts(rest: FakeRest) -> None:
     found = probe(rest, A, B, needs_conn=lambda _: True).look_once()
     assert names(found) == ["a", "b"]

@@ -25,7 +25,14 @@ from paramiko.ssh_exception import NoValidConnectionsError
 
 from watcher.apply.agent import bundle
 from watcher.apply.agent_link import NO_THREAD_HINT, Stream, agent_words, greet
-from watcher.decide.errors import LoginRefused, NotWanted, TargetError, TargetRefused, TargetUnreachable
+from watcher.decide.errors import (
+    LoginRefused,
+    NotWanted,
+    TargetError,
+    TargetRefused,
+    TargetUnreachable,
+    WatcherError,
+)
 
 _READER_WAKES = 60.0  # seconds; it is woken by what arrives, and by `_cut`
 _USER_TIMEOUT_MS = 5000  # a link whose data nobody acknowledges is dead after that
@@ -221,6 +228,8 @@ class SshPlace:
         except _FOREIGN as error:
             self.close()
             raise _explain(error, self.name, self._access) from error
+        except RuntimeError as error:  # there is no thread to be had; what is open goes on
+            raise WatcherError(self.name, str(error), NO_THREAD_HINT) from error
 
 
 @cache
@@ -244,8 +253,8 @@ def _connect_options(access: SshAccess) -> dict[str, Any]:
     return options
 
 
-_FOREIGN = (paramiko.SSHException, InvalidHostKey, OSError, EOFError, ValueError, RuntimeError)
-"""What Fabric and paramiko raise; the last where there is no thread to be had."""
+_FOREIGN = (paramiko.SSHException, InvalidHostKey, OSError, EOFError, ValueError)
+"""What Fabric and paramiko raise."""
 
 
 def _transport_of(connection: Connection) -> paramiko.Transport:
@@ -387,7 +396,6 @@ _EXPLANATIONS: tuple[tuple[type[Exception], str, type[TargetError], str, str], .
         "it hung up before it said that it is sshd",
         "is it? does its MaxStartups, or a guard like fail2ban, turn us away?",
     ),
-    (RuntimeError, "start new thread", TargetUnreachable, "{said}", NO_THREAD_HINT),
     *(
         (
             kind,

@@ -16,7 +16,7 @@ from watcher.expose.lobby import pages_of
 from watcher.expose.server import StatusServer
 from watcher.expose.window import Window
 from watcher.fleet import Fleet
-from watcher.lasting import bound_starts, rehearse
+from watcher.lasting import LastingThread, bound_starts, rehearse
 from watcher.settings import Loaded, Settings
 
 _SWITCH_INTERVAL = 0.02
@@ -43,7 +43,8 @@ class _Pages:
         self._listens = settings.http.listen
         if self._listens is not None:
             self._server = StatusServer(parse_address(self._listens, "http.listen"), pages, _tell_state)
-            threading.Thread(target=self._server.run, name="http", daemon=True).start()
+            run = self._server.run
+            LastingThread(lambda _: run(), threading.Event(), "http").start()
 
     def close(self) -> None:
         if self._server is not None:
@@ -92,7 +93,9 @@ def _reread(load: Callable[[], Loaded], running: Fleet, pages: _Pages) -> Fleet:
     try:
         loaded = load()
         fresh = Fleet(loaded.fleet, running)
-        rehearse(fresh.threads_to_begin())  # for once the running one is asked to stop there is no way back
+        rehearse(
+            fresh.threads_to_begin() + 1
+        )  # with that of the page; for once the running one is asked to stop there is no way back
     except Exception as error:  # whatever it is, the running one goes on
         what = error if isinstance(error, WatcherError) else f"unexpected {error!r}"
         for window in running.windows:

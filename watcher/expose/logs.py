@@ -111,10 +111,12 @@ class _Out:
 
     def _run(self) -> None:
         while True:
-            line = self._lines.get()
-            with contextlib.suppress(OSError, ValueError):  # the stream is closed: nobody wants to know
-                self._emit(line)
-            self._lines.task_done()
+            with contextlib.suppress(Exception):  # the stream is closed, or there is no memory for this line
+                line = self._lines.get()
+                try:
+                    self._emit(line)
+                finally:
+                    self._lines.task_done()
 
     def _emit(self, line: str) -> None:
         dropped, self._dropped = self._dropped, 0

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from watcher.decide.errors import WatcherError
+from watcher.decide.errors import SourceError, WatcherError
 from watcher.decide.model import Endpoint, HealthRound, NodeReport, Role
 from watcher.observe.patroni_rest import node_url
 
@@ -174,7 +174,11 @@ class HealthProbe:
         owed, now = self._asked.get(place), self._clock()
         if owed is not None and not owed[0].done() and now - owed[1] < _OWED_LIMIT:
             return None
-        answer = _in_thread(question)
+        try:
+            answer = _in_thread(question)
+        except RuntimeError as error:  # there is no thread to be had
+            answer = Future[NodeReport]()
+            answer.set_exception(SourceError(place, str(error)))
         self._asked[place] = answer, now
         return answer
 
