@@ -432,6 +432,30 @@ def test_many_databases_are_held_and_released_over_a_unix_socket(
         assert not any(row["paused"] == "1" for row in many.console("SHOW DATABASES"))
 
 
+@pytest.mark.parametrize("how", ["it is over", "its channel ends"])
+def test_an_operators_pause_after_a_moment_for_reads_that_another_ended_stays(
+    bouncer: PgBouncer, how: str
+) -> None:
+    """Whose moment it was had been frozen in it."""
+    ours, other = (Holder(str(bouncer.ini), "", LIMIT, Bounds(None, None)) for _ in range(2))
+    with ExitStack() as stack:
+        for holder in (ours, other):
+            holder._consoles = {
+                name: stack.enter_context(_console(bouncer))._pooler for name in ("control", "pause")
+            }
+            holder._begin()
+        ours._pause_moving(["app"])
+        ours._known_records().note(["app"], {}, {}, left=-1.0)
+        assert other._end_left() == ["app"]
+        bouncer.console("PAUSE app")
+        if how == "it is over":
+            ours._let_reads_go_on()
+        else:
+            ours.let_go("the watcher has gone")
+        assert bouncer.is_paused("app")
+        bouncer.console("RESUME app")
+
+
 def test_a_hold_until_no_moment_at_all_is_not_begun(bouncer: PgBouncer) -> None:
     """NaN is neither reached nor passed, so it would never end."""
     holder = Holder(str(bouncer.ini), f"{bouncer.address}:{bouncer.port}", LIMIT, Bounds(None, None))
@@ -654,6 +678,15 @@ def test_who_writes_his_record_anew_while_it_is_looked_at_is_not_taken_for_dead(
         with monkeypatch.context() as patch:
             patch.setattr(module, name, _once(replaced_just_before, look))
             assert [record["databases"] for record in looked_at()] == expected
+
+
+def test_a_record_of_one_that_knows_pgbouncer_by_another_name_is_left_to_those_who_do(ini: Path) -> None:
+    """By its process over a Unix socket, by its listener over TCP."""
+    _leave(ini)
+    assert Records(str(ini), "listener 7").left() == []
+    assert Records(str(ini), "7 since 1").left()
+    assert Records(str(ini), "8 since 1").left() == []  # this one is of a PgBouncer that has gone
+    assert _files(ini) == []
 
 
 def _once(first: Callable[..., object], then: Callable[..., object]) -> Callable[..., object]:

@@ -500,7 +500,7 @@ class Holder:
 
     def _pause_more(self) -> None:
         """What is to be held as well by now, or was overlooked; and the new deadline on record."""
-        self._held = self._still_ours()
+        self._held = self._still_ours(self._held)
         rows = self._rows("SHOW DATABASES")
         spared = {_named(row, "name") for row in rows if _count(row, "paused")} | self._resumed
         fresh = [name for name in self._wanted(rows) if name not in spared and name not in self._held]
@@ -636,7 +636,7 @@ class Holder:
         """
         if not self._is_held:
             return dict(self._status(), was_held=False)
-        self._held = self._still_ours()
+        self._held = self._still_ours(self._held)
         if request.get("greet") and not self._is_vouched_for(request.get("vouched_at")):
             self._check_logins(*request["greet"])
         with self._known_records().turn():
@@ -662,7 +662,7 @@ class Holder:
         """Whether another agent's greeting counts for ours: it was just that when our hold was `at` seconds
         old, and the request may have been on its way since.
         """
-        return at is not None and time.monotonic() - self._began - float(at) < VOUCHED_LIMIT
+        return at is not None and abs(time.monotonic() - self._began - float(at)) < VOUCHED_LIMIT
 
     def _is_led(self, expect: Dict[str, Any], greet: Optional[List[Any]]) -> bool:
         """Whether clients go on already, to where they should: another watcher was quicker. A RELOAD would
@@ -737,7 +737,7 @@ class Holder:
             self._send_pauses(fresh)
 
     def _let_reads_go_on(self) -> None:
-        moving, self._moving = self._moving, []
+        moving, self._moving = self._still_ours(self._moving), []
         paused = self._paused() if moving else set()  # another agent may have led them on
         self._let_go_on([name for name in moving if name in paused])
         self._change_back(*["max_db_connections"] + ([] if self._is_held else ["min_pool_size"]))
@@ -850,12 +850,12 @@ class Holder:
                     "route", "PgBouncer shows %s at %s instead of %s:%s" % (name, where, host, port)
                 )
 
-    def _still_ours(self) -> List[str]:
-        """But for what others have ended meanwhile, by our record, while we were frozen: a pause that came
-        after that is an operator's.
+    def _still_ours(self, paused: List[str]) -> List[str]:
+        """Of what we paused, but for what others have ended meanwhile, by our record, while we were frozen: a
+        pause that came after that is an operator's.
         """
         recorded = self._known_records().own()
-        return [name for name in self._held if name in recorded]
+        return [name for name in paused if name in recorded]
 
     def _not_shared(self) -> List[str]:
         """What no other agent that lives holds as well."""
@@ -882,8 +882,8 @@ class Holder:
         was_held, complete = self._is_held, self._is_complete
         self._until = float("inf")
         with contextlib.suppress(OSError, Refused), self._known_records().turn():
-            self._held = self._still_ours()
-            self._resume(self._not_shared() + self._moving)
+            self._held = self._still_ours(self._held)
+            self._resume(self._not_shared() + self._still_ours(self._moving))
             self._held, self._moving = [], []
             self._later.clear()
             self._see_to_others()

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
 import stat
 import struct
@@ -254,7 +255,11 @@ class Records:
             left = float(record["until"]) - now
             if (is_locked and left > -OVERDUE) != alive:
                 return None
-            if not alive and record["pooler"] != self._pooler:
+            if (
+                not alive
+                and _kind(record["pooler"]) == _kind(self._pooler)
+                and record["pooler"] != self._pooler
+            ):
                 with contextlib.suppress(OSError):
                     _unlink_file(path)
             return {
@@ -393,6 +398,11 @@ def _is_locked(file: int) -> bool:
     except OSError:
         return True
     return False
+
+
+def _kind(pooler: str) -> str:
+    """By what it is known: the same one may be known by its process to some and by its socket to others."""
+    return re.sub("[0-9 ]+", " ", pooler)
 
 
 def identity(pooler: socket.socket) -> str:
