@@ -63,7 +63,7 @@ def world(request: pytest.FixtureRequest, worlds: dict[str, HoldWorld]) -> HoldW
     return worlds[request.param]
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=["local", *(pytest.param(way, marks=pytest.mark.long) for way in ("ssh", "newer"))])
 def real_world(request: pytest.FixtureRequest, worlds: dict[str, HoldWorld]) -> RealHoldWorld:
     world = worlds[request.param]
     assert isinstance(world, RealHoldWorld)
