@@ -93,9 +93,8 @@ def _reread(load: Callable[[], Loaded], running: Fleet, pages: _Pages) -> Fleet:
     try:
         loaded = load()
         fresh = Fleet(loaded.fleet, running)
-        rehearse(
-            fresh.threads_to_begin() + 1
-        )  # with that of the page; for once the running one is asked to stop there is no way back
+        # once the running one is asked to stop there is no way back; the page may need a thread too
+        rehearse(fresh.threads_to_begin() + 1)
     except Exception as error:  # whatever it is, the running one goes on
         what = error if isinstance(error, WatcherError) else f"unexpected {error!r}"
         for window in running.windows:
