@@ -181,7 +181,7 @@ class Watcher:
             return ails
         workers = self._workers.values()
         threads = [*self._threads, *(worker.thread for worker in workers)]
-        ailing = [thread.ails for thread in threads if thread.ails]
+        ailing = list(filter(None, (thread.ails for thread in threads)))
         if ailing and not self._stop.is_set():
             return "; ".join(ailing)
         since = time.monotonic() - self.settings.resync_interval - _TURN_LIMIT

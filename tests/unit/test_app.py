@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import wait_for
 from watcher.app import Watcher, _Worker
 from watcher.decide.model import Alarm, Desired, Endpoint, Handover, Reason, Sighting
 from watcher.lasting import LastingThread
-from watcher.observe.etcd import EtcdWatch
-from watcher.observe.health_probe import HealthProbe
-from watcher.observe.readiness import ReadinessProbe
 from watcher.reconciler import Reconciler, Relief
 from watcher.settings import Settings, load
 
@@ -224,32 +220,6 @@ def test_who_has_failed_goes_behind_all_others_and_is_as_urgent_as_before_once_i
 
 
 # --- its threads ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", [HealthProbe, ReadinessProbe, Reconciler])
-def test_whatever_breaks_off_begins_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[HealthProbe | ReadinessProbe | Reconciler]
-) -> None:
-    begun: list[object] = []
-
-    def breaks_off_once(self: object, stop: threading.Event) -> None:
-        begun.append(self)
-        if begun.count(self) == 1:
-            raise MemoryError
-        stop.wait(60)
-
-    def waits(_: object, stop: threading.Event) -> None:
-        stop.wait(60)
-
-    monkeypatch.setattr("watcher.lasting.AGAIN_AFTER", 0.0)
-    for each in (HealthProbe, ReadinessProbe, Reconciler, EtcdWatch):
-        monkeypatch.setattr(each, "run", breaks_off_once if each is kind else waits)
-    world = World(tmp_path)
-    world.watcher.start()
-    wait_for(lambda: begun and all(begun.count(one) == 2 for one in begun), LIMIT, "all begin anew")
-    assert world.watcher._ailing() == ""
-    world.watcher.ask_to_stop()
-    assert world.watcher.busy_at(time.monotonic() + LIMIT) == []
 
 
 def test_a_thread_that_is_dead_or_breaks_off_again_and_again_is_told(world: World) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_for
 from watcher.decide.model import Contact, Listing
 from watcher.fleet import Fleet, by_namespace
 from watcher.observe.etcd import EtcdWatch
@@ -145,28 +146,25 @@ def test_each_cluster_s_watcher_knows_whether_one_of_several_is_active(place: Pl
         assert watcher._rank._candidate is source._candidate
 
 
-def test_the_watch_on_etcd_begins_anew_where_it_breaks_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun = threading.Semaphore(0)
-    breaks = iter([True])
+JOBS = (EtcdWatch, HealthProbe, ReadinessProbe, Reconciler)
 
-    def breaks_off_once(_: object, stop: threading.Event) -> None:
-        begun.release()
-        if next(breaks, False):
+
+@pytest.mark.parametrize("kind", JOBS)
+def test_whatever_breaks_off_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type) -> None:
+    begun: list[object] = []
+
+    def breaks_off_once(self: object, stop: threading.Event) -> None:
+        begun.append(self)
+        if begun.count(self) == 1 and isinstance(self, kind):
             raise MemoryError
         stop.wait(60)
 
-    def waits(_: object, stop: threading.Event) -> None:
-        stop.wait(60)
-
     monkeypatch.setattr("watcher.lasting.AGAIN_AFTER", 0.0)
-    monkeypatch.setattr(EtcdWatch, "run", breaks_off_once)
-    for each in (HealthProbe, ReadinessProbe, Reconciler):
-        monkeypatch.setattr(each, "run", waits)
+    for each in JOBS:
+        monkeypatch.setattr(each, "run", breaks_off_once)
     fleet = started(Place(tmp_path).read(cluster("app")))
-    for _ in range(2):
-        assert begun.acquire(timeout=60)
+    wait_for(lambda: sorted(map(begun.count, set(begun))) == [1, 1, 1, 2], 60, "one begins anew")
+    assert [each._ailing() for each in fleet.watchers.values()] == [""]
     assert fleet.stop() == ()
 
 

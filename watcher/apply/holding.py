@@ -174,9 +174,7 @@ class Holding:
             request["cut_after"] = terms.cut_after
         held = self.held
         since = None if held is None else held.since
-        if since != self._refused_since:
-            self._refused_since = None
-        greetings = self._greetings if self._refused_since is None else None  # who was refused asks itself
+        greetings = None if since == self._refused_since else self._greetings  # who was refused asks itself
         with self._noting_refusal(since), greeting(greetings, endpoint if greets else None, since) as ours:
             if since is not None and request.get("greet") and not ours.is_needed:
                 request["vouched_at"] = self._clock() - since

@@ -14,8 +14,11 @@ ETCD_PORT = 2379
 PEER_PORT = 2380
 LATE_SECONDS = 0.3
 NOTICED_SECONDS = 8.0
-FULL_SECONDS = 45.0
 """Within which a member that hangs is left: `etcd.reread_interval`, `etcd.timeout`, and a moment."""
+
+FULL_SECONDS = 45.0
+"""Within which a member has found that its disk is full."""
+
 LOSS_PERCENT = 20
 
 

@@ -854,7 +854,7 @@ class Holder:
         """Of what we paused, but for what others have ended meanwhile, by our record, while we were frozen: a
         pause that came after that is an operator's.
         """
-        recorded = self._known_records().own()
+        recorded = self._known_records().own() if paused else []
         return [name for name in paused if name in recorded]
 
     def _not_shared(self) -> List[str]:

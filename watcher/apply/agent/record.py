@@ -161,16 +161,13 @@ class Records:
                 self._take_from(path, databases)
 
     def _take_from(self, path: str, databases: List[str]) -> None:
-        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
+        with _file_of_ours(path) as file:
             content = _content(file)
             record = json.loads(content)
-            if os.fstat(file).st_uid == os.geteuid() and record["pooler"] == self._pooler:
+            if record["pooler"] == self._pooler:
                 rest = [name for name in record["databases"] if name not in databases]
                 changed = json.dumps(dict(record, databases=rest)).encode("ascii")
                 os.pwrite(file, changed.ljust(len(content)), 0)
-        finally:
-            os.close(file)
 
     def are_more(self) -> bool:
         """Whether there is any record but ours, whoever it is of and whatever it is about."""
@@ -225,13 +222,9 @@ class Records:
                 with contextlib.suppress(OSError):
                     _unlink_file(told)
         for path in self._paths(_FRESH):
-            with contextlib.suppress(OSError):
-                file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
-                    if os.fstat(file).st_uid == os.geteuid() and not _is_locked(file):
-                        _unlink_file(path)
-                finally:
-                    os.close(file)
+            with contextlib.suppress(OSError), _file_of_ours(path) as file:
+                if not _is_locked(file):
+                    _unlink_file(path)
 
     def _all(self, alive: bool) -> Iterator[Dict[str, Any]]:
         for path in self._not_ours():
@@ -365,19 +358,22 @@ def _end_record(path: Optional[str], file: Optional[int], but_for: Optional[str]
 
 def _is_removed(path: str) -> bool:
     """Whether it is there no more. If it is ours it is emptied before, for who has it open still."""
-    with contextlib.suppress(OSError):
-        _empty_file(path)
+    with contextlib.suppress(OSError), _file_of_ours(path) as file:
+        os.ftruncate(file, 0)
     with contextlib.suppress(OSError):
         _unlink_file(path)
         return True
     return False
 
 
-def _empty_file(path: str) -> None:
+@contextlib.contextmanager
+def _file_of_ours(path: str) -> Iterator[int]:
+    """To be read and written; OSError where it is a link, or another account's."""
     file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if os.fstat(file).st_uid == os.geteuid():
-            os.ftruncate(file, 0)
+        if os.fstat(file).st_uid != os.geteuid():
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        yield file
     finally:
         os.close(file)
 
