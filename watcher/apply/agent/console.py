@@ -7,12 +7,13 @@ console»).
 
 import contextlib
 import os
+import re
 import select
 import socket
 import struct
 import sys
 import time
-from typing import Callable, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Callable, Collection, Dict, Iterator, List, Optional, Tuple
 
 from watcher.apply.agent.bounds import Gate
 from watcher.apply.agent.wire import PROTOCOL, Refused, say
@@ -109,7 +110,7 @@ class Reply:
         with _as_pgbouncer_speaks():
             return [dict(zip(self._columns, _values(body))) for body in self._bodies]
 
-    def pairs(self, key: str, value: str, wanted: Iterable[str]) -> Dict[str, str]:
+    def pairs(self, key: str, value: str, wanted: Collection[str]) -> Dict[str, str]:
         """Two columns, as a map from one to the other, of the rows whose key is wanted; empty where there are
         no columns of these names.
         """
@@ -117,9 +118,10 @@ class Reply:
             return {}
         at, other = self._columns.index(key), self._columns.index(value)
         names = {name.encode("utf-8") for name in wanted}
+        is_named = re.compile(b"|".join(re.escape(_SIZE.pack(len(name)) + name) for name in names)).search
         with _as_pgbouncer_speaks():
-            rows = [_values(body) for body in self._bodies if _raw(body, at) in names]
-            return {row[at] or "": row[other] or "" for row in rows}
+            rows = [_values(body) for body in self._bodies if is_named(body)]
+            return {row[at] or "": row[other] or "" for row in rows if row[at] in wanted}
 
 
 @contextlib.contextmanager
@@ -231,14 +233,6 @@ def _column_names(body: bytes) -> List[str]:
         names.append(body[at:end].decode("utf-8", "replace"))
         at = end + 19
     return names
-
-
-def _raw(body: bytes, column: int) -> bytes:
-    """One column of a row."""
-    at = 2
-    for _ in range(column):
-        at += 4 + max(_SIZE.unpack_from(body, at)[0], 0)
-    return body[at + 4 : at + 4 + _SIZE.unpack_from(body, at)[0]]
 
 
 def _values(body: bytes) -> List[Optional[str]]:

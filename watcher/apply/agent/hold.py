@@ -485,13 +485,11 @@ class Holder:
             self._until = now + min(limit, LONGEST_HOLD)
             try:
                 with self._known_records().turn():
-                    rows = self._pause(at_once)
+                    self._pause(at_once)
             except (OSError, Refused):
-                self._until = float("inf")
+                if not self._is_held:
+                    self._until = float("inf")
                 raise
-            self._is_held, self._is_complete = True, False
-            self._compare_at = now + COMPARE_EVERY
-            self._note_whether_complete(rows)  # our answer says so
         else:
             self._asked, self._until = asked, min(now + limit, self._began + LONGEST_HOLD)
             with self._known_records().turn():
@@ -516,8 +514,8 @@ class Holder:
         made = [] if but is None else [name for name in known if name not in but and name != "pgbouncer"]
         return [name for name in known if name in self._asked["databases"] or name in made]
 
-    def _pause(self, at_once: bool) -> Rows:
-        """What SHOW DATABASES shows once it is done."""
+    def _pause(self, at_once: bool) -> None:
+        """It is a hold once they are paused, and noted whether it is complete: our answer says so."""
         adopted = self._adopt_left()
         asked = ["SHOW DATABASES"] if at_once else ["SHOW CONFIG", "SHOW DATABASES"]
         replies = self._answers(*asked)
@@ -538,12 +536,14 @@ class Holder:
             else:
                 self._let_logins_end(fresh, changes, QUIET_LIMIT)
                 rows = self._send_pauses(fresh)
-                # behind the answer: from here on clients wait, and a stop of the primary waits for the answer
-                self._later.append((0.0, lambda: self._change_back("max_db_connections")))
         except (OSError, Refused):
             self._undo()
             raise
-        return rows
+        self._is_held, self._is_complete = True, False
+        self._compare_at = time.monotonic() + COMPARE_EVERY
+        self._note_whether_complete(rows, behind=self._words_to_let_logins_begin(others))
+        if not at_once:
+            self._note()
 
     def _let_logins_end(self, databases: List[str], changes: List[str], limit: float) -> None:
         """No login begins once these changes are made, and the one that may be under way in each pool gets a
@@ -554,6 +554,15 @@ class Holder:
         while _sums(pools.rows, databases, "sv_login") and time.monotonic() < until:
             time.sleep(0.001)
             (pools,) = self._answers("SHOW POOLS")
+
+    def _words_to_let_logins_begin(self, others: List[Dict[str, Any]]) -> List[str]:
+        """Of other databases, in the very turn in which they were kept from it: nobody has set it anew since.
+        Another agent that keeps them from it too lets them begin.
+        """
+        ours = self._changed.pop("max_db_connections", None)
+        if ours is None or any("max_db_connections" in other["settings"] for other in others):
+            return []
+        return _words_to_set({"max_db_connections": ours})
 
     def _send_pauses(self, databases: List[str]) -> Rows:
         """What SHOW DATABASES shows once they are in force."""
@@ -604,16 +613,15 @@ class Holder:
             if self._is_complete:
                 say(dict(self._status(), event="complete"))
 
-    def _note_whether_complete(self, rows: Rows) -> None:
+    def _note_whether_complete(self, rows: Rows, behind: Sequence[str] = ()) -> None:
         """Complete when all that is to be held is paused, by whomever, and no transaction runs in it.
         Sessions may stay for ever and do not count. If it is not, it is looked at again soon.
         """
         wanted = self._wanted(rows)
-        runs = not set(wanted) <= _paused_in(rows)
-        if not runs:
-            pools = [row for row in self._rows("SHOW POOLS") if row.get("pool_mode") != "session"]
-            runs = _sums(pools, wanted, "sv_active", "sv_tested") > 0
-        self._is_complete = not runs
+        (shown,) = self._answers("SHOW POOLS", behind=behind)
+        pools = [row for row in shown.rows if row.get("pool_mode") != "session"]
+        runs = _sums(pools, wanted, "sv_active", "sv_tested") > 0
+        self._is_complete = not runs and set(wanted) <= _paused_in(rows)
         if not self._is_complete:
             self._look_at = time.monotonic() + (0.001 if time.monotonic() - self._began < 0.1 else 0.02)
 
