@@ -58,7 +58,13 @@ def set_up(level: str, form: str, stream: TextIO = sys.stderr) -> None:
     line_of, out = (_json_line if as_json else _text_line), _out_to(stream)
     logger.remove()
     # no local values in tracebacks: they may be secrets
-    logger.add(lambda m: out.write(line_of(m.record)), level=level, backtrace=False, diagnose=False)
+    logger.add(
+        lambda m: out.write(line_of(m.record)),
+        level=level,
+        format="{message}",  # made for each line, and the shortest: what is written is the record
+        backtrace=False,
+        diagnose=False,
+    )
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(least)
