@@ -204,6 +204,7 @@ class Reconciler:
         self._were_let_go = False  # in this trouble, by somebody else
         self._is_unexplained = False  # a hold that another began, seen for the first time
         self._told_reads: tuple[Endpoint, ...] = ()
+        self._asks_for_reads = True  # what is wished for tells where those lead
         self._looked: Actual | None = None
         self._done_for: tuple[object, ...] | None = None
         self._resumed_at = float("-inf")
@@ -323,7 +324,7 @@ class Reconciler:
         self._done_for = None
         try:
             actual = self.seen = self._look_in_turn()
-            view, wish = self._as_of_now(view, wish)
+            view, wish = self._as_of_now(view, wish, actual)
             self._reconcile(view, wish, actual)
         except NotWanted:
             return 0.0
@@ -348,13 +349,16 @@ class Reconciler:
     def _wished(self, view: View) -> Desired:
         """What is wished for here; its hold no longer than the policy lets it be, from its first moment."""
         wall = self._wall() if self._wall is not None else None
-        at_once = desired(view, self._policy, self.beat_at, self._target.name, wall)
         last = self._target.last
+        self._asks_for_reads = last is None or bool(last.reads)
+        at_once = desired(
+            view, self._policy, self.beat_at, self._target.name, wall, reads=self._asks_for_reads
+        )
         wish = after_canary(at_once, last, view, self._policy, self.beat_at, self._target.name)
         ended_since, self._ended_since = self._ended_since, None
         if not wish.held:
             paused = wish.reason is Reason.PAUSED
-            if not (paused and but_for_pause(view, self._policy, self.beat_at, self._target.name, wall).held):
+            if not (paused and self._would_hold(view, wall)):
                 self._held_since = None  # while the same trouble lasts it is spent, also over a pause
                 self._is_let_be = self._were_let_go = False
             return wish
@@ -365,12 +369,16 @@ class Reconciler:
             return let_be(wish)
         return within_limits(at_once, wish, self._policy, self._held_since, self.beat_at)
 
-    def _as_of_now(self, view: View, wish: Desired) -> tuple[View, Desired]:
+    def _would_hold(self, view: View, wall: float | None) -> bool:
+        """If `watcher pause` had not been said."""
+        return but_for_pause(view, self._policy, self.beat_at, self._target.name, wall, reads=False).held
+
+    def _as_of_now(self, view: View, wish: Desired, actual: Actual) -> tuple[View, Desired]:
         """What is known and wished for after the look, which may last as long as connecting does. Whether a
-        canary goes first depends on what was seen by it.
+        canary goes first depends on what was seen by it, and so does whether anything is for reads.
         """
-        latest = self._mailbox.peek()
-        if latest is view and self._policy.canary is None:
+        latest, is_asked = self._mailbox.peek(), self._asks_for_reads or not actual.reads
+        if latest is view and is_asked and self._policy.canary is None:
             return view, wish
         self.beat_at = self._clock()
         wish = self._wished(latest)

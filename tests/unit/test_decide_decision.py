@@ -239,6 +239,15 @@ def test_a_replica_that_settles_is_looked_at_then_or_when_etcd_would_be_silent(
     assert wish.candidates == replicas(FIT, policy, NOW, "")
 
 
+def test_where_nothing_is_for_reads_nobody_waits_for_a_replica_to_settle() -> None:
+    policy = replace(POLICY, reads=ReadPolicy(settle=5.0))
+    plain = desired(FIT, policy, NOW, "bouncer1", reads=False)
+    assert (plain.readers, plain.read_guards, plain.candidates) == (None, None, ())
+    assert plain.recheck_at == NOW + 9  # when etcd would be silent
+    full = desired(FIT, policy, NOW, "bouncer1")
+    assert plain == replace(full, readers=None, read_guards=None, candidates=(), recheck_at=NOW + 9)
+
+
 def test_reads_are_sent_to_the_address_that_the_policy_names() -> None:
     addresses = {"node1": Endpoint("db1", 1), "node2": Endpoint("db2", 1)}
     policy = replace(POLICY, connect_via=ConnectVia.ADDRESSES, addresses=addresses)

@@ -328,6 +328,17 @@ def test_reads_are_led_back_at_once_also_by_a_write_that_teaches_the_stamp() -> 
     assert world.reports.reads == [(NODES["node1"],)] * 2, "that they were led back is told"
 
 
+def test_a_line_that_is_marked_for_replicas_anew_is_led_by_the_look_that_shows_it() -> None:
+    world = World()
+    world.turn(led_by("node1", 5, world.now - 60))
+    marked = "app = host=10.0.0.1 port=5432\n;; role=replica\nreads = host=10.0.0.3 port=5432"
+    world.pgbouncer.text = world.pgbouncer.text.replace("app = host=10.0.0.1 port=5432", marked)
+    world.now += RESYNC
+    world.turn()
+    assert "reads = host=10.0.0.1" in world.pgbouncer.text
+    assert world.reports.reads == [(NODES["node1"],)]
+
+
 def test_reads_that_another_watcher_has_led_on_are_told_once() -> None:
     world = World(AT_NODE3_WITH_READS)
     world.turn(led_by("node1", 5, world.now - 60))

@@ -158,12 +158,15 @@ class Policy:
         return replace(self, hold=None, other_site=other)
 
 
-def desired(view: View, policy: Policy, now: float, target: str = "", wall: float | None = None) -> Desired:
+def desired(
+    view: View, policy: Policy, now: float, target: str = "", wall: float | None = None, reads: bool = True
+) -> Desired:
     """Where clients of `target` should be sent and whether they should wait, by all that is known at `now`.
 
-    `wall` is the same moment in seconds since the epoch, for what was announced by date.
+    `wall` is the same moment in seconds since the epoch, for what was announced by date. Without `reads` who
+    may serve those is left open.
     """
-    keep_off, wish = paused(view), but_for_pause(view, policy, now, target, wall)
+    keep_off, wish = paused(view), but_for_pause(view, policy, now, target, wall, reads)
     if keep_off is None:
         return wish
     belongs = None if wish.route is None else wish.route.endpoint
@@ -171,7 +174,7 @@ def desired(view: View, policy: Policy, now: float, target: str = "", wall: floa
 
 
 def but_for_pause(
-    view: View, policy: Policy, now: float, target: str = "", wall: float | None = None
+    view: View, policy: Policy, now: float, target: str = "", wall: float | None = None, reads: bool = True
 ) -> Desired:
     """The same as if `watcher pause` had not been said."""
     silent_from = (view.began_at if view.contact_at is None else view.contact_at) + policy.silence_limit
@@ -184,7 +187,8 @@ def but_for_pause(
     if policy.other_site is not None and config(view).standby_cluster:
         return _by_other_site(view, policy, policy.other_site, Moment(now, wall), target, silent_from)
     wish = _by_leader_key(view, policy, now, silent_from)
-    wish = _with_readers(wish, view, policy, now, target)
+    if reads:
+        wish = _with_readers(wish, view, policy, now, target)
     return _with_hold(wish, view, policy, Moment(now, wall), target)
 
 
@@ -382,7 +386,7 @@ def _by_other_site(
     """This site is a standby cluster: what would be wished for at the other one, on the word of both."""
     if view.other is None:
         return Desired(Reason.STANDBY_CLUSTER, "a standby cluster, and the other site was not asked")
-    wish = but_for_pause(view.other, followed, moment.now, target, moment.wall)
+    wish = but_for_pause(view.other, followed, moment.now, target, moment.wall, reads=False)
     if wish.reason is Reason.STANDBY_CLUSTER:
         wish = replace(wish, held=policy.hold is not None and _turns(view, view.other))
     return replace(
@@ -393,9 +397,7 @@ def _by_other_site(
         recheck_at=silent_from if wish.recheck_at is None else min(wish.recheck_at, silent_from),
         stop_id="",  # the barrier there waits for that site's own PgBouncers
         at_other_site=True,
-        readers=None,  # reads do not cross from one site to the other
-        read_guards=(),
-        candidates=(),
+        read_guards=(),  # reads do not cross from one site to the other
     )
 
 
