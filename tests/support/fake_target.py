@@ -487,8 +487,7 @@ class FakeTarget:
                 self._confirm(endpoint)
             return
         since = agent.held.since
-        greetings = None if since == self._refused_since else self._greetings
-        with greeting(greetings, endpoint, since) as ours:
+        with greeting(self._greetings, endpoint, since, itself=since == self._refused_since) as ours:
             if endpoint is not None and ours.is_needed:
                 self._greet(endpoint, since)
             ours.took = True

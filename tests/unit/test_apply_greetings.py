@@ -1,11 +1,12 @@
 """One greeting of a primary for all who release clients to it at the same moment."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
 from tests.support.waiting import wait_for
-from watcher.apply.greetings import FRESH, Greeting, Greetings, greeting
+from watcher.apply.greetings import FRESH, TOGETHER, Greeting, Greetings, greeting
 from watcher.decide.errors import TargetUnreachable
 from watcher.decide.model import Endpoint
 
@@ -17,9 +18,11 @@ class World:
         self.now = 100.0
         self.greetings = Greetings(lambda: self.now)
 
-    def greet(self, endpoint: Endpoint = A, *, since: float = 0.0, took: bool = True) -> bool:
+    def greet(
+        self, endpoint: Endpoint = A, *, since: float = 0.0, took: bool = True, itself: bool = False
+    ) -> bool:
         """Whether it had to be asked."""
-        with self.greetings.greeting(endpoint, since) as ours:
+        with self.greetings.greeting(endpoint, since, itself=itself) as ours:
             ours.took = took
         return ours.is_needed
 
@@ -43,11 +46,12 @@ def test_its_word_is_of_that_server_alone(world: World) -> None:
     assert world.greet(A)
 
 
-def test_a_slow_answer_counts_from_when_it_was_asked_for(world: World) -> None:
+def test_a_slow_answer_counts_from_when_it_came(world: World) -> None:
     with world.greetings.greeting(A, 0.0) as ours:
-        world.now += FRESH
+        world.now += 10 * FRESH
         ours.took = True
-    assert world.greet()
+    assert not world.greet(since=100.0)
+    assert world.greet(since=100.1), "what was asked before clients had to wait"
 
 
 def refused(world: World, endpoint: Endpoint = A) -> None:
@@ -147,6 +151,48 @@ def test_an_answer_that_stays_away_is_not_waited_for(world: World, monkeypatch: 
     with ThreadPoolExecutor() as pool, world.greetings.greeting(A, 0.0):
         others = [pool.submit(world.greet) for _ in range(2)]
         assert True in {other.result(60) for other in others}
+
+
+def test_who_was_refused_asks_itself_and_vouches_for_others_again(world: World) -> None:
+    world.greet()
+    assert world.greet(itself=True)
+    world.now += FRESH + 1
+    assert world.greet(itself=True)
+    assert not world.greet()
+
+
+@pytest.mark.usefixtures("patient")
+def test_nobody_waits_for_the_word_of_who_was_refused_before(world: World) -> None:
+    with ThreadPoolExecutor() as pool, world.greetings.greeting(A, 0.0, itself=True):
+        assert pool.submit(world.greet).result(60)
+
+
+@pytest.mark.parametrize("itself", [False, True])
+def test_no_more_ask_at_a_time_than_a_server_takes_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, itself: bool
+) -> None:
+    monkeypatch.setattr("watcher.apply.greetings.PATIENCE", 0.0)
+    monkeypatch.setattr("watcher.apply.greetings.ROOM_LIMIT", 100.0)
+    with ThreadPoolExecutor() as pool, ExitStack() as asking:
+        first = [asking.enter_context(world.greetings.greeting(A, 0.0)) for _ in range(TOGETHER)]
+        assert all(one.is_needed for one in first), "they ask, since nobody tells for so long"
+        coming = pool.submit(world.greet, itself=itself)
+        waiting = world.greetings._changed._waiters  # type: ignore[attr-defined] # nobody else tells
+        wait_for(lambda: len(waiting) == 1, 60, "it waits")
+        assert pool.submit(world.greet, B).result(60), "another server's queue is another"
+        if not itself:
+            first[0].took = True
+        asking.pop_all().close()
+        assert coming.result(60) is itself
+
+
+def test_room_is_not_waited_for_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("PATIENCE", "ROOM_LIMIT"):
+        monkeypatch.setattr(f"watcher.apply.greetings.{limit}", 0.01)
+    with ThreadPoolExecutor() as pool, ExitStack() as asking:
+        for _ in range(TOGETHER):
+            asking.enter_context(world.greetings.greeting(A, 0.0))
+        assert pool.submit(world.greet).result(60)
 
 
 @pytest.mark.parametrize(("endpoint", "is_needed"), [(A, True), (None, False)])

@@ -7,19 +7,30 @@ a fleet would have it start one each, and whoever waits for their word waits in 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from watcher.decide.model import Endpoint
 
 FRESH = 0.2
-"""Seconds for which the answer that one agent got holds for the others, who greet at the same moment. Then
-one of them asks again, since the first clients there may have taken its last connection.
+"""Seconds for which the answer that one agent got holds for the others, who greet at the same moment; counted
+from when it came, since it is slow where all of them are. Then one of them asks again, as the first clients
+there may have taken its last connection.
 """
 
 PATIENCE = 0.1
 """Seconds for which they wait for it, before each asks for itself: the host of the one who asks may be cut
 off, and no other."""
+
+TOGETHER = 8
+"""How many then ask at a time. What a server has not taken up yet waits in its kernel's queue, and where that
+is full (`listen_backlog`, twice `max_connections` in PostgreSQL) whoever comes is told nothing: a fleet that
+asks all at once is refused by a server that is well, and asks again.
+"""
+
+ROOM_LIMIT = 0.5
+"""Seconds for which whoever must ask waits for room among those: each may be on a host that is cut off."""
 
 
 class Greeting:
@@ -36,8 +47,9 @@ class Greetings:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._changed = threading.Condition()
-        self._under_way: Endpoint | None = None
-        self._last: tuple[Endpoint, float] | None = None
+        self._asking: Counter[Endpoint] = Counter()
+        self._refused: Counter[Endpoint] = Counter()  # of those who ask: nobody waits for their word
+        self._last: tuple[Endpoint, float, float] | None = None
         self._refusals = 0
 
     def refused(self) -> None:
@@ -47,39 +59,48 @@ class Greetings:
             self._last = None
 
     @contextmanager
-    def greeting(self, endpoint: Endpoint, since: float) -> Iterator[Greeting]:
+    def greeting(self, endpoint: Endpoint, since: float, *, itself: bool = False) -> Iterator[Greeting]:
         """For clients who have waited `since` then; what was asked before tells nothing of why they do. While
-        its block lasts, others who come for the same server wait for what is told. Who is refused says so.
+        its block lasts, others who come for the same server wait for what is told. Who is refused says so,
+        and asks `itself` from then on.
         """
+
+        def is_spared() -> bool:
+            return not itself and self._is_vouched_for(endpoint, since)
+
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._is_vouched_for(endpoint, since) or self._under_way != endpoint, PATIENCE
-            )
-            greeting, asked_at = Greeting(not self._is_vouched_for(endpoint, since)), self._clock()
-            refusals = self._refusals
-            if greeting.is_needed:
-                self._under_way = endpoint
+            if not itself:
+                self._changed.wait_for(lambda: is_spared() or not self._are_hopeful(endpoint), PATIENCE)
+            self._changed.wait_for(lambda: is_spared() or self._asking[endpoint] < TOGETHER, ROOM_LIMIT)
+            greeting, asked_at, refusals = Greeting(not is_spared()), self._clock(), self._refusals
+            self._asking[endpoint] += greeting.is_needed
+            self._refused[endpoint] += itself
         try:
             yield greeting
         finally:
             if greeting.is_needed:
                 with self._changed:
                     if greeting.took and refusals == self._refusals:
-                        self._last = endpoint, asked_at
-                    self._under_way = None
+                        self._last = endpoint, asked_at, self._clock()
+                    self._asking[endpoint] -= 1
+                    self._refused[endpoint] -= itself
                     self._changed.notify_all()
+
+    def _are_hopeful(self, endpoint: Endpoint) -> bool:
+        """Whether any asks there who was not refused before, perhaps for its host's sake."""
+        return self._asking[endpoint] > self._refused[endpoint]
 
     def _is_vouched_for(self, endpoint: Endpoint, since: float) -> bool:
         if self._last is None:
             return False
-        whom, asked_at = self._last
-        return whom == endpoint and since <= asked_at and self._clock() - asked_at < FRESH
+        whom, asked_at, told_at = self._last
+        return whom == endpoint and since <= asked_at and self._clock() - told_at < FRESH
 
 
 def greeting(
-    greetings: Greetings | None, endpoint: Endpoint | None, since: float | None
+    greetings: Greetings | None, endpoint: Endpoint | None, since: float | None, *, itself: bool = False
 ) -> AbstractContextManager[Greeting]:
     """By the word of others, where there may be any; nobody is greeted where it is to none."""
     if endpoint is None or greetings is None or since is None:
         return nullcontext(Greeting(is_needed=endpoint is not None))
-    return greetings.greeting(endpoint, since)
+    return greetings.greeting(endpoint, since, itself=itself)

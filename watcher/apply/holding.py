@@ -174,8 +174,9 @@ class Holding:
             request["cut_after"] = terms.cut_after
         held = self.held
         since = None if held is None else held.since
-        greetings = None if since == self._refused_since else self._greetings  # who was refused asks itself
-        with self._noting_refusal(since), greeting(greetings, endpoint if greets else None, since) as ours:
+        itself = since == self._refused_since
+        whom = endpoint if greets else None
+        with self._noting_refusal(since), greeting(self._greetings, whom, since, itself=itself) as ours:
             if since is not None and request.get("greet") and not ours.is_needed:
                 request["vouched_at"] = self._clock() - since
             shown: list[dict[str, Any]] | None = self._ask(**request).get("shown")
