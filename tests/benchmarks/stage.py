@@ -20,7 +20,7 @@ from tests.support.attempts import Attempts
 from tests.support.bed import Bed
 from tests.support.etcd_gateway import Event, KeyWatch
 from tests.support.network import Segment, own_network
-from tests.support.patroni import Node
+from tests.support.patroni import Node, with_room_for
 from tests.support.reference import ReferenceWriter
 from tests.support.traffic import Plan, Traffic
 from tests.support.waiting import BedError, BedTimeoutError, wait_for
@@ -205,9 +205,7 @@ def stage(
 
 
 def _of_fleet(size: int) -> dict[str, Any]:
-    """Each PgBouncer has a pool of its own, so PostgreSQL has room for all of them."""
-    parameters = {"max_connections": 100 + 2 * size}
-    return {"bouncers": size, "patroni_options": {"dcs": {"postgresql": {"parameters": parameters}}}}
+    return {"bouncers": size, "patroni_options": {"dcs": with_room_for(size)}}
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from tests.support.bed import BouncerHost
 from tests.support.etcd import EtcdCluster
 from tests.support.etcd_gateway import Gateway, Written
 from tests.support.folders import bed_folder
-from tests.support.patroni import Node, PatroniCluster
+from tests.support.patroni import Node, PatroniCluster, with_room_for
 from tests.support.pgbouncer import RECOMMENDED, PgBouncer
 from tests.support.sshd import Sshd
 from tests.support.waiting import wait_for
@@ -61,7 +61,8 @@ class SwitchBed(AbstractContextManager["SwitchBed"]):
         self.folder = self._stack.enter_context(bed_folder())
         self.etcd = self._stack.enter_context(EtcdCluster(self.folder / "etcd"))
         for name in NAMES:
-            self._clusters[name] = self._stack.enter_context(_one_node(self.folder, self.etcd, name))
+            cluster = _one_node(self.folder, self.etcd, name, self._bouncers)
+            self._clusters[name] = self._stack.enter_context(cluster)
         self._gateway = Gateway(self.etcd.endpoints[0])
         self._stack.callback(self._gateway.close)
         addresses = [take_address() for _ in range(self._bouncers)]
@@ -134,7 +135,7 @@ def _prefix(scope: str) -> str:
     return f"/{NAMESPACE}/{scope}/"
 
 
-def _one_node(folder: Path, etcd: EtcdCluster, name: str) -> PatroniCluster:
+def _one_node(folder: Path, etcd: EtcdCluster, name: str, bouncers: int) -> PatroniCluster:
     return PatroniCluster(
         folder / f"patroni-{name}",
         etcd,
@@ -142,6 +143,7 @@ def _one_node(folder: Path, etcd: EtcdCluster, name: str) -> PatroniCluster:
         nodes=1,
         namespace=f"/bench-{name}/",
         node_config={"name": name},
+        dcs=with_room_for(bouncers),
     )
 
 

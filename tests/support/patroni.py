@@ -480,6 +480,13 @@ class PatroniCluster(AbstractContextManager["PatroniCluster"]):
         ).stdout
 
 
+def with_room_for(bouncers: int) -> dict[str, Any]:
+    """`dcs` under which PostgreSQL has room for so many PgBouncers: each has a pool, and an agent whose guard
+    keeps a connection open.
+    """
+    return {"postgresql": {"parameters": {"max_connections": 100 + 2 * bouncers}}}
+
+
 def _listen(host: str, port: int) -> dict[str, str]:
     return {"listen": f"{host}:{port}", "connect_address": f"{host}:{port}"}
 

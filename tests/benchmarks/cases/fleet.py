@@ -26,7 +26,9 @@ PROMISED = (
 TIMEOUT = 400.0
 """The first includes three agents' starts for each PgBouncer, all on this machine."""
 PAUSE_SECONDS = (2.5, 3.0)
-"""Between two switches, so that one does not begin while the last one's guards are still being set up."""
+PAUSE_FOR_EACH = 1 / 64
+"""Between two switches, and as much more for each PgBouncer, so that one does not begin while the last one's
+guards are still being set up."""
 
 
 def measure(bench: Bench) -> tuple[Figures, Figures]:
@@ -43,7 +45,8 @@ def _of_size(bench: Bench, size: int) -> Figures:
         SwitchBed(size) as bed,
         WatcherProcess(bed.folder / "watcher", bed.settings()) as watcher,
     ):
-        hand = Hand(bed, LogTail(watcher.log), timeout=TIMEOUT, pause=PAUSE_SECONDS)
+        shortest, longest = (seconds + size * PAUSE_FOR_EACH for seconds in PAUSE_SECONDS)
+        hand = Hand(bed, LogTail(watcher.log), timeout=TIMEOUT, pause=(shortest, longest))
         hand.first()
         for _ in range(counts.warm_up):
             hand.switch_once_held()
