@@ -397,6 +397,25 @@ def test_a_switch_takes_few_exchanges_with_pgbouncer(
     bouncer.point_at("127.0.0.1", 1)
 
 
+def test_logins_that_a_hold_kept_off_begin_again_whatever_another_agent_has_on_record(
+    bouncer: PgBouncer, postgres: Postgres
+) -> None:
+    """It may have let them begin already, and not noted that yet: then nobody else would."""
+    bouncer.write_block(postgres.address, postgres.port)
+    holder = Holder(str(bouncer.ini), f"{bouncer.address}:{bouncer.port}", LIMIT, Bounds(None, None))
+    with _console(bouncer) as control, _console(bouncer) as pauser:
+        holder._consoles = {"control": control._pooler, "pause": pauser._pooler}
+        holder._begin()
+        config = holder._config()
+        other = Records(str(bouncer.ini), identity(control._pooler))
+        other.note([], {"max_db_connections": config["max_db_connections"]}, {"max_db_connections": "1"})
+        assert holder._answer(b'{"verb": "hold", "databases": ["app"], "limit": 30.0}')["held"]
+        assert holder._config()["max_db_connections"] == config["max_db_connections"]
+        other.forget()
+        holder.let_go("the test is over")
+    bouncer.point_at("127.0.0.1", 1)
+
+
 @pytest.mark.parametrize(
     ("inside", "outside"), [(1, 3000), (300, 0)], ids=["many outside the block", "many in the block"]
 )

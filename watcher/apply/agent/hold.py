@@ -541,7 +541,7 @@ class Holder:
             raise
         self._is_held, self._is_complete = True, False
         self._compare_at = time.monotonic() + COMPARE_EVERY
-        self._note_whether_complete(rows, behind=self._words_to_let_logins_begin(others))
+        self._note_whether_complete(rows, behind=self._words_to_let_logins_begin())
         if not at_once:
             self._note()
 
@@ -555,14 +555,13 @@ class Holder:
             time.sleep(0.001)
             (pools,) = self._answers("SHOW POOLS")
 
-    def _words_to_let_logins_begin(self, others: List[Dict[str, Any]]) -> List[str]:
+    def _words_to_let_logins_begin(self) -> List[str]:
         """Of other databases, in the very turn in which they were kept from it: nobody has set it anew since.
-        Another agent that keeps them from it too lets them begin.
+        Also where another agent keeps them from it, as after a turn that lasted too long: it may have said so
+        already, and would not say it again; a moment less without logins is the least harm.
         """
         ours = self._changed.pop("max_db_connections", None)
-        if ours is None or any("max_db_connections" in other["settings"] for other in others):
-            return []
-        return _words_to_set({"max_db_connections": ours})
+        return [] if ours is None else _words_to_set({"max_db_connections": ours})
 
     def _send_pauses(self, databases: List[str]) -> Rows:
         """What SHOW DATABASES shows once they are in force."""
