@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support.waiting import wait_for
-from watcher.apply.greetings import FRESH, TOGETHER, Greeting, Greetings, greeting
+from watcher.apply.greetings import FRESH, LONGEST, ROOM_LIMIT, TOGETHER, Greeting, Greetings, greeting
 from watcher.decide.errors import TargetUnreachable
 from watcher.decide.model import Endpoint
 
@@ -164,7 +164,20 @@ def test_who_was_refused_asks_itself_and_vouches_for_others_again(world: World) 
 @pytest.mark.usefixtures("patient")
 def test_nobody_waits_for_the_word_of_who_was_refused_before(world: World) -> None:
     with ThreadPoolExecutor() as pool, world.greetings.greeting(A, 0.0, itself=True):
-        assert pool.submit(world.greet).result(60)
+        assert pool.submit(world.greet, took=False).result(60)
+    with ThreadPoolExecutor() as pool:
+        with world.greetings.greeting(A, 0.0) as ours:
+            others = several(world, 1, pool)
+            ours.took = True
+        assert not others[0].result(60), "but of others, also after that"
+
+
+def test_who_finds_no_room_asks_by_and_by(world: World) -> None:
+    with ExitStack() as queue:
+        limits = [queue.enter_context(world.greetings._queued(whom)) for whom in [A] * 50 + [B]]
+    assert limits[:17] == [ROOM_LIMIT] * 8 + [2 * ROOM_LIMIT] * 8 + [3 * ROOM_LIMIT]
+    assert limits[-2:] == [LONGEST, ROOM_LIMIT]
+    assert world.greetings._waiting.total() == 0
 
 
 @pytest.mark.parametrize("itself", [False, True])

@@ -30,7 +30,12 @@ asks all at once is refused by a server that is well, and asks again.
 """
 
 ROOM_LIMIT = 0.5
-"""Seconds for which whoever must ask waits for room among those: each may be on a host that is cut off."""
+"""Seconds for which whoever must ask waits for room among those, as each may be on a host that is cut off; so
+many more for every eight who wait already, for if all went on at once they would be a crowd again.
+"""
+
+LONGEST = 2.0
+"""Seconds for which nobody waits for room: who asked in vain before has an answer by then."""
 
 
 class Greeting:
@@ -49,6 +54,7 @@ class Greetings:
         self._changed = threading.Condition()
         self._asking: Counter[Endpoint] = Counter()
         self._refused: Counter[Endpoint] = Counter()  # of those who ask: nobody waits for their word
+        self._waiting: Counter[Endpoint] = Counter()  # for room
         self._last: tuple[Endpoint, float, float] | None = None
         self._refusals = 0
 
@@ -71,7 +77,8 @@ class Greetings:
         with self._changed:
             if not itself:
                 self._changed.wait_for(lambda: is_spared() or not self._are_hopeful(endpoint), PATIENCE)
-            self._changed.wait_for(lambda: is_spared() or self._asking[endpoint] < TOGETHER, ROOM_LIMIT)
+            with self._queued(endpoint) as limit:
+                self._changed.wait_for(lambda: is_spared() or self._asking[endpoint] < TOGETHER, limit)
             greeting, asked_at, refusals = Greeting(not is_spared()), self._clock(), self._refusals
             self._asking[endpoint] += greeting.is_needed
             self._refused[endpoint] += itself
@@ -85,6 +92,16 @@ class Greetings:
                     self._asking[endpoint] -= 1
                     self._refused[endpoint] -= itself
                     self._changed.notify_all()
+
+    @contextmanager
+    def _queued(self, endpoint: Endpoint) -> Iterator[float]:
+        """For how many seconds to wait for room, by how many do already."""
+        limit = min(ROOM_LIMIT * (1 + self._waiting[endpoint] // TOGETHER), LONGEST)
+        self._waiting[endpoint] += 1
+        try:
+            yield limit
+        finally:
+            self._waiting[endpoint] -= 1
 
     def _are_hopeful(self, endpoint: Endpoint) -> bool:
         """Whether any asks there who was not refused before, perhaps for its host's sake."""
