@@ -350,7 +350,8 @@ class Reconciler:
         """What is wished for here; its hold no longer than the policy lets it be, from its first moment."""
         wall = self._wall() if self._wall is not None else None
         last = self._target.last
-        self._asks_for_reads = last is None or bool(last.reads)
+        if last is not None:  # else as before: that nothing is known for a while is no other wish
+            self._asks_for_reads = bool(last.reads)
         at_once = desired(
             view, self._policy, self.beat_at, self._target.name, wall, reads=self._asks_for_reads
         )

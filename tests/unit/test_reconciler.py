@@ -10,7 +10,7 @@ import pytest
 from tests.support.fake_target import NODES, POLICY, FakePgBouncer, FakeTarget, Reports, led_by
 from tests.support.waiting import wait_for
 from watcher.decide.backoff import Backoff
-from watcher.decide.decision import HoldPolicy, Policy
+from watcher.decide.decision import CanaryPolicy, HoldPolicy, Policy
 from watcher.decide.errors import (
     BlockError,
     Fenced,
@@ -326,6 +326,24 @@ def test_reads_are_led_back_at_once_also_by_a_write_that_teaches_the_stamp() -> 
     assert "reads = host=10.0.0.1" in world.pgbouncer.text
     assert world.writes == 2
     assert world.reports.reads == [(NODES["node1"],)] * 2, "that they were led back is told"
+
+
+@pytest.mark.parametrize("policy", [POLICY, replace(POLICY, canary=CanaryPolicy(frozenset({"another"})))])
+def test_who_has_nothing_for_reads_is_no_news_after_a_failure(policy: Policy) -> None:
+    world = World(policy=policy)
+    world.target.fail_always["write"] = TargetUnreachable("fake", "the host is away", "look at it")
+    due = world.turn()
+    assert due > 0
+    for _ in range(5):
+        assert world.turn() > 0
+    assert world.target.calls["write"] <= 1
+    del world.target.fail_always["write"]
+    world.now += due
+    world.turn()
+    world.turn()
+    assert world.reconciler.in_place is not None
+    assert world.reports.looks[-1][0].candidates == ()
+    assert world.reports.looks[-1][0].readers is None
 
 
 def test_a_line_that_is_marked_for_replicas_anew_is_led_by_the_look_that_shows_it() -> None:

@@ -1015,10 +1015,10 @@ def test_a_stop_is_acknowledged_though_the_guard_is_refused(unguarded: Holding) 
 
 
 def test_who_has_all_but_its_guard_is_in_place_and_fails_and_may_be_mended_anew(unguarded: Holding) -> None:
-    assert unguarded.reconciler.in_place == Relief(unguarded.reports.wishes[-1])
+    wish, seen, failure = unguarded.reports.looks[-1]
+    assert unguarded.reconciler.in_place == Relief(wish)
     assert unguarded.reconciler.is_failing
     assert unguarded.reconciler.may_mend_anew
-    _, seen, failure = unguarded.reports.looks[-1]
     assert seen is not None
     assert isinstance(failure, TargetRefused)
 

@@ -174,7 +174,7 @@ def desired(
 
 
 def but_for_pause(
-    view: View, policy: Policy, now: float, target: str = "", wall: float | None = None, reads: bool = True
+    view: View, policy: Policy, now: float, target: str, wall: float | None, reads: bool
 ) -> Desired:
     """The same as if `watcher pause` had not been said."""
     silent_from = (view.began_at if view.contact_at is None else view.contact_at) + policy.silence_limit
