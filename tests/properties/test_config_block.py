@@ -1,5 +1,6 @@
 """What holds for every block, every route, and every file at all."""
 
+import gc
 import re
 import time
 from contextlib import suppress
@@ -261,10 +262,13 @@ def _seconds_for(evil: str, inside: bool) -> float:
         else f"{line};; [config cluster: begin]\n{good};; [config cluster: end]\n"
     )
     route = Route(Endpoint("10.0.0.2", 1), Stamp(1, "7", 2, 3, "n"))
+    gc.disable()  # which looks through all that a run of tests has made
     begun = time.process_time()
     for broken in (text, text.replace("config cluster: end", "config  cluster: end")):
         with suppress(BlockError):
             parse(broken, "demo", "f")
         with suppress(BlockError):
             rewrite(broken, "demo", route, "f")
-    return time.process_time() - begun
+    took = time.process_time() - begun
+    gc.enable()
+    return took
