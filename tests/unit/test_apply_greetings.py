@@ -6,7 +6,16 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support.waiting import wait_for
-from watcher.apply.greetings import FRESH, LONGEST, ROOM_LIMIT, TOGETHER, Greeting, Greetings, greeting
+from watcher.apply.greetings import (
+    FRESH,
+    LONGEST,
+    OLDEST,
+    ROOM_LIMIT,
+    TOGETHER,
+    Greeting,
+    Greetings,
+    greeting,
+)
 from watcher.decide.errors import TargetUnreachable
 from watcher.decide.model import Endpoint
 
@@ -48,10 +57,17 @@ def test_its_word_is_of_that_server_alone(world: World) -> None:
 
 def test_a_slow_answer_counts_from_when_it_came(world: World) -> None:
     with world.greetings.greeting(A, 0.0) as ours:
-        world.now += 10 * FRESH
+        world.now += OLDEST - 0.01
         ours.took = True
     assert not world.greet(since=100.0)
     assert world.greet(since=100.1), "what was asked before clients had to wait"
+
+
+def test_an_answer_that_is_told_too_late_holds_for_nobody(world: World) -> None:
+    with world.greetings.greeting(A, 0.0) as ours:
+        world.now += OLDEST
+        ours.took = True
+    assert world.greet()
 
 
 def refused(world: World, endpoint: Endpoint = A) -> None:

@@ -19,6 +19,11 @@ from when it came, since it is slow where all of them are. Then one of them asks
 there may have taken its last connection.
 """
 
+OLDEST = 1.0
+"""Seconds that an answer, and what followed it there, may have taken to hold for anybody else: it is told
+once that release is over, and the server may have died since it took the login.
+"""
+
 PATIENCE = 0.1
 """Seconds for which they wait for it, before each asks for itself: the host of the one who asks may be cut
 off, and no other."""
@@ -87,8 +92,9 @@ class Greetings:
         finally:
             if greeting.is_needed:
                 with self._changed:
-                    if greeting.took and refusals == self._refusals:
-                        self._last = endpoint, asked_at, self._clock()
+                    told_at = self._clock()
+                    if greeting.took and refusals == self._refusals and told_at - asked_at < OLDEST:
+                        self._last = endpoint, asked_at, told_at
                     self._asking[endpoint] -= 1
                     self._refused[endpoint] -= itself
                     self._changed.notify_all()
