@@ -58,7 +58,7 @@ class Greetings:
         self._clock = clock
         self._changed = threading.Condition()
         self._asking: Counter[Endpoint] = Counter()
-        self._refused: Counter[Endpoint] = Counter()  # of those who ask: nobody waits for their word
+        self._hopeful: Counter[Endpoint] = Counter()  # of those: not refused before
         self._waiting: Counter[Endpoint] = Counter()  # for room
         self._last: tuple[Endpoint, float, float] | None = None
         self._refusals = 0
@@ -81,12 +81,12 @@ class Greetings:
 
         with self._changed:
             if not itself:
-                self._changed.wait_for(lambda: is_spared() or not self._are_hopeful(endpoint), PATIENCE)
+                self._changed.wait_for(lambda: is_spared() or not self._hopeful[endpoint], PATIENCE)
             with self._queued(endpoint) as limit:
                 self._changed.wait_for(lambda: is_spared() or self._asking[endpoint] < TOGETHER, limit)
             greeting, asked_at, refusals = Greeting(not is_spared()), self._clock(), self._refusals
             self._asking[endpoint] += greeting.is_needed
-            self._refused[endpoint] += itself
+            self._hopeful[endpoint] += greeting.is_needed and not itself
         try:
             yield greeting
         finally:
@@ -96,7 +96,7 @@ class Greetings:
                     if greeting.took and refusals == self._refusals and told_at - asked_at < OLDEST:
                         self._last = endpoint, asked_at, told_at
                     self._asking[endpoint] -= 1
-                    self._refused[endpoint] -= itself
+                    self._hopeful[endpoint] -= not itself
                     self._changed.notify_all()
 
     @contextmanager
@@ -108,10 +108,6 @@ class Greetings:
             yield limit
         finally:
             self._waiting[endpoint] -= 1
-
-    def _are_hopeful(self, endpoint: Endpoint) -> bool:
-        """Whether any asks there who was not refused before, perhaps for its host's sake."""
-        return self._asking[endpoint] > self._refused[endpoint]
 
     def _is_vouched_for(self, endpoint: Endpoint, since: float) -> bool:
         if self._last is None:
