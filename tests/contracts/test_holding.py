@@ -29,7 +29,7 @@ from watcher.decide.errors import BlockError, PrimaryRefuses, TargetError, Targe
 from watcher.decide.model import Endpoint, Held, Hold, Release, Reload, Watch, WatchReaders, Write
 from watcher.reconciler import Target
 
-LONG, SHORT, SLACK = 20.0, 0.5, 1.0
+LONG, AMPLE, SHORT, SLACK = 20.0, 2.0, 0.5, 1.0
 COMPARED = COMPARE_EVERY + SLACK
 NOWHERE = Endpoint("10.66.6.6", 5432)
 WAYS: dict[str, tuple[Callable[[RealWorld], Pooler], Version]] = {
@@ -583,7 +583,7 @@ def test_one_made_from_the_star_that_nobody_uses_is_let_go(world: HoldWorld) -> 
 def test_who_gives_up_beside_one_that_is_frozen_sees_to_its_end(real_world: RealHoldWorld) -> None:
     one = real_world.begin()
     other = real_world.another()
-    hold(real_world, one, SHORT)
+    hold(real_world, one, AMPLE)
     with frozen(real_world):
         hold(real_world, other, SHORT)
         other.take(Release())
@@ -617,7 +617,7 @@ def test_who_looks_ends_what_one_that_is_frozen_holds_past_its_limit(
 def test_who_begins_beside_one_that_is_frozen_sees_to_its_end(real_world: RealHoldWorld) -> None:
     """By its own clock, not only when it is looked at the next time."""
     one = real_world.begin()
-    hold(real_world, one, SHORT)
+    hold(real_world, one, AMPLE)
     with frozen(real_world):
         real_world.another()
         assert real_world.is_paused()

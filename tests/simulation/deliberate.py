@@ -1,7 +1,9 @@
 """Faults put into the watcher on purpose: each must be caught, or the simulator proves nothing.
 
 Some were the watcher's own. `python -m tests.simulation.deliberate` puts one after the other into a copy of
-the watcher and plays the schedule that is known to break then, a minute in all; 1 if a fault survives.
+the watcher and plays the schedule that is known to break then, a minute in all. Where a change of the watcher
+has moved what happens in it, others are played until one breaks, and its seed is to be noted; 1 if a fault
+survives them all.
 """
 
 import argparse
@@ -146,14 +148,14 @@ FAULTS = (
         "    if goes_back and view.contact_at is not None and listing.asked_at < view.contact_at:\n"
         "        return view\n",
         "",
-        seed=17,
+        seed=45,
     ),
     Fault(
         "events in order of arrival",
         "decide/view.py",
         "if event.mod_revision > view.revision]",
         "]",
-        seed=17,
+        seed=51,
     ),
     Fault(
         "a deletion is not heard",
@@ -304,10 +306,10 @@ def broken(fault: Fault) -> Iterator[Path]:
         yield Path(folder)
 
 
-def caught(fault: Fault, seed: int) -> str:
-    """Why that schedule broke; empty if it did not."""
-    done = _simulate(fault, *fault.played, "--seed", str(seed))
-    return done.stdout.splitlines()[-1] if done.returncode else ""
+def caught(fault: Fault) -> str:
+    """Why its schedule breaks, or else which other does and why; empty if none."""
+    done = _simulate(fault, *fault.played, "--seed", str(fault.seed))
+    return done.stdout.splitlines()[-1] if done.returncode else searched(fault)
 
 
 def searched(fault: Fault) -> str:
@@ -339,7 +341,7 @@ def main() -> int:
     chosen = [one for one in FAULTS if options.only in (None, one.name)]
     survived = 0
     for fault in chosen:
-        how = searched(fault) if options.search else caught(fault, fault.seed)
+        how = searched(fault) if options.search else caught(fault)
         survived += not how
         print(f"{fault.name:56} {how or 'SURVIVED'}", flush=True)
     print(f"{len(chosen)} faults, {survived} survived")

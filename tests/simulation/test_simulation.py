@@ -44,4 +44,4 @@ def test_what_breaks_with_a_fault_does_not_without(seed: int) -> None:
 @pytest.mark.parametrize("fault", SOME, ids=[fault.name for fault in SOME])
 def test_a_fault_that_is_put_into_the_watcher_is_caught(fault: Fault) -> None:
     """`make simulate` puts all of them."""
-    assert caught(fault, fault.seed)
+    assert caught(fault)
