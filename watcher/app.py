@@ -382,6 +382,7 @@ class _Worker:
 
         return Ear(
             changed=self._mailbox.nudge,
+            differs=lambda: self.reconciler.look_again(),  # which is not there yet
             alarm=alarm,
             reader=reader,
             ended=self._hold_ended,
@@ -571,6 +572,7 @@ def pooler(
         console=_console(target, place) if target.console else None,
         reloads_by_command=target.reload_command is not None,
         step_limit=target.step_timeout,
+        look_every=settings.resync_interval,
         replicas=settings.replicas.databases,
         holding=_holding(settings, target, place, ear, greetings)
         if ear and settings.can_hold(target)

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 import pg8000.native
 import psutil
 
-from tests.contracts.target_worlds import LIMIT, RealWorld, marked
+from tests.contracts.target_worlds import LIMIT, LOOK_EVERY, RealWorld, marked
 from tests.support.fake_target import FakePgBouncer, FakeTarget
 from tests.support.pgbouncer import Version
 from tests.support.postgres import APP, APP_PASSWORD, Postgres
@@ -37,9 +37,10 @@ class Heard:
     ended: list[str] = field(default_factory=list)
     readers: list[tuple[Endpoint, bool]] = field(default_factory=list)
     left: list[tuple[str, ...]] = field(default_factory=list)
+    differs: list[bool] = field(default_factory=list)
 
     def clear(self) -> None:
-        for told in (self.alarms, self.ended, self.readers, self.left):
+        for told in (self.alarms, self.ended, self.readers, self.left, self.differs):
             told.clear()
 
     def ear(self) -> Ear:
@@ -48,6 +49,7 @@ class Heard:
             ended=lambda why, _: self.ended.append(why),
             reader=lambda endpoint, refuses, _: self.readers.append((endpoint, refuses)),
             left=self.left.append,
+            differs=lambda: self.differs.append(True),
         )
 
 
@@ -192,7 +194,13 @@ class FakeHoldWorld:
         self._pgbouncer.in_use.remove("app")
 
     def another(self) -> Target:
-        target = FakeTarget(self._pgbouncer, clock=self.now, on_refusal=ON_REFUSAL, greetings=self._greetings)
+        target = FakeTarget(
+            self._pgbouncer,
+            clock=self.now,
+            on_refusal=ON_REFUSAL,
+            greetings=self._greetings,
+            look_every=LOOK_EVERY,
+        )
         target.read()
         return target
 

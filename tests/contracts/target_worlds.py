@@ -30,6 +30,7 @@ NODE1, NODE2, NODE3 = (Endpoint(f"127.0.0.{n}", 5432 + n) for n in (11, 12, 13))
 BLOCK = "demo"
 APP_AT_NODE1 = f"app = host={NODE1.host} port={NODE1.port} dbname=app\n"
 LIMIT = 5.0
+LOOK_EVERY = 0.2
 
 
 def marked(lines: str, name: str = "") -> str:
@@ -258,6 +259,7 @@ def pooler(
         reloads_by_command=reloads_by_command,
         step_limit=LIMIT,
         holding=holding,
+        look_every=LOOK_EVERY,
     )
 
 

@@ -12,7 +12,17 @@ import pytest
 
 from tests.contracts import target_worlds
 from tests.contracts.holding_worlds import FakeHoldWorld, HoldWorld, RealHoldWorld, settle
-from tests.contracts.target_worlds import BLOCK, LIMIT, RealWorld, beside_it, options, over_ssh, route, wish
+from tests.contracts.target_worlds import (
+    BLOCK,
+    LIMIT,
+    LOOK_EVERY,
+    RealWorld,
+    beside_it,
+    options,
+    over_ssh,
+    route,
+    wish,
+)
 from tests.support.fake_target import FakeTarget
 from tests.support.folders import bed_folder, make_read_only
 from tests.support.pgbouncer import Version
@@ -1142,6 +1152,101 @@ def test_after_a_minute_the_look_is_a_whole_one(
         target.read()
 
 
+def watched(world: HoldWorld, target: Target) -> None:
+    """It is looked at as often as makes its agent look itself."""
+    for _ in range(2):
+        target.read()
+    assert target.is_watched
+    world.let_pass(2.5 * LOOK_EVERY)
+    assert target.is_watched
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda world: world.operator("PAUSE"),
+        lambda world: world.add("other = host=127.0.0.1 port=1"),
+        lambda world: world.unmark(),
+        lambda world: world.stop_pgbouncer(),
+    ],
+    ids=["a pause", "another database", "no block", "no PgBouncer"],
+)
+def test_what_another_hand_does_ends_that_all_is_taken_for_as_it_was(
+    world: HoldWorld, happens: Callable[[HoldWorld], None]
+) -> None:
+    target = world.begin()
+    watched(world, target)
+    try:
+        happens(world)
+        world.let_pass(LOOK_EVERY)
+        settle(lambda: not target.is_watched, "it is told")
+    finally:
+        world.start_pgbouncer()
+        world.operator("RESUME")
+
+
+@pytest.mark.parametrize("by", ["a step", "a hold that is let go"])
+def test_after_what_we_did_ourselves_it_is_watched_again_from_the_next_look_on(
+    world: HoldWorld, by: str
+) -> None:
+    target = world.begin()
+    hold(world, target)
+    watched(world, target)
+    if by == "a step":
+        target.take(Release(world.a))
+    else:
+        target.let_go(world.a)
+    assert not target.is_watched
+    target.read()
+    watched(world, target)
+
+
+def test_that_something_is_otherwise_is_told_once(real_world: RealHoldWorld) -> None:
+    target = real_world.begin()
+    watched(real_world, target)
+    assert real_world.heard.differs == []
+    real_world.operator("PAUSE")
+    settle(lambda: real_world.heard.differs, "it is told")
+    real_world.operator("RESUME")
+    real_world.let_pass(3 * LOOK_EVERY)
+    assert (real_world.heard.differs, target.is_watched) == ([True], False)
+
+
+def test_what_an_agent_told_before_our_step_makes_no_later_look_stale(real_world: RealHoldWorld) -> None:
+    target = real_world.begin()
+    watched(real_world, target)
+    real_world.operator("PAUSE")
+    settle(lambda: not target.is_watched, "it is told")
+    real_world.operator("RESUME")
+    watched(real_world, target)
+
+
+def test_who_watches_and_hangs_is_believed_for_a_minute_at_most(
+    real_world: RealHoldWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = real_world.begin()
+    watched(real_world, target)
+    (agent,) = real_world.agents("hold")
+    agent.suspend()
+    try:
+        real_world.pgbouncer.write_block(real_world.b.host, real_world.b.port)
+        real_world.let_pass(2 * LOOK_EVERY)
+        assert target.is_watched
+        monkeypatch.setattr(pooler_module, "WHOLE_LOOK_EVERY", 0.0)
+        assert not target.is_watched
+    finally:
+        agent.resume()
+
+
+def test_who_watches_and_dies_is_noticed(real_world: RealHoldWorld) -> None:
+    target = real_world.begin()
+    watched(real_world, target)
+    (agent,) = real_world.agents("hold")
+    agent.kill()
+    settle(lambda: not target.is_watched, "it is noticed")
+    assert not target.connected
+
+
 def test_what_another_hand_did_is_seen_at_the_next_look(real_world: RealHoldWorld) -> None:
     target = real_world.begin()
     target.read()
@@ -1199,5 +1304,6 @@ def test_an_older_agent_is_looked_at_as_before(
     monkeypatch.setattr(target._holding, "_ask", older)
     before = target.last
     assert target.read() == before
+    assert not target.is_watched
     real_world.pgbouncer.write_block(real_world.b.host, real_world.b.port)
     assert {database.endpoint for database in target.read().databases} == {real_world.b}

@@ -18,10 +18,12 @@ import pytest
 from tests.support.agent import write_agent
 from tests.support.fake_target import NODES, POLICY, FakePgBouncer, FakeTarget, Reports, led_by
 from tests.support.folders import bed_folder
+from tests.support.network import Segment, own_network
 from tests.support.pgbouncer import ADMIN, ADMIN_PASSWORD, STATS, STATS_PASSWORD, PgBouncer
 from tests.support.processes import run
 from tests.support.sshd import Sshd, generate_key
 from tests.support.waiting import wait_for
+from watcher.apply import ssh
 from watcher.apply.console import Console, ConsoleAccess
 from watcher.apply.local import LocalPlace
 from watcher.apply.pooler import Pooler
@@ -481,6 +483,26 @@ def test_a_pgbouncer_that_reads_another_file_is_not_confirmed(host: Host) -> Non
 
 
 # --- the console ---------------------------------------------------------------------------------------
+
+
+def test_a_host_that_vanishes_while_nothing_is_said_to_it_is_noticed(
+    one_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that watches is asked once a minute, and nobody sends it anything until then."""
+    monkeypatch.setattr(ssh, "_KEEPALIVE_AFTER", 1)
+    monkeypatch.setattr(ssh, "_USER_TIMEOUT_MS", 1000)
+    sshd = Sshd(one_host.folder / "vanishing", account=one_host.pgbouncer.account)
+    with own_network(), Segment(one_host.folder, sshd.address) as segment:
+        segment.house(sshd.process)
+        with sshd:
+            target = replace(one_host, sshd=sshd).target()
+            target.read()
+            time.sleep(2.5)  # there, it is asked and answers
+            assert target.connected
+            segment.drop()
+            wait_for(lambda: not target.connected, 30, "it is noticed")
+            target.close()
+            segment.mend()
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ from watcher.decide.model import (
     Write,
 )
 
+WHOLE_LOOK_EVERY = 60.0
 NODES = {f"node{n}": Endpoint(f"10.0.0.{n}", 5432) for n in (1, 2, 3)}
 POLICY = Policy(
     connect_via=ConnectVia.ADDRESSES, addresses=NODES, ready_by=ReadyBy.LEADER_KEY, silence_limit=1e9
@@ -270,9 +271,19 @@ class FakeAgent:
             self._pgbouncer.agents.remove(self)
 
 
+@dataclass(frozen=True)
+class _Watched:
+    """What an agent compares with, when it does so next, and until when its silence counts."""
+
+    seen: object
+    looks_at: float
+    until: float
+
+
 class FakeTarget:
     """One target. `calls` counts what was asked of it: read, write, reload, confirm, hold, watch, release,
-    let_go, close.
+    let_go, close. While nothing is taken its agent looks itself every `look_every` seconds, as `is_watched`
+    says.
 
     `fail("write", error, error)` makes the next two writes fail before they do anything; `fails["read"]`
     is what is still to come, and `fail_always` never ends. An Exception that is no TargetError is a bug.
@@ -288,8 +299,10 @@ class FakeTarget:
         on_refusal: float | None = 60.0,
         clock: Callable[[], float] = time.monotonic,
         greetings: Greetings | None = None,
+        look_every: float = 10.0,
     ) -> None:
         self.name = name
+        self._look_every = look_every
         self._greetings = greetings
         self._refused_since: float | None = None  # the hold in which we were
         self.connected = True
@@ -310,6 +323,27 @@ class FakeTarget:
         self._reload_owed = False
         self._was_fallback: Endpoint | None = None
         self._went_on = False
+        self.watches = True  # its agent does, if it holds
+        self._watched: _Watched | None = None
+
+    @property
+    def is_watched(self) -> bool:
+        watched = self._watched
+        if (
+            watched is None
+            or not self.watches
+            or self._last is None
+            or self._agent not in self.pgbouncer.agents
+        ):
+            return False
+        now = self._clock()
+        if now >= watched.looks_at:
+            is_same = not self.pgbouncer.down and watched.seen == self._what_is_there()
+            self._watched = replace(watched, looks_at=now + self._look_every) if is_same else None
+        return self._watched is not None and now < watched.until
+
+    def _what_is_there(self) -> object:
+        return self.pgbouncer.text, self.pgbouncer.rows()
 
     @property
     def last(self) -> Actual | None:
@@ -339,6 +373,10 @@ class FakeTarget:
             shown, problem = (), error
         self._be_ready_to_hold()
         self._last = self._with_hold(self._actual(shown, problem))
+        self._watched = None
+        if self._holds and problem is None and self._hold_problem is None:
+            now = self._clock()
+            self._watched = _Watched(self._what_is_there(), now + self._look_every, now + WHOLE_LOOK_EVERY)
         return self._last
 
     def _be_ready_to_hold(self) -> None:
@@ -380,6 +418,7 @@ class FakeTarget:
         self._reload_owed |= not self._console or any(db.name == "*" for db in block.databases)
 
     def take(self, step: Step) -> None:
+        self._watched = None
         with self._forgetting(step):
             self._count(type(step).__name__.lower())
             self._carry_out(step)
@@ -388,6 +427,7 @@ class FakeTarget:
         held = None if self._agent is None else self._agent.held
         if self._agent is None or held is None:
             return
+        self._watched = None
         with self._forgetting():
             self._count("let_go")
         if endpoint is not None:

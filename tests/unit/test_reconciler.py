@@ -1,13 +1,22 @@
 """The loop of one target, against a fake target and a fake clock."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.support.fake_target import NODES, POLICY, FakePgBouncer, FakeTarget, Reports, led_by
+from tests.support.fake_target import (
+    NODES,
+    POLICY,
+    WHOLE_LOOK_EVERY,
+    FakePgBouncer,
+    FakeTarget,
+    Reports,
+    led_by,
+)
 from tests.support.waiting import wait_for
 from watcher.decide.backoff import Backoff
 from watcher.decide.decision import CanaryPolicy, HoldPolicy, Policy
@@ -381,17 +390,59 @@ def test_what_is_urgent_each_time_puts_off_nothing_for_ever() -> None:
 # --- nothing to do -------------------------------------------------------------------------------------
 
 
-def test_steady_state_is_one_look_a_resync_and_nothing_else(world: World) -> None:
+@pytest.mark.parametrize(("is_watched", "every"), [(True, WHOLE_LOOK_EVERY), (False, RESYNC)])
+def test_steady_state_is_one_look_now_and_then_and_nothing_else(is_watched: bool, every: float) -> None:
+    """Where an agent there watches, more seldom by far."""
+    world = World()
+    world.target.watches = is_watched
     world.turn()
     calls = dict(world.target.calls)
     hours = 3
     turns = world.run_for(hours * 3600)
     assert turns == pytest.approx(hours * 3600 / RESYNC, rel=0.01)
     looks = world.target.calls.pop("read") - calls.pop("read")
-    assert looks == pytest.approx(turns, abs=1)
+    assert looks == pytest.approx(hours * 3600 / every, abs=1)
+    assert len(world.reports.looks) == pytest.approx(turns, abs=1)  # what is watched is as good as looked at
     assert world.target.calls == calls
     assert world.reports.failures == []
     assert len(world.reports.wishes) == 1
+
+
+def test_what_an_agent_tells_of_is_looked_at_at_once(world: World) -> None:
+    world.turn()
+    world.now += 1
+    world.pgbouncer.text = AT_NODE3
+    world.turn()
+    assert (world.writes, world.target.calls["read"]) == (1, 1)
+    world.reconciler.look_again()
+    world.turn()
+    assert (world.writes, world.target.calls["read"]) == (2, 2)
+
+
+def test_what_an_agent_tells_of_amid_a_look_is_looked_at_once_more(world: World) -> None:
+    """Perhaps it was not there yet when the look was."""
+    read = world.target.read
+
+    def late() -> Actual:
+        seen = read()
+        world.reconciler.look_again()
+        return seen
+
+    world.target.read = late  # type: ignore[method-assign]
+    world.turn()
+    world.target.read = read  # type: ignore[method-assign]
+    world.turn()
+    assert world.target.calls["read"] == 2
+
+
+def test_what_was_seen_is_no_longer_taken_for_so_where_nobody_watches_any_more(world: World) -> None:
+    looks = []
+    for watches in (True, True, True, False, False):
+        world.target.watches = watches
+        world.turn()
+        looks.append(world.target.calls["read"])
+        world.now += RESYNC
+    assert looks == [1, 2, 2, 3, 4]  # the first led it elsewhere
 
 
 def test_news_that_change_nothing_cost_no_look(world: World) -> None:
@@ -664,6 +715,24 @@ def test_a_loop_that_is_stopped_before_it_begins_touches_nothing(world: World) -
     stop.set()
     world.reconciler.run(stop)
     assert world.target.calls == {"close": 1}
+
+
+def test_while_an_agent_watches_the_loop_sleeps_on_over_its_looks(world: World) -> None:
+    """What is to be wished for is not worked out anew: that is what a target costs while nothing happens."""
+    turns: list[View] = []
+    turn = world.reconciler.turn
+    world.reconciler.turn = lambda view: (turns.append(view), turn(view))[1]  # type: ignore[method-assign]
+    world.reconciler._resync_interval = world.target._look_every = 0.02
+    world.reconciler._clock = world.target._clock = time.monotonic
+    _, end = running(world)
+    wait_for(lambda: world.target.is_watched, 10, "it is watched", poll=0.001)
+    began, looks = world.reconciler.beat_at, len(world.reports.looks)
+    wait_for(lambda: len(world.reports.looks) > looks + 10, 10, "it is as good as looked at", poll=0.001)
+    assert world.reconciler.beat_at > began
+    assert (len(turns), world.target.calls["read"]) == (2, 2)
+    world.pgbouncer.text = AT_NODE3
+    wait_for(lambda: world.writes == 2, 10, "what another hand did is put right", poll=0.001)
+    end()
 
 
 def test_a_stop_that_comes_while_it_waits_begins_no_other_turn(world: World) -> None:

@@ -882,6 +882,7 @@ def test_one_that_follows_who_follows_tells_of_it_neither(world: Holding) -> Non
 
 
 def test_what_a_new_connection_may_mend_is_told_apart(world: Holding) -> None:
+    world.target.watches = False
     led = led_by("node1", 5, world.now)
     assert not world.reconciler.may_mend_anew
     for call, error, may in (

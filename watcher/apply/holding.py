@@ -52,10 +52,12 @@ class Ear:
     `changed` for every change of `held`; `alarm` with what the guard found, `reader` with what that of a
     server for reads did; `ended` with why a hold ended without us and how long it was; `cut` with how many
     old connections were ended, and how; `left` with the databases that an agent before us had left paused,
-    and that are not any more.
+    and that are not any more; `differs` where the file or what PgBouncer shows is not what it was at our last
+    look, just before `changed`.
     """
 
     changed: Callable[[], None] = lambda: None
+    differs: Callable[[], None] = lambda: None
     alarm: Callable[[Endpoint, bool, str], None] = lambda *_: None
     reader: Callable[[Endpoint, bool, str], None] = lambda *_: None
     ended: Callable[[str, float], None] = lambda *_: None
@@ -65,7 +67,8 @@ class Ear:
 
 class Holding:
     """Holds on one target. Steps come from one thread; `held` may be read by any. `held_somebody` is whether
-    the last hold had a database in it at any time: those that somebody else resumes leave it.
+    the last hold had a database in it at any time: those that somebody else resumes leave it. `watches` is
+    whether the agent looks itself since our last word, which was a look, and has seen nothing new.
 
     Every call is bounded by `limit` seconds and raises TargetError. Whatever happens to us, the agent ends
     its holds: when the channel ends, or at the limit that was asked for.
@@ -86,6 +89,7 @@ class Holding:
         self.held_somebody = False
         self.guard: Endpoint | None = None
         self.read_guards: tuple[Endpoint, ...] = ()
+        self.watches = False
         self._alarmed = False
         self._refusing: set[Endpoint] = set()
         self._place = place
@@ -134,12 +138,13 @@ class Holding:
         except RuntimeError as error:
             raise TargetUnreachable(self._name, str(error), NO_THREAD_HINT) from error
 
-    def look(self, known: str) -> dict[str, Any]:
+    def look(self, known: str, every: float) -> dict[str, Any]:
         """`token` of what the file and PgBouncer show; where it is another than the `known` one also `file`,
         the digest of its text, and `shown`, the rows of SHOW DATABASES. TargetRefused by an agent that does
-        not know how.
+        not know how. Then the agent looks itself `every` so many seconds; an older one does not, see
+        `watches`.
         """
-        return self._ask(verb="look", known=known, columns=list(COLUMNS))
+        return self._ask(verb="look", known=known, columns=list(COLUMNS), every=every)
 
     def hold(self, databases: Iterable[str], all_but: Iterable[str] | None, until: float) -> None:
         """Let clients of these databases wait until then at the latest, of every other than `all_but` too
@@ -245,7 +250,7 @@ class Holding:
 
     def _forget(self) -> None:
         """What a guard that is gone has seen does not count any more; the next one looks anew."""
-        guard, self.guard, self.held = self.guard, None, None
+        guard, self.guard, self.held, self.watches = self.guard, None, None, False
         alarmed, self._alarmed = self._alarmed, False
         if alarmed and guard is not None:
             self._ear.alarm(guard, False, "its guard has gone")
@@ -270,6 +275,7 @@ class Holding:
         stream = self._stream
         if stream is None:
             raise TargetUnreachable(self._name, "the connection broke", "it is opened anew")
+        self.watches = False
         try:
             stream.sendall(json.dumps(request).encode("ascii") + b"\n")
             reply = self._replies.get(timeout=self._limit)
@@ -320,6 +326,7 @@ class Holding:
             return
         if "held" in said:
             self._note(said, stream)
+        self.watches = said.get("watches") is True
         try:
             replies.put(parse_reply(line, self._name))
         except TargetError as error:
@@ -335,6 +342,11 @@ class Holding:
             return
         if event == "reader":
             self._heed_reader(Endpoint(str(said["host"]), int(said["port"])), bool(said["refuses"]), said)
+            return
+        if event == "differs":
+            self.watches = False
+            self._ear.differs()
+            self._ear.changed()
             return
         if event == "ended":
             self._note({}, stream)

@@ -43,7 +43,8 @@ from watcher.decide.model import (
 )
 
 WHOLE_LOOK_EVERY = 60.0
-"""Seconds after which what the agent that holds tells of file and console is not taken for a look at them."""
+"""Seconds after which what the agent that holds tells of file and console is not taken for a look at them,
+nor that it tells nothing."""
 
 _SETTLE_LIMIT = 1.0
 _SETTLE_STEP = 0.02
@@ -77,6 +78,7 @@ class Pooler:
     error, other than that the agent refuses to watch a server. `take(step)` carries one step out and is
     idempotent; what it writes is written only over the text that was seen last, so a `last` of some seconds
     ago is as good as a fresh look. Its hold is as of now, and `let_go(…)` ends it whatever the file is like.
+    While `is_watched` an agent there looks itself, `look_every` so many seconds, and tells what is new.
     Without `holding` its clients cannot be held.
     `replicas` are databases for reads, marked or not; `block_is_named` asks for markers with the name of
     `block`.
@@ -95,6 +97,7 @@ class Pooler:
         replicas: Collection[str] = (),
         block_is_named: bool = False,
         holding: Holding | None = None,
+        look_every: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -110,6 +113,7 @@ class Pooler:
         self._console = console
         self._reloads_by_command = reloads_by_command
         self._limit = step_limit
+        self._look_every = look_every
         self._clock = clock
         self._sleep = sleep
         self._link: AgentLink | None = None
@@ -212,18 +216,30 @@ class Pooler:
         can_hold = self._holding is None or self._holding.connected or self._hold_problem is not None
         return self._place.connected and self._link is not None and not self._link.ended and can_hold
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether the agent that holds would have told, had it seen anything else than `last`; not for longer
+        than `WHOLE_LOOK_EVERY`, for one that hangs tells nothing.
+        """
+        if self._holding is None or self._last is None or self._token == "":
+            return False
+        return self._holding.watches and self.connected and not self._is_due_for_all
+
     # --- looking -------------------------------------------------------------------------------------
+
+    @property
+    def _is_due_for_all(self) -> bool:
+        return self._clock() - self._whole_look_at >= WHOLE_LOOK_EVERY
 
     def _glance(self) -> Actual | None:
         """By one word of the agent that holds; None where it is time for more, or that is not all."""
         known, last = self._known, self._last
-        is_due = self._clock() - self._whole_look_at >= WHOLE_LOOK_EVERY
-        if self._holding is None or known is None or last is None or is_due or not self.connected:
+        if self._holding is None or known is None or last is None or not self.connected:
             return None
-        if last.console_problem is not None or self._hold_problem is not None:
+        if last.console_problem is not None or self._hold_problem is not None or self._is_due_for_all:
             return None
         try:
-            said = self._holding.look(self._token)
+            said = self._holding.look(self._token, self._look_every)
             if said.get("token") == self._token:
                 return self._actual(known, last.shown)
             if said.get("file") != known.digest:

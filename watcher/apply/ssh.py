@@ -36,6 +36,7 @@ from watcher.decide.errors import (
 
 _READER_WAKES = 60.0  # seconds; it is woken by what arrives, and by `_cut`
 _USER_TIMEOUT_MS = 5000  # a link whose data nobody acknowledges is dead after that
+_KEEPALIVE_AFTER = 5  # seconds without a word until the host is asked, by the kernel, whether it is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +275,9 @@ def _socket_of(transport: paramiko.Transport) -> socket.socket:
 def _tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_AFTER)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_AFTER)
     sock.settimeout(_READER_WAKES)  # paramiko's reader looks ten times a second whether it should end
 
 

@@ -731,7 +731,10 @@ class Settings(BaseSettings):
         description="Several watchers of the same targets (docs/controllers.md).",
     )
     resync_interval: Number = _seconds(
-        10.0, 3600, "Each target is read again this often, and put right if somebody changed it."
+        10.0,
+        3600,
+        "Each target is looked at this often, and put right if somebody changed it; where its clients can be"
+        " held an agent there does that and tells, and the watcher asks once a minute.",
     )
     connect_at_once: Count = Field(
         default=4,

@@ -4,7 +4,7 @@ limit is over or our standard input ends, whatever became of the watcher.
 Two consoles: one that pauses (an answer to PAUSE comes only when every transaction is done, perhaps never),
 one for all else. The watcher logs in through us (`dial`, `pass`), then asks (`begin`, `look`, `hold`,
 `release`, `guard`; `move` and `readers` for databases that are for reads). Lines with `event` come unasked:
-`alarm`, `reader`, `complete`, `ended`, `cut`.
+`alarm`, `reader`, `complete`, `ended`, `cut`, `left`, `differs`.
 """
 
 import argparse
@@ -72,6 +72,9 @@ LONGEST_HOLD = 600.0
 
 LONGEST_WISH = 4 * 1024 * 1024
 """Bytes of a line; a hold names databases."""
+
+WATCH_AT_MOST_EVERY = 0.1
+"""Seconds between two looks of our own at what is there, however often is asked for."""
 
 COMPARE_EVERY = 2.0
 """Seconds between two looks whether an operator has resumed what we hold."""
@@ -181,6 +184,8 @@ class Holder:
         self._look_at = float("inf")
         self._compare_at = float("inf")
         self._overdue_at = float("inf")  # when another agent's hold is left behind, unless it ends it
+        self._watch_at = float("inf")  # when we look whether what is there is what the watcher knows
+        self._watched = ("", [], 0.0)  # type: Tuple[str, List[str], float]
         self._is_broken = False
         self._changed: Dict[str, str] = {}  # settings as they were before we changed them
         self._set_to: Dict[str, str] = {}  # and what we changed them to
@@ -228,7 +233,7 @@ class Holder:
         return rest if chunk else None
 
     def _next_due(self) -> Optional[float]:
-        moments = [self._until, self._look_at, self._compare_at, self._overdue_at]
+        moments = [self._until, self._look_at, self._compare_at, self._overdue_at, self._watch_at]
         due = min(moments + [at for at, _ in self._later])
         return None if due == float("inf") else max(0.0, due - time.monotonic())
 
@@ -242,6 +247,8 @@ class Holder:
             self._end_overdue()
         if now >= self._look_at:
             self._see_whether_complete()
+        if now >= self._watch_at:
+            self._see_whether_it_differs()
         due, self._later = (
             [one for one in self._later if one[0] <= now],
             [one for one in self._later if one[0] > now],
@@ -272,6 +279,7 @@ class Holder:
             return self._begin()
         if self._control is None:
             raise Refused("request", "no console is logged in")
+        self._watch_at = float("inf")  # what the watcher does himself is no news to him
         if verb == "hold":
             return self._hold(request, _limit_of(request), bool(request.get("at_once")))
         ways = {
@@ -457,19 +465,41 @@ class Holder:
 
     def _tell_what_is_there(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """Which text the file is, and these columns of SHOW DATABASES, under a token; the token alone where
-        it is `known`, as nearly always. This is what a target costs while nothing happens.
+        it is `known`. From now on we look ourselves, `every` so many seconds where that is asked for, until
+        the watcher asks for something else.
         """
+        columns = [str(name) for name in request["columns"]]
+        text, shown, token = self._what_is_there(columns)
+        told = {"token": token}  # type: Dict[str, Any]
+        if request.get("every") is not None:
+            every = max(WATCH_AT_MOST_EVERY, float(request["every"]))
+            self._watched, self._watch_at = (token, columns, every), time.monotonic() + every
+            told["watches"] = True
+        return told if token == request.get("known") else dict(told, file=text, shown=shown)
+
+    def _what_is_there(self, columns: List[str]) -> Tuple[str, Rows, str]:
+        """The digest of the file, these columns of SHOW DATABASES, and a token of both."""
         try:
             text = digest(read(self._file))
         except OSError as error:  # which is not the console's
             raise Refused("look", error.strerror or str(error)) from error
         if self._known_records().are_more():
             self._end_overdue()
-        columns = [str(name) for name in request["columns"]]
         shown = [{name: row[name] for name in columns if name in row} for row in self._rows("SHOW DATABASES")]
-        token = digest(json.dumps([text, shown]).encode("ascii"))
-        told = {"token": token}  # type: Dict[str, Any]
-        return told if token == request.get("known") else dict(told, file=text, shown=shown)
+        return text, shown, digest(json.dumps([text, shown]).encode("ascii"))
+
+    def _see_whether_it_differs(self) -> None:
+        """Said once: the watcher looks then, and may ask us to go on."""
+        known, columns, every = self._watched
+        self._watch_at = float("inf")
+        try:
+            differs = self._what_is_there(columns)[2] != known
+        except Refused:
+            differs = True
+        if differs:
+            say({"event": "differs"})
+        else:
+            self._watch_at = time.monotonic() + every
 
     # --- holding --------------------------------------------------------------------------------------
 
