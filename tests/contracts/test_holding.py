@@ -1185,20 +1185,42 @@ def test_what_another_hand_does_ends_that_all_is_taken_for_as_it_was(
         world.operator("RESUME")
 
 
-@pytest.mark.parametrize("by", ["a step", "a hold that is let go"])
+def test_where_the_file_is_gone_that_is_told(real_world: RealHoldWorld) -> None:
+    target, file = real_world.begin(), real_world.pgbouncer.config_file
+    watched(real_world, target)
+    gone = file.rename(file.with_suffix(".gone"))
+    try:
+        settle(lambda: not target.is_watched, "it is told")
+    finally:
+        gone.rename(file)
+
+
+@pytest.mark.parametrize("by", ["a write", "a step", "a hold that is let go"])
 def test_after_what_we_did_ourselves_it_is_watched_again_from_the_next_look_on(
     world: HoldWorld, by: str
 ) -> None:
     target = world.begin()
     hold(world, target)
     watched(world, target)
-    if by == "a step":
+    if by == "a write":
+        target.take(Write(route(world.b)))
+    elif by == "a step":
         target.take(Release(world.a))
     else:
         target.let_go(world.a)
     assert not target.is_watched
     target.read()
     watched(world, target)
+
+
+def test_what_we_did_ourselves_is_no_news(real_world: RealHoldWorld) -> None:
+    target = real_world.begin()
+    watched(real_world, target)
+    hold(real_world, target)
+    target.take(Release(real_world.a))
+    real_world.let_pass(3 * LOOK_EVERY)
+    target.read()
+    assert real_world.heard.differs == []
 
 
 def test_that_something_is_otherwise_is_told_once(real_world: RealHoldWorld) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.app import Watcher, _Worker
+from watcher.app import Watcher, _Worker, pooler
 from watcher.decide.model import Alarm, Desired, Endpoint, Handover, Reason, Sighting
 from watcher.lasting import LastingThread
 from watcher.reconciler import Reconciler, Relief
@@ -76,6 +76,23 @@ def world(tmp_path: Path) -> World:
 
 
 # --- its words ---------------------------------------------------------------------------------------
+
+
+def test_what_an_agent_sees_change_makes_its_worker_look(world: World) -> None:
+    worker = worker_of(world.watcher)
+    worker.reconciler._read_at = 7.0
+    worker._mailbox.take(0)
+    ear = worker._ear()
+    ear.differs()
+    ear.changed()
+    assert worker.reconciler._read_at == float("-inf")
+    assert worker._mailbox.wait(0)
+
+
+def test_an_agent_looks_as_often_as_is_asked_for(world: World) -> None:
+    settings = world.settings("kept")
+    target = pooler(settings, settings.targets[0])
+    assert target._look_every == settings.resync_interval
 
 
 def test_what_a_target_said_of_a_server_for_reads_does_not_outlive_it(world: World) -> None:

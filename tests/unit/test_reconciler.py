@@ -410,13 +410,15 @@ def test_steady_state_is_one_look_now_and_then_and_nothing_else(is_watched: bool
 
 def test_what_an_agent_tells_of_is_looked_at_at_once(world: World) -> None:
     world.turn()
-    world.now += 1
+    world.now += RESYNC
+    world.turn()
+    assert world.target.is_watched
     world.pgbouncer.text = AT_NODE3
     world.turn()
-    assert (world.writes, world.target.calls["read"]) == (1, 1)
+    assert (world.writes, world.target.calls["read"]) == (1, 2)
     world.reconciler.look_again()
     world.turn()
-    assert (world.writes, world.target.calls["read"]) == (2, 2)
+    assert (world.writes, world.target.calls["read"]) == (2, 3)
 
 
 def test_what_an_agent_tells_of_amid_a_look_is_looked_at_once_more(world: World) -> None:
@@ -721,7 +723,12 @@ def test_while_an_agent_watches_the_loop_sleeps_on_over_its_looks(world: World) 
     """What is to be wished for is not worked out anew: that is what a target costs while nothing happens."""
     turns: list[View] = []
     turn = world.reconciler.turn
-    world.reconciler.turn = lambda view: (turns.append(view), turn(view))[1]  # type: ignore[method-assign]
+
+    def counted(view: View) -> float:
+        turns.append(view)
+        return turn(view)
+
+    world.reconciler.turn = counted  # type: ignore[method-assign]
     world.reconciler._resync_interval = world.target._look_every = 0.02
     world.reconciler._clock = world.target._clock = time.monotonic
     _, end = running(world)
@@ -732,6 +739,14 @@ def test_while_an_agent_watches_the_loop_sleeps_on_over_its_looks(world: World) 
     assert (len(turns), world.target.calls["read"]) == (2, 2)
     world.pgbouncer.text = AT_NODE3
     wait_for(lambda: world.writes == 2, 10, "what another hand did is put right", poll=0.001)
+    end()
+
+
+def test_the_loop_tries_again_what_failed_and_sleeps_on_over_nothing(world: World) -> None:
+    world.reconciler._clock, world.reconciler._resync_interval = time.monotonic, 3600.0
+    world.target.fail("read", lost())
+    _, end = running(world)
+    wait_for(lambda: world.reports.switches, 20, "the second try", poll=0.001)
     end()
 
 

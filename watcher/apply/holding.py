@@ -250,7 +250,7 @@ class Holding:
 
     def _forget(self) -> None:
         """What a guard that is gone has seen does not count any more; the next one looks anew."""
-        guard, self.guard, self.held, self.watches = self.guard, None, None, False
+        guard, self.guard, self.held = self.guard, None, None
         alarmed, self._alarmed = self._alarmed, False
         if alarmed and guard is not None:
             self._ear.alarm(guard, False, "its guard has gone")
@@ -275,7 +275,6 @@ class Holding:
         stream = self._stream
         if stream is None:
             raise TargetUnreachable(self._name, "the connection broke", "it is opened anew")
-        self.watches = False
         try:
             stream.sendall(json.dumps(request).encode("ascii") + b"\n")
             reply = self._replies.get(timeout=self._limit)

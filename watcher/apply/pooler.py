@@ -221,7 +221,7 @@ class Pooler:
         """Whether the agent that holds would have told, had it seen anything else than `last`; not for longer
         than `WHOLE_LOOK_EVERY`, for one that hangs tells nothing.
         """
-        if self._holding is None or self._last is None or self._token == "":
+        if self._holding is None or self._token == "":
             return False
         return self._holding.watches and self.connected and not self._is_due_for_all
 
