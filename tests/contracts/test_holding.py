@@ -1217,9 +1217,8 @@ def test_what_we_did_ourselves_is_no_news(real_world: RealHoldWorld) -> None:
     target = real_world.begin()
     watched(real_world, target)
     hold(real_world, target)
-    target.take(Release(real_world.a))
     real_world.let_pass(3 * LOOK_EVERY)
-    target.read()
+    target.take(Release(real_world.a))
     assert real_world.heard.differs == []
 
 

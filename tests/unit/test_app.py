@@ -90,9 +90,8 @@ def test_what_an_agent_sees_change_makes_its_worker_look(world: World) -> None:
 
 
 def test_an_agent_looks_as_often_as_is_asked_for(world: World) -> None:
-    settings = world.settings("kept")
-    target = pooler(settings, settings.targets[0])
-    assert target._look_every == settings.resync_interval
+    settings = world.settings("kept").model_copy(update={"resync_interval": 7.0})
+    assert pooler(settings, settings.targets[0])._look_every == 7.0
 
 
 def test_what_a_target_said_of_a_server_for_reads_does_not_outlive_it(world: World) -> None:
