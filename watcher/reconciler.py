@@ -318,18 +318,7 @@ class Reconciler:
                 self._read_at = float("-inf")
                 return
             if self._clock() >= until:
-                until = self._clock() + self._sleeps_on()
-                if self._clock() >= until:
-                    return
-
-    def _sleeps_on(self) -> float:
-        """For so many seconds more, where nothing was due but a look, and that can be spared."""
-        wish = self._wish
-        if wish is None:
-            return 0.0
-        self.beat_at = self._clock()
-        self._spare_a_look(wish)
-        return self._until_next(wish) if self._is_done(wish) else 0.0
+                return
 
     def turn(self, view: View) -> float:
         """One look and what follows from it; the seconds until the next turn is due by time alone."""
@@ -338,7 +327,6 @@ class Reconciler:
         is_news = self._tell(wish)
         if not is_news and self.beat_at < self._retry_at:  # woken by something that changes nothing here
             return self._retry_at - self.beat_at
-        self._spare_a_look(wish)
         if self._is_done(wish):  # woken by the moment at which etcd, unheard since, would have been silent
             return self._until_next(wish)
         self._done_for = None
@@ -358,24 +346,13 @@ class Reconciler:
         self._reporter.looked(self._target.name, wish, self._target.last, self._refusal)
         return self._until_next(wish)
 
-    def _spare_a_look(self, wish: Desired) -> None:
-        """What an agent there watches and has told nothing of is as it was."""
-        age = self.beat_at - self._read_at
-        if self._resync_interval <= age < float("inf") and self._target.is_watched:
-            self._read_at = self.beat_at
-            self._reporter.looked(self._target.name, wish, self._target.last, self._refusal)
-
     def _is_done(self, wish: Desired) -> bool:
         """Whether the last turn left nothing to do for such a wish, no look is due, and what is there is what
         it saw.
         """
         last, is_due = self._target.last, self._clock() - self._read_at >= self._resync_interval
         is_as_seen = last is not None and last is self.seen and self._target.connected
-        return is_as_seen and not is_due and self._done_for == self._all_that_counts(wish)
-
-    def _all_that_counts(self, wish: Desired) -> tuple[object, ...]:
-        """All that a turn follows from, beside what is seen at the target."""
-        return *_all_of(wish), self._mailbox.peek().confirmed.get(self._target.name)
+        return is_as_seen and not is_due and self._done_for == _all_of(wish)
 
     def _wished(self, view: View) -> Desired:
         """What is wished for here; its hold no longer than the policy lets it be, from its first moment."""
@@ -437,7 +414,7 @@ class Reconciler:
         if failure is not None:
             self._read_at = float("-inf")  # look again at the next try, it may be back
             raise failure
-        self._done_for = None if due or self._refused else self._all_that_counts(wish)
+        self._done_for = None if due or self._refused else _all_of(wish)
 
     @property
     def _refusal(self) -> WatcherError | None:
@@ -568,7 +545,9 @@ class Reconciler:
             self._turned()
 
     def _look(self) -> Actual:
-        """The last look while it is fresh and we are connected: what is written is compared there anyway."""
+        """The last look while it is fresh and we are connected: what is written is compared there anyway. It
+        is as good while an agent there watches, unless there is a reason to look.
+        """
         now, last = self._clock(), self._target.last
         self._looked = last
         if self._is_leaving:
@@ -577,7 +556,10 @@ class Reconciler:
             return last
         if last is not None and self._target.connected and now - self._read_at < self._resync_interval:
             return last
-        self._looked, self._read_at = None, now  # before it: what is told amid it may be later
+        was_told, self._read_at = self._read_at == float("-inf"), now  # what is told from now on may be later
+        if last is not None and self._target.is_watched and not was_told:
+            return last
+        self._looked = None
         self._looked = actual = self._target.read()
         return actual
 

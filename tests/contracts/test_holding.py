@@ -1162,27 +1162,26 @@ def watched(world: HoldWorld, target: Target) -> None:
 
 
 @pytest.mark.parametrize(
-    "happens",
+    ("happens", "undo"),
     [
-        lambda world: world.operator("PAUSE"),
-        lambda world: world.add("other = host=127.0.0.1 port=1"),
-        lambda world: world.unmark(),
-        lambda world: world.stop_pgbouncer(),
+        (lambda world: world.operator("PAUSE"), lambda world: world.operator("RESUME")),
+        (lambda world: world.add("other = host=127.0.0.1 port=1"), lambda _: None),
+        (lambda world: world.unmark(), lambda _: None),
+        (lambda world: world.stop_pgbouncer(), lambda world: world.start_pgbouncer()),
     ],
     ids=["a pause", "another database", "no block", "no PgBouncer"],
 )
 def test_what_another_hand_does_ends_that_all_is_taken_for_as_it_was(
-    world: HoldWorld, happens: Callable[[HoldWorld], None]
+    world: HoldWorld, happens: Callable[[HoldWorld], None], undo: Callable[[HoldWorld], None]
 ) -> None:
     target = world.begin()
     watched(world, target)
+    happens(world)
     try:
-        happens(world)
         world.let_pass(LOOK_EVERY)
         settle(lambda: not target.is_watched, "it is told")
     finally:
-        world.start_pgbouncer()
-        world.operator("RESUME")
+        undo(world)
 
 
 def test_where_the_file_is_gone_that_is_told(real_world: RealHoldWorld) -> None:
@@ -1222,14 +1221,27 @@ def test_what_we_did_ourselves_is_no_news(real_world: RealHoldWorld) -> None:
     assert real_world.heard.differs == []
 
 
+def test_who_makes_clients_wait_of_itself_tells_that_this_is_new(world: HoldWorld) -> None:
+    """And is asked again, or it would watch no more."""
+    target = world.begin()
+    target.take(Watch(world.a))
+    watched(world, target)
+    world.let_pass(0.3)  # the guard has its wire
+    world.crash()
+    settle(world.is_paused, "clients wait")
+    world.let_pass(LOOK_EVERY)
+    settle(lambda: not target.is_watched, "it is told")
+    target.take(Release())
+
+
 def test_that_something_is_otherwise_is_told_once(real_world: RealHoldWorld) -> None:
     target = real_world.begin()
     watched(real_world, target)
     assert real_world.heard.differs == []
     real_world.operator("PAUSE")
     settle(lambda: real_world.heard.differs, "it is told")
-    real_world.operator("RESUME")
     real_world.let_pass(3 * LOOK_EVERY)
+    real_world.operator("RESUME")
     assert (real_world.heard.differs, target.is_watched) == ([True], False)
 
 

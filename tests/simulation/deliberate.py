@@ -244,14 +244,14 @@ FAULTS = (
         "mailbox.py",
         "            self._value = value\n            if wake:",
         "            self._value = self._value if self._fresh else value\n            if wake:",
-        seed=190,
+        seed=678,
     ),
     Fault(
         "news wake nobody",
         "mailbox.py",
         "                self._fresh = True\n                self._changed.notify()\n\n    def nudge",
         "                pass\n\n    def nudge",
-        seed=3,
+        seed=1,
     ),
     Fault(
         "a failure is tried again in an hour",

@@ -1,7 +1,6 @@
 """The loop of one target, against a fake target and a fake clock."""
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -717,37 +716,6 @@ def test_a_loop_that_is_stopped_before_it_begins_touches_nothing(world: World) -
     stop.set()
     world.reconciler.run(stop)
     assert world.target.calls == {"close": 1}
-
-
-def test_while_an_agent_watches_the_loop_sleeps_on_over_its_looks(world: World) -> None:
-    """What is to be wished for is not worked out anew: that is what a target costs while nothing happens."""
-    turns: list[View] = []
-    turn = world.reconciler.turn
-
-    def counted(view: View) -> float:
-        turns.append(view)
-        return turn(view)
-
-    world.reconciler.turn = counted  # type: ignore[method-assign]
-    world.reconciler._resync_interval = world.target._look_every = 0.02
-    world.reconciler._clock = world.target._clock = time.monotonic
-    _, end = running(world)
-    wait_for(lambda: world.target.is_watched, 10, "it is watched", poll=0.001)
-    began, looks = world.reconciler.beat_at, len(world.reports.looks)
-    wait_for(lambda: len(world.reports.looks) > looks + 10, 10, "it is as good as looked at", poll=0.001)
-    assert world.reconciler.beat_at > began
-    assert (len(turns), world.target.calls["read"]) == (2, 2)
-    world.pgbouncer.text = AT_NODE3
-    wait_for(lambda: world.writes == 2, 10, "what another hand did is put right", poll=0.001)
-    end()
-
-
-def test_the_loop_tries_again_what_failed_and_sleeps_on_over_nothing(world: World) -> None:
-    world.reconciler._clock, world.reconciler._resync_interval = time.monotonic, 3600.0
-    world.target.fail("read", lost())
-    _, end = running(world)
-    wait_for(lambda: world.reports.switches, 20, "the second try", poll=0.001)
-    end()
 
 
 def test_a_stop_that_comes_while_it_waits_begins_no_other_turn(world: World) -> None:

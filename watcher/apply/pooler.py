@@ -254,7 +254,7 @@ class Pooler:
         self._token, self._whole_look_at = "", self._clock()
         known = self._read_file()
         shown, problem = self._read_console()
-        self._be_ready_to_hold()
+        self._be_ready_to_hold(known, shown)
         return self._actual(known, shown, problem)
 
     def _read_file(self) -> _Known:
@@ -305,14 +305,25 @@ class Pooler:
 
     # --- holding ----------------------------------------------------------------------------------------
 
-    def _be_ready_to_hold(self) -> None:
-        """Opened before it is needed. Where it cannot be, the route is put right all the same."""
+    def _be_ready_to_hold(self, known: _Known, shown: tuple[ConsoleDatabase, ...] | None) -> None:
+        """Opened before it is needed, and from now on it watches that this stays so. Where it cannot be, the
+        route is put right all the same.
+        """
         self._hold_problem = None
         if self._holding is not None:
             try:
                 self._holding.open()
+                self._have_watched(self._holding, known, shown)
             except TargetError as error:
                 self._hold_problem = error
+
+    def _have_watched(
+        self, holding: Holding, known: _Known, shown: tuple[ConsoleDatabase, ...] | None
+    ) -> None:
+        with contextlib.suppress(TargetRefused, KeyError, TypeError):  # it does not know how, as in a glance
+            said = holding.look("", self._look_every)
+            if said["file"] == known.digest and databases_in(said["shown"], f"{self.name} hold") == shown:
+                self._token = self._told(said, "token")
 
     def _with_hold(self, actual: Actual) -> Actual:
         holding = self._holding

@@ -36,7 +36,9 @@ from watcher.decide.errors import (
 
 _READER_WAKES = 60.0  # seconds; it is woken by what arrives, and by `_cut`
 _USER_TIMEOUT_MS = 5000  # a link whose data nobody acknowledges is dead after that
-_KEEPALIVE_AFTER = 5  # seconds without a word until the host is asked, by the kernel, whether it is there
+_KEEPALIVE_AFTER, _KEEPALIVE_EVERY = 2, 1
+"""Seconds without a word until the kernel asks the host whether it is there, and between two questions from
+then on: several within the time above, for one packet may be lost (Linux counts that time, not them)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +279,7 @@ def _tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_AFTER)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_AFTER)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_EVERY)
     sock.settimeout(_READER_WAKES)  # paramiko's reader looks ten times a second whether it should end
 
 

@@ -734,7 +734,7 @@ class Settings(BaseSettings):
         10.0,
         3600,
         "Each target is looked at this often, and put right if somebody changed it; where its clients can be"
-        " held an agent there does that and tells, and the watcher asks once a minute.",
+        " held an agent there looks and tells, and the watcher asks once a minute.",
     )
     connect_at_once: Count = Field(
         default=4,

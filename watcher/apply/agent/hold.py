@@ -73,7 +73,7 @@ LONGEST_HOLD = 600.0
 LONGEST_WISH = 4 * 1024 * 1024
 """Bytes of a line; a hold names databases."""
 
-WATCH_AT_MOST_EVERY = 0.1
+WATCH_AT_MOST_EVERY, WATCH_AT_LEAST_EVERY = 0.1, 3600.0
 """Seconds between two looks of our own at what is there, however often is asked for."""
 
 COMPARE_EVERY = 2.0
@@ -226,6 +226,7 @@ class Holder:
         """Answers what is whole; what is not, to be gone on with, or None at the end."""
         *lines, rest = (pending + chunk).split(b"\n")
         for line in lines:
+            self._watch_at = float("inf")  # what the watcher does himself is no news to him
             say(self._answer(line))
         if len(rest) > LONGEST_WISH:
             say(ENDLESS)
@@ -279,7 +280,6 @@ class Holder:
             return self._begin()
         if self._control is None:
             raise Refused("request", "no console is logged in")
-        self._watch_at = float("inf")  # what the watcher does himself is no news to him
         if verb == "hold":
             return self._hold(request, _limit_of(request), bool(request.get("at_once")))
         ways = {
@@ -472,7 +472,7 @@ class Holder:
         text, shown, token = self._what_is_there(columns)
         told = {"token": token}  # type: Dict[str, Any]
         if request.get("every") is not None:
-            every = max(WATCH_AT_MOST_EVERY, float(request["every"]))
+            every = min(max(WATCH_AT_MOST_EVERY, float(request["every"])), WATCH_AT_LEAST_EVERY)
             self._watched, self._watch_at = (token, columns, every), time.monotonic() + every
             told["watches"] = True
         return told if token == request.get("known") else dict(told, file=text, shown=shown)
