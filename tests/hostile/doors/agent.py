@@ -66,6 +66,7 @@ def check_hold_reply(data: bytes) -> None:
         holding = Holding(_OnePlace(near), ConsoleAccess(), Terms(), 5, Ear(), lambda: 1.0)
         with contextlib.suppress(TargetError):
             holding.open()
+            holding.look("", 1.0)
             holding.hold(["app"], None, 2.0)
         holding.close()
 
@@ -151,6 +152,8 @@ _AGENT = (
         b'{"event": "alarm", "host": "h", "port": ',
         b'"refuses": true, "why": "x"}',
         b'{"bytes": "Tg=="}',
+        b'{"event": "differs"}\n',
+        b'{"token": "x", "watches": ',
     ),
 )
 
