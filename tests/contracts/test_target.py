@@ -126,10 +126,14 @@ def test_a_route_without_reload_is_neither_confirmed_nor_forgotten(world: World)
     assert world.leads_to("app") == NODE1
 
 
-def test_a_text_is_as_old_as_the_first_look_at_it(world: World) -> None:
-    """Or a proof of etcd's would be outdated by each further look, for ever where looks are frequent."""
+def test_a_block_is_as_old_as_the_first_look_at_it(world: World) -> None:
+    """Or a proof of etcd's would be outdated by each further look, for ever where looks are frequent, and
+    where somebody goes on editing the file beside it.
+    """
     target = world.begin(marked(APP_AT_NODE1))
     first = target.read().file_read_at
+    assert target.read().file_read_at == first
+    world.scribble(f"; a remark\n{world.databases()}")
     assert target.read().file_read_at == first
     target.close()
     assert target.read().file_read_at == first

@@ -319,7 +319,8 @@ class FakeTarget:
         self._hold_problem: WatcherError | None = None
         self._clock = clock
         self._text: str | None = None
-        self._first_seen: tuple[str, float] | None = None
+        self._seen_text: str | None = None
+        self._first_seen: tuple[object, float] | None = None
         self._reload_owed = False
         self._was_fallback: Endpoint | None = None
         self._went_on = False
@@ -510,7 +511,7 @@ class FakeTarget:
         if they lead to the primary.
         """
         pgbouncer = self.pgbouncer
-        text = pgbouncer.text if self._first_seen is None else self._first_seen[0]
+        text = pgbouncer.text if self._seen_text is None else self._seen_text
         databases = read_block(text, pgbouncer.block, self.name).databases
         primary = {db.endpoint for db in databases if db.role is not Role.REPLICA}
         names = [db.name for db in databases if db.endpoint in primary]
@@ -614,8 +615,9 @@ class FakeTarget:
     def _actual(self, shown: tuple[ConsoleDatabase, ...] | None, problem: WatcherError | None) -> Actual:
         text = self.pgbouncer.text if self._text is None else self._text
         block = read_block(text, self.pgbouncer.block, self.name)
-        if self._first_seen is None or self._first_seen[0] != text:
-            self._first_seen = text, self._clock()
+        self._seen_text = text
+        if self._first_seen is None or self._first_seen[0] != block:
+            self._first_seen = block, self._clock()
         return Actual(
             databases=block.databases,
             stamp=block.stamp,

@@ -118,7 +118,7 @@ class Pooler:
         self._sleep = sleep
         self._link: AgentLink | None = None
         self._known: _Known | None = None
-        self._first_seen: tuple[str, float] | None = None
+        self._first_seen: tuple[Block, float] | None = None
         self._token = ""
         self._whole_look_at = float("-inf")
         self._reload_owed = False
@@ -254,7 +254,11 @@ class Pooler:
         self._token, self._whole_look_at = "", self._clock()
         known = self._read_file()
         shown, problem = self._read_console()
-        self._be_ready_to_hold(known, shown)
+        self._be_ready_to_hold()
+        if (
+            self._last is not None and self._hold_problem is None
+        ):  # else a step is near, and the file may change
+            self._have_watched(known, shown)
         return self._actual(known, shown, problem)
 
     def _read_file(self) -> _Known:
@@ -275,9 +279,11 @@ class Pooler:
         self._reload_owed |= self._console is None or any(db.name == "*" for db in block.databases)
 
     def _seen(self, file: MarkedFile, digest: str, at: float) -> _Known:
-        """`at` is when this very text was first seen: looks that show no other do not outdate a proof."""
-        if self._first_seen is None or self._first_seen[0] != digest:
-            self._first_seen = digest, at
+        """`at` is when this very block was first seen: looks that show no other do not outdate a proof, nor
+        does what somebody writes beside it, however often.
+        """
+        if self._first_seen is None or self._first_seen[0] != file.block:
+            self._first_seen = file.block, at
         return _Known(file, digest, self._first_seen[1])
 
     def _actual(
@@ -305,25 +311,27 @@ class Pooler:
 
     # --- holding ----------------------------------------------------------------------------------------
 
-    def _be_ready_to_hold(self, known: _Known, shown: tuple[ConsoleDatabase, ...] | None) -> None:
-        """Opened before it is needed, and from now on it watches that this stays so. Where it cannot be, the
-        route is put right all the same.
-        """
+    def _be_ready_to_hold(self) -> None:
+        """Opened before it is needed. Where it cannot be, the route is put right all the same."""
         self._hold_problem = None
         if self._holding is not None:
             try:
                 self._holding.open()
-                self._have_watched(self._holding, known, shown)
             except TargetError as error:
                 self._hold_problem = error
 
-    def _have_watched(
-        self, holding: Holding, known: _Known, shown: tuple[ConsoleDatabase, ...] | None
-    ) -> None:
-        with contextlib.suppress(TargetRefused, KeyError, TypeError):  # it does not know how, as in a glance
-            said = holding.look("", self._look_every)
+    def _have_watched(self, known: _Known, shown: tuple[ConsoleDatabase, ...] | None) -> None:
+        """By the agent that holds, from now on; one that does not answer is none to hold with."""
+        if self._holding is None:
+            return
+        try:
+            said = self._holding.look("", self._look_every)
             if said["file"] == known.digest and databases_in(said["shown"], f"{self.name} hold") == shown:
                 self._token = self._told(said, "token")
+        except (TargetRefused, KeyError, TypeError):
+            """It does not know how, or cannot read the file: as in a glance."""
+        except TargetError as error:
+            self._hold_problem = error
 
     def _with_hold(self, actual: Actual) -> Actual:
         holding = self._holding

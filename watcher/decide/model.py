@@ -583,7 +583,7 @@ class Held:
 class Actual:
     """What a target showed.
 
-    `databases` and `stamp` are the block's; `file_read_at` is when the first look that showed this very text
+    `databases` and `stamp` are the block's; `file_read_at` is when the first look that showed this very block
     ended; `defined` are the names of all databases of the file, and `was_fallback` is where `*` led before
     the last write, both to tell PgBouncer's automatic databases from others. `shown` is `SHOW DATABASES`,
     None where the target has no console; then `reload_owed` says whether a write was not yet followed
