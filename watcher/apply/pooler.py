@@ -255,10 +255,8 @@ class Pooler:
         known = self._read_file()
         shown, problem = self._read_console()
         self._be_ready_to_hold()
-        if (
-            self._last is not None and self._hold_problem is None
-        ):  # else a step is near, and the file may change
-            self._have_watched(known, shown)
+        if self._last is not None and self._hold_problem is None:
+            self._have_watched(known, shown)  # else a step is near, before the file changes again
         return self._actual(known, shown, problem)
 
     def _read_file(self) -> _Known:
