@@ -238,25 +238,34 @@ class Pooler:
             return None
         if last.console_problem is not None or self._hold_problem is not None or self._is_due_for_all:
             return None
+        shown = self._ask_who_holds(self._holding, known, last)
+        return None if shown is None else self._actual(known, shown)
+
+    def _ask_who_holds(
+        self, holding: Holding, known: _Known, last: Actual
+    ) -> tuple[ConsoleDatabase, ...] | None:
+        """What PgBouncer shows, which is watched from now on; None where the file is not what is known of it,
+        or the agent does not know how, or cannot read the file.
+        """
         try:
-            said = self._holding.look(self._token, self._look_every)
+            said = holding.look(self._token, self._look_every)
             if said.get("token") == self._token:
-                return self._actual(known, last.shown)
+                return last.shown
             if said.get("file") != known.digest:
                 return None
             shown = databases_in(said["shown"], f"{self.name} hold")
             self._token = self._told(said, "token")
-        except (TargetRefused, KeyError, TypeError):  # it does not know how, or cannot read the file
+        except (TargetRefused, KeyError, TypeError):
             return None
-        return self._actual(known, shown)
+        return shown
 
     def _whole_look(self) -> Actual:
         self._token, self._whole_look_at = "", self._clock()
         known = self._read_file()
         shown, problem = self._read_console()
         self._be_ready_to_hold()
-        if self._last is not None and self._hold_problem is None:
-            self._have_watched(known, shown)  # else a step is near, before the file changes again
+        if self._last is not None:
+            self._have_watched(known, self._last, shown)  # else a step is near, before the file changes again
         return self._actual(known, shown, problem)
 
     def _read_file(self) -> _Known:
@@ -318,16 +327,13 @@ class Pooler:
             except TargetError as error:
                 self._hold_problem = error
 
-    def _have_watched(self, known: _Known, shown: tuple[ConsoleDatabase, ...] | None) -> None:
+    def _have_watched(self, known: _Known, last: Actual, shown: tuple[ConsoleDatabase, ...] | None) -> None:
         """By the agent that holds, from now on; one that does not answer is none to hold with."""
-        if self._holding is None:
+        if self._holding is None or self._hold_problem is not None:
             return
         try:
-            said = self._holding.look("", self._look_every)
-            if said["file"] == known.digest and databases_in(said["shown"], f"{self.name} hold") == shown:
-                self._token = self._told(said, "token")
-        except (TargetRefused, KeyError, TypeError):
-            """It does not know how, or cannot read the file: as in a glance."""
+            if self._ask_who_holds(self._holding, known, last) != shown:
+                self._token = ""
         except TargetError as error:
             self._hold_problem = error
 
