@@ -411,7 +411,6 @@ def test_a_switch_takes_few_exchanges_with_pgbouncer(
         assert released["was_held"]
         assert len(exchanges) <= 4, exchanges
         holder.let_go("the test is over")
-    bouncer.point_at("127.0.0.1", 1)
 
 
 def test_logins_that_a_hold_kept_off_begin_again_whatever_another_agent_has_on_record(
@@ -430,7 +429,6 @@ def test_logins_that_a_hold_kept_off_begin_again_whatever_another_agent_has_on_r
         assert holder._config()["max_db_connections"] == config["max_db_connections"]
         other.forget()
         holder.let_go("the test is over")
-    bouncer.point_at("127.0.0.1", 1)
 
 
 @pytest.mark.parametrize(

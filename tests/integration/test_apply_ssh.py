@@ -494,10 +494,10 @@ def test_a_host_that_vanishes_while_nothing_is_said_to_it_is_noticed(one_host: H
         with sshd:
             target = replace(one_host, sshd=sshd).target()
             target.read()
-            time.sleep(1.0)
+            time.sleep(1.0)  # the kernel's first questions fall into what follows
             for _ in range(2):
                 segment.drop()
-                time.sleep(2.0)
+                time.sleep(2.0)  # less than makes an end, which would have come before the next one
                 segment.mend()
                 time.sleep(_USER_TIMEOUT_MS / 1000 + 1.0)
             assert target.connected
