@@ -590,7 +590,7 @@ def test_a_slow_look_at_the_file_counts_from_its_end(guarded: PgBouncer) -> None
     target = beside(guarded, ADMIN, ADMIN_PASSWORD)
     target.read()
     [child] = children()
-    guarded.config_file.write_text(guarded.config_file.read_text() + ";; by another hand\n")
+    guarded.write_block(ELSEWHERE.host, ELSEWHERE.port)  # by another hand
     child.send_signal(signal.SIGSTOP)
     begun = time.monotonic()
     thaw = threading.Timer(0.3, child.send_signal, [signal.SIGCONT])
